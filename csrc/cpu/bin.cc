@@ -1,0 +1,315 @@
+#include "cpu/bin.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+#include <utility>
+
+namespace jgd::cpu {
+namespace {
+
+// Instances whose lists and gradient slots exist at the same time. Together they take
+// 8 + (7 + D) sizeof(T) bytes each: about 200 MB for RGB in float32.
+constexpr int64_t kMaxInstances = int64_t{1} << 22;
+
+constexpr int64_t kSplatGrain = 1024;
+
+// Rows of tiles per claim: a few claims per worker even out rows of different weight.
+int64_t row_grain(const ThreadPool& pool, int64_t n_rows) {
+  return std::max<int64_t>(1, n_rows / (4 * max_workers(pool)));
+}
+
+// Unsigned key with the order of the floating-point number (IEEE 754 total order for non-NaN).
+template <typename T>
+auto sort_key(T value) {
+  using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  constexpr Key kSign = Key{1} << (8 * sizeof(T) - 1);
+  value += T(0);  // -0 becomes +0: equal depths must have equal keys
+  Key bits;
+  std::memcpy(&bits, &value, sizeof(T));
+  return (bits & kSign) ? static_cast<Key>(~bits) : static_cast<Key>(bits | kSign);
+}
+
+// Stable least-significant-digit radix sort of (key, id) pairs.
+template <typename Key>
+void radix_sort(std::vector<std::pair<Key, int32_t>>& items) {
+  constexpr int kDigitBits = 11;
+  constexpr Key kMask = (Key{1} << kDigitBits) - 1;
+  std::vector<std::pair<Key, int32_t>> other(items.size());
+  std::vector<int64_t> offsets(kMask + 1);
+  for (int shift = 0; shift < static_cast<int>(8 * sizeof(Key)); shift += kDigitBits) {
+    std::fill(offsets.begin(), offsets.end(), 0);
+    for (const auto& item : items) ++offsets[(item.first >> shift) & kMask];
+    int64_t sum = 0;
+    for (int64_t& offset : offsets) sum += std::exchange(offset, sum);
+    for (const auto& item : items) other[offsets[(item.first >> shift) & kMask]++] = item;
+    items.swap(other);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+CameraSplats<T>::CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int64_t camera)
+    : means2d(in.means2d.at(in.batch, batch_index) + 2 * camera * in.n),
+      depths(in.depths.at(in.batch, batch_index) + camera * in.n),
+      conics(in.conics.at(in.batch, batch_index) + 3 * camera * in.n),
+      opacities(in.opacities.at(in.batch, batch_index) + camera * in.n),
+      radii(in.radii.at(in.batch, batch_index) + camera * in.n),
+      n(in.n),
+      width(in.width),
+      height(in.height),
+      three_sigma(in.three_sigma) {}
+
+template <typename T>
+bool CameraSplats<T>::drawable(int64_t id) const {
+  // Zero times a number is zero exactly if the number is finite.
+  const T zero = T(0) * (means2d[2 * id] + means2d[2 * id + 1]) + T(0) * depths[id] +
+                 T(0) * (conics[3 * id] + conics[3 * id + 1] + conics[3 * id + 2]) +
+                 T(0) * opacities[id];
+  return radii[id] > 0 && opacities[id] > T(0) && zero == T(0);
+}
+
+template <typename T>
+Footprint<T> CameraSplats<T>::footprint(int64_t id) const {
+  const Vec2<T> center{means2d[2 * id], means2d[2 * id + 1]};
+  if (three_sigma) return square_footprint(center, radii[id]);
+  const Sym2<T> conic{conics[3 * id], conics[3 * id + 1], conics[3 * id + 2]};
+  return ellipse_footprint(center, conic, opacities[id]);
+}
+
+template <typename T>
+void depth_order(const CameraSplats<T>& splats, int32_t* order) {
+  using Key = decltype(sort_key(T(0)));
+  std::vector<std::pair<Key, int32_t>> items;
+  items.reserve(splats.n);
+  std::vector<int32_t> culled;
+  for (int64_t id = 0; id < splats.n; ++id) {
+    if (splats.drawable(id)) {
+      items.emplace_back(sort_key(splats.depths[id]), static_cast<int32_t>(id));
+    } else {
+      culled.push_back(static_cast<int32_t>(id));
+    }
+  }
+  radix_sort(items);
+  for (const auto& item : items) *order++ = item.second;
+  std::copy(culled.begin(), culled.end(), order);
+}
+
+template <typename T>
+TileIndex<T>::TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order,
+                        const T* colors, int64_t n_channels)
+    : n_(splats.n), n_tiles_x_(tile_count(splats.width)), n_tiles_y_(tile_count(splats.height)) {
+  packed_ = make_array<PackedSplat<T>>(n_);
+  tile_rows_ = make_array<Range>(n_);
+  span_begin_ = make_array<int64_t>(n_ + 1);
+  pack(pool, splats, order, colors, n_channels);
+  span_begin_[0] = 0;
+  for (int64_t rank = 0; rank < n_; ++rank) {
+    span_begin_[rank + 1] = span_begin_[rank] + (tile_rows_[rank].end - tile_rows_[rank].begin);
+  }
+  spans_ = make_array<Range>(span_begin_[n_]);
+  find_spans(pool, splats);
+  tile_counts_ = make_array<int32_t>(n_tiles());
+  count_tiles(pool);
+}
+
+template <typename T>
+void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order,
+                        const T* colors, int64_t n_channels) {
+  const T log2_e = T(1.4426950408889634074);
+  parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t rank = begin; rank < end; ++rank) {
+      const int64_t id = order[rank];
+      PackedSplat<T>& p = packed_[rank];
+      tile_rows_[rank] = {0, 0};
+      p.id = -1;
+      if (id < 0 || id >= n_ || !splats.drawable(id)) continue;
+      T zero = T(0);
+      for (int64_t d = 0; colors && d < n_channels; ++d) zero += T(0) * colors[id * n_channels + d];
+      if (!(zero == T(0))) continue;
+      const Footprint<T> f = splats.footprint(id);
+      const Range rows = tile_rows(f, n_tiles_y_);
+      if (rows.empty()) continue;
+      tile_rows_[rank] = rows;
+      p.center = f.center;
+      p.exponent_xx = T(-0.5) * log2_e * splats.conics[3 * id];
+      p.exponent_xy = -log2_e * splats.conics[3 * id + 1];
+      p.exponent_yy = T(-0.5) * log2_e * splats.conics[3 * id + 2];
+      p.log2_opacity = std::log2(splats.opacities[id]);
+      p.depth = splats.depths[id];
+      p.id = static_cast<int32_t>(id);
+      p.rows = {0, splats.height};
+      p.columns = {0, splats.width};
+      if (!f.rectangle) {
+        // Pixel j has its centre at j + 0.5; one pixel more absorbs the rounding here.
+        p.rows = {floor_clamped(f.center.y - f.extent.y - T(1), 0, splats.height),
+                  floor_clamped(f.center.y + f.extent.y + T(2), 0, splats.height)};
+        p.columns = {floor_clamped(f.center.x - f.extent.x - T(1), 0, splats.width),
+                     floor_clamped(f.center.x + f.extent.x + T(2), 0, splats.width)};
+      }
+    }
+  });
+}
+
+template <typename T>
+void TileIndex<T>::find_spans(ThreadPool& pool, const CameraSplats<T>& splats) {
+  parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t rank = begin; rank < end; ++rank) {
+      const Range rows = tile_rows_[rank];
+      if (rows.empty()) continue;
+      const Footprint<T> f = splats.footprint(packed_[rank].id);
+      Range* span = spans_.get() + span_begin_[rank];
+      for (int row = rows.begin; row < rows.end; ++row) *span++ = tile_columns(f, row, n_tiles_x_);
+    }
+  });
+}
+
+template <typename T>
+void TileIndex<T>::count_tiles(ThreadPool& pool) {
+  parallel_for(pool, n_tiles_y_, row_grain(pool, n_tiles_y_),
+               [&](int64_t, int64_t row_begin, int64_t row_end) {
+    int32_t* counts = tile_counts_.get();
+    std::fill(counts + row_begin * n_tiles_x_, counts + row_end * n_tiles_x_, 0);
+    // Differences first, so that a wide span costs as much as a narrow one.
+    for (int64_t rank = 0; rank < n_; ++rank) {
+      const int begin = std::max<int>(tile_rows_[rank].begin, static_cast<int>(row_begin));
+      const int end = std::min<int>(tile_rows_[rank].end, static_cast<int>(row_end));
+      for (int row = begin; row < end; ++row) {
+        const Range columns = columns_of(rank, row);
+        if (columns.empty()) continue;
+        ++counts[int64_t{row} * n_tiles_x_ + columns.begin];
+        if (columns.end < n_tiles_x_) --counts[int64_t{row} * n_tiles_x_ + columns.end];
+      }
+    }
+    for (int64_t row = row_begin; row < row_end; ++row) {
+      int32_t* c = counts + row * n_tiles_x_;
+      std::partial_sum(c, c + n_tiles_x_, c);
+    }
+  });
+}
+
+template <typename T>
+std::vector<int64_t> TileIndex<T>::groups() const {
+  std::vector<int64_t> bounds{0};
+  int64_t n_instances = 0;
+  for (int64_t tile = 0; tile < n_tiles(); ++tile) {
+    if (n_instances > 0 && n_instances + tile_counts_[tile] > kMaxInstances) {
+      bounds.push_back(tile);
+      n_instances = 0;
+    }
+    n_instances += tile_counts_[tile];
+  }
+  bounds.push_back(n_tiles());
+  return bounds;
+}
+
+template <typename T>
+TileLists<T>::TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t tile_begin,
+                        int64_t tile_end, bool with_slots)
+    : first_(tile_begin),
+      last_(tile_end),
+      row_begin_(static_cast<int>(tile_begin / index.n_tiles_x())),
+      row_end_(static_cast<int>((tile_end - 1) / index.n_tiles_x() + 1)) {
+  begin_ = make_array<int64_t>(tile_end - tile_begin + 1);
+  begin_[0] = 0;
+  for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    begin_[tile + 1 - first_] = begin_[tile - first_] + index.tile_counts()[tile];
+  }
+  n_instances_ = begin_[tile_end - tile_begin];
+  ranks_ = make_array<int32_t>(n_instances_);
+  if (with_slots) number_slots(pool, index);
+  emit(pool, index);
+}
+
+template <typename T>
+Range TileLists<T>::rows_in_group(const TileIndex<T>& index, int64_t rank) const {
+  const Range rows = index.rows_of(rank);
+  return {std::max(rows.begin, row_begin_), std::min(rows.end, row_end_)};
+}
+
+template <typename T>
+Range TileLists<T>::columns_in_group(const TileIndex<T>& index, int64_t rank, int row) const {
+  const Range columns = index.columns_of(rank, row);
+  const int64_t row_start = int64_t{row} * index.n_tiles_x();
+  return {static_cast<int>(std::max<int64_t>(columns.begin, first_ - row_start)),
+          static_cast<int>(std::min<int64_t>(columns.end, last_ - row_start))};
+}
+
+template <typename T>
+void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
+  slots_ = make_array<uint32_t>(n_instances_);
+  slot_begin_ = make_array<int64_t>(index.n_splats() + 1);
+  slot_begin_[0] = 0;
+  parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t rank = begin; rank < end; ++rank) {
+      const Range rows = rows_in_group(index, rank);
+      int64_t n = 0;
+      for (int row = rows.begin; row < rows.end; ++row) {
+        const Range columns = columns_in_group(index, rank, row);
+        n += std::max(0, columns.end - columns.begin);
+      }
+      slot_begin_[rank + 1] = n;
+    }
+  });
+  std::partial_sum(slot_begin_.get(), slot_begin_.get() + index.n_splats() + 1, slot_begin_.get());
+}
+
+template <typename T>
+void TileLists<T>::emit(ThreadPool& pool, const TileIndex<T>& index) {
+  const int64_t n_rows = row_end_ - row_begin_;
+  std::vector<int64_t> cursor(begin_.get(), begin_.get() + (last_ - first_));
+  parallel_for(pool, n_rows, row_grain(pool, n_rows), [&](int64_t, int64_t begin, int64_t end) {
+    const int band_begin = row_begin_ + static_cast<int>(begin);
+    const int band_end = row_begin_ + static_cast<int>(end);
+    for (int64_t rank = 0; rank < index.n_splats(); ++rank) {
+      const Range rows = rows_in_group(index, rank);
+      if (rows.begin >= band_end || rows.end <= band_begin) continue;
+      uint32_t slot = 0;
+      if (slots_) slot = static_cast<uint32_t>(slot_begin_[rank]);
+      for (int row = rows.begin; row < std::min(rows.end, band_end); ++row) {
+        const Range columns = columns_in_group(index, rank, row);
+        if (columns.empty()) continue;
+        if (row < band_begin) {  // another band's instances, counted to number ours
+          slot += static_cast<uint32_t>(columns.end - columns.begin);
+          continue;
+        }
+        const int64_t row_start = int64_t{row} * index.n_tiles_x() - first_;
+        for (int column = columns.begin; column < columns.end; ++column) {
+          const int64_t instance = cursor[row_start + column]++;
+          ranks_[instance] = static_cast<int32_t>(rank);
+          if (slots_) slots_[instance] = slot++;
+        }
+      }
+    }
+  });
+}
+
+template <typename T>
+void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
+  const SplatInputs<T>& in = args.in;
+  const int64_t n_tiles = int64_t{tile_count(in.width)} * tile_count(in.height);
+  for (int64_t b = 0; b < in.batch.count(); ++b) {
+    for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
+      const CameraSplats<T> splats(in, b, camera);
+      int32_t* order = args.order.at(in.batch, b) + camera * in.n;
+      depth_order(splats, order);
+      const TileIndex<T> index(pool, splats, order, nullptr, 0);
+      std::copy(index.tile_counts(), index.tile_counts() + n_tiles,
+                args.tile_counts.at(in.batch, b) + camera * n_tiles);
+    }
+  }
+}
+
+#define JGD_INSTANTIATE(T)                                              \
+  template struct CameraSplats<T>;                                      \
+  template class TileIndex<T>;                                          \
+  template class TileLists<T>;                                          \
+  template void bin_forward<T>(ThreadPool&, const BinForward<T>&);
+JGD_INSTANTIATE(float)
+JGD_INSTANTIATE(double)
+#undef JGD_INSTANTIATE
+
+}  // namespace jgd::cpu

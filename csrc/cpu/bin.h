@@ -1,0 +1,133 @@
+// Lists of splats per tile, on the CPU. Bin publishes only the depth order and the length of each
+// list; blend builds the lists themselves here and frees them, because their size is data.
+//
+// Order of a list: by depth rank. Every result is independent of the number of threads: a band of
+// tile rows belongs to one worker, which walks the splats in depth order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cpu/parallel.h"
+#include "math/tile.h"
+#include "stages/bin.h"
+
+namespace jgd::cpu {
+
+// One camera's splats, as the stages store them.
+template <typename T>
+struct CameraSplats {
+  const T* means2d;
+  const T* depths;
+  const T* conics;
+  const T* opacities;
+  const int32_t* radii;
+  int64_t n;
+  int width;
+  int height;
+  bool three_sigma;
+
+  CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int64_t camera);
+  bool drawable(int64_t id) const;  // visible and finite
+  Footprint<T> footprint(int64_t id) const;
+};
+
+// Depth order of one camera: a permutation of 0..n-1, ties by index, what is not drawn last.
+template <typename T>
+void depth_order(const CameraSplats<T>& splats, int32_t* order);
+
+// What the blend loop reads of a splat, so that one cache line serves a whole tile.
+template <typename T>
+struct PackedSplat {
+  Vec2<T> center;            // pixels
+  T exponent_xx;             // log2(alpha) = log2_opacity + exponent_xx dx^2
+  T exponent_xy;             //               + exponent_xy dx dy + exponent_yy dy^2
+  T exponent_yy;
+  T log2_opacity;
+  T depth;
+  int32_t id;                // index of the Gaussian
+  Range rows;                // pixels outside of which nothing can be drawn
+  Range columns;
+};
+
+// One camera's splats in depth order with the tiles they touch.
+template <typename T>
+class TileIndex {
+ public:
+  // `colors` may be null; a splat whose colour is not finite is not drawn. Entries of `order`
+  // outside of 0..n-1 are skipped.
+  TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
+            int64_t n_channels);
+
+  int n_tiles_x() const { return n_tiles_x_; }
+  int n_tiles_y() const { return n_tiles_y_; }
+  int64_t n_tiles() const { return int64_t{n_tiles_x_} * n_tiles_y_; }
+  int64_t n_splats() const { return n_; }
+  const PackedSplat<T>& splat(int64_t rank) const { return packed_[rank]; }
+  const PackedSplat<T>* splats() const { return packed_.get(); }
+  const int32_t* tile_counts() const { return tile_counts_.get(); }
+
+  // Consecutive tiles whose lists fit into the memory limit (or one tile, if even that is larger).
+  std::vector<int64_t> groups() const;
+
+ private:
+  template <typename>
+  friend class TileLists;
+
+  Range rows_of(int64_t rank) const { return tile_rows_[rank]; }
+  Range columns_of(int64_t rank, int row) const {
+    return spans_[span_begin_[rank] + (row - tile_rows_[rank].begin)];
+  }
+  void pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
+            int64_t n_channels);
+  void find_spans(ThreadPool& pool, const CameraSplats<T>& splats);
+  void count_tiles(ThreadPool& pool);
+
+  int64_t n_;
+  int n_tiles_x_;
+  int n_tiles_y_;
+  std::unique_ptr<PackedSplat<T>[]> packed_;   // by rank
+  std::unique_ptr<Range[]> tile_rows_;         // by rank
+  std::unique_ptr<int64_t[]> span_begin_;      // by rank, n + 1
+  std::unique_ptr<Range[]> spans_;             // tile columns, for each tile row of each rank
+  std::unique_ptr<int32_t[]> tile_counts_;
+};
+
+// The lists of a group of tiles. An instance is one (tile, splat) pair.
+template <typename T>
+class TileLists {
+ public:
+  // With slots, the instances of a splat are numbered consecutively (in tile order), so that the
+  // backward pass can leave its result per instance and sum them in a fixed order.
+  TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t tile_begin, int64_t tile_end,
+            bool with_slots);
+
+  int64_t size(int64_t tile) const { return begin_[tile + 1 - first_] - begin_[tile - first_]; }
+  const int32_t* ranks(int64_t tile) const { return ranks_.get() + begin_[tile - first_]; }
+  const uint32_t* slots(int64_t tile) const { return slots_.get() + begin_[tile - first_]; }
+  int64_t n_instances() const { return n_instances_; }
+  int64_t slot_begin(int64_t rank) const { return slot_begin_[rank]; }
+  int64_t slot_end(int64_t rank) const { return slot_begin_[rank + 1]; }
+
+ private:
+  void number_slots(ThreadPool& pool, const TileIndex<T>& index);
+  void emit(ThreadPool& pool, const TileIndex<T>& index);
+  Range columns_in_group(const TileIndex<T>& index, int64_t rank, int row) const;
+  Range rows_in_group(const TileIndex<T>& index, int64_t rank) const;
+
+  int64_t first_;
+  int64_t last_;
+  int row_begin_;
+  int row_end_;
+  int64_t n_instances_;
+  std::unique_ptr<int64_t[]> begin_;       // by tile, relative to the first tile of the group
+  std::unique_ptr<int32_t[]> ranks_;       // by instance
+  std::unique_ptr<uint32_t[]> slots_;      // by instance
+  std::unique_ptr<int64_t[]> slot_begin_;  // by rank, n + 1
+};
+
+template <typename T>
+void bin_forward(ThreadPool& pool, const BinForward<T>& args);
+
+}  // namespace jgd::cpu

@@ -1,0 +1,261 @@
+// Tiles are independent and claimed one by one. The gradient of a splat is the sum of what its
+// tiles left in the slots of its instances, in slot order: the same bits for any number of threads.
+
+#include "cpu/blend.h"
+
+#include <memory>
+
+#include "cpu/bin.h"
+#include "cpu/blend_tile.h"
+
+namespace jgd::cpu {
+namespace {
+
+constexpr int64_t kSplatGrain = 1024;
+constexpr int64_t kAlignment = 64;
+
+// One aligned piece of scratch memory for each worker.
+template <typename T>
+class Scratch {
+ public:
+  Scratch(int64_t n_workers, int64_t size)
+      : pitch_((size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment),
+        bytes_(make_array<unsigned char>(n_workers * pitch_ + kAlignment)) {}
+  T* of(int64_t worker) const {
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.get());
+    const uintptr_t aligned = (address + kAlignment - 1) / kAlignment * kAlignment;
+    return reinterpret_cast<T*>(aligned + worker * pitch_);
+  }
+
+ private:
+  int64_t pitch_;
+  std::unique_ptr<unsigned char[]> bytes_;
+};
+
+// What the tiles of one camera share.
+template <typename T>
+struct CameraInputs {
+  CameraSplats<T> splats;
+  const int32_t* order;
+  const T* colors;
+  const T* background;
+
+  CameraInputs(const BlendInputs<T>& in, int64_t b, int64_t camera)
+      : splats(in.splats, b, camera),
+        order(in.order.at(in.splats.batch, b) + camera * in.splats.n),
+        colors(in.colors.at(in.splats.batch, b) +
+               (in.shared_colors ? 0 : camera * in.splats.n * in.n_channels)),
+        background(in.background.at(in.splats.batch, b) +
+                   (in.shared_background ? 0 : camera * in.n_channels)) {}
+};
+
+template <typename T>
+Tile<T> make_tile(const CameraInputs<T>& camera, const TileIndex<T>& index,
+                  const TileLists<T>& lists, int64_t tile, int64_t n_channels, T* scratch) {
+  return {index.splats(),
+          lists.ranks(tile),
+          lists.size(tile),
+          camera.colors,
+          camera.background,
+          n_channels,
+          static_cast<int>(tile % index.n_tiles_x()) * kTileSize,
+          static_cast<int>(tile / index.n_tiles_x()) * kTileSize,
+          camera.splats.width,
+          camera.splats.height,
+          scratch};
+}
+
+template <typename T>
+T* camera_of(const Batched<T>& array, const BatchShape& batch, int64_t b, int64_t offset) {
+  return array.data ? array.at(batch, b) + offset : nullptr;
+}
+
+// Adds the gradients of a splat, from the sums over the pixels of its instances `first`..`last`:
+//   sigma = (a dx^2 + c dy^2) / 2 + b dx dy, alpha = o exp(-sigma), s = dL/dsigma
+//   dL/dx = -sum s (a dx + b dy), dL/da = sum s dx^2 / 2, dL/db = sum s dx dy, dL/do = -sum s / o
+template <typename T>
+class SplatGradients {
+ public:
+  SplatGradients(const BlendBackward<T>& args, int64_t b, int64_t camera)
+      : n_channels_(args.in.n_channels), v_background_(nullptr) {
+    const BatchShape& batch = args.in.splats.batch;
+    const int64_t first = camera * args.in.splats.n;
+    v_means2d_ = camera_of(args.v_means2d, batch, b, 2 * first);
+    v_means2d_abs_ = camera_of(args.v_means2d_abs, batch, b, 2 * first);
+    v_depths_ = camera_of(args.v_depths, batch, b, first);
+    v_conics_ = camera_of(args.v_conics, batch, b, 3 * first);
+    v_opacities_ = camera_of(args.v_opacities, batch, b, first);
+    v_colors_ = camera_of(args.v_colors, batch, b, args.in.shared_colors ? 0 : first * n_channels_);
+    v_background_ = camera_of(args.v_background, batch, b,
+                              args.in.shared_background ? 0 : camera * n_channels_);
+  }
+
+  // Shared colours and background collect from all cameras, so only the first one clears them.
+  void clear(const BlendBackward<T>& args, int64_t camera) const {
+    const int64_t n = args.in.splats.n;
+    const auto zero = [](T* data, int64_t size) {
+      if (data) std::fill(data, data + size, T(0));
+    };
+    zero(v_means2d_, 2 * n);
+    zero(v_means2d_abs_, 2 * n);
+    zero(v_depths_, n);
+    zero(v_conics_, 3 * n);
+    zero(v_opacities_, n);
+    if (camera == 0 || !args.in.shared_colors) zero(v_colors_, n * n_channels_);
+    if (camera == 0 || !args.in.shared_background) zero(v_background_, n_channels_);
+  }
+
+  void add(const CameraSplats<T>& splats, int64_t id, const T* moments, int64_t n_instances) const {
+    const int64_t slot_size = kMoments + n_channels_;
+    T m[kMoments] = {};
+    for (int64_t i = 0; i < n_instances; ++i) {
+      for (int j = 0; j < kMoments; ++j) m[j] += moments[i * slot_size + j];
+    }
+    const T ln2 = T(0.69314718055994530942);
+    const T a = splats.conics[3 * id];
+    const T b = splats.conics[3 * id + 1];
+    const T c = splats.conics[3 * id + 2];
+    v_means2d_[2 * id] -= a * m[kMomentX] + b * m[kMomentY];
+    v_means2d_[2 * id + 1] -= b * m[kMomentX] + c * m[kMomentY];
+    v_conics_[3 * id] += T(0.5) * m[kMomentXX];
+    v_conics_[3 * id + 1] += m[kMomentXY];
+    v_conics_[3 * id + 2] += T(0.5) * m[kMomentYY];
+    v_opacities_[id] -= m[kMoment0] / splats.opacities[id];
+    v_depths_[id] += m[kMomentDepth];
+    if (v_means2d_abs_) {  // the moments are in units of the exponent, log2(alpha)
+      v_means2d_abs_[2 * id] += ln2 * m[kMomentAbsX];
+      v_means2d_abs_[2 * id + 1] += ln2 * m[kMomentAbsY];
+    }
+    if (!v_colors_) return;
+    for (int64_t d = 0; d < n_channels_; ++d) {
+      T sum = T(0);
+      for (int64_t i = 0; i < n_instances; ++i) sum += moments[i * slot_size + kMoments + d];
+      v_colors_[id * n_channels_ + d] += sum;
+    }
+  }
+
+  void add_background(const double* sum) const {
+    for (int64_t d = 0; d < n_channels_; ++d) v_background_[d] += static_cast<T>(sum[d]);
+  }
+  bool wants_background() const { return v_background_ != nullptr; }
+
+ private:
+  int64_t n_channels_;
+  T* v_means2d_;
+  T* v_means2d_abs_;
+  T* v_depths_;
+  T* v_conics_;
+  T* v_opacities_;
+  T* v_colors_;
+  T* v_background_;
+};
+
+template <typename T>
+void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, int64_t camera,
+                    const Scratch<T>& scratch) {
+  const BlendInputs<T>& in = args.in;
+  const CameraInputs<T> inputs(in, b, camera);
+  const BatchShape& batch = in.splats.batch;
+  const int64_t first_pixel = camera * in.splats.width * in.splats.height;
+  const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
+  const std::vector<int64_t> groups = index.groups();
+  for (size_t g = 0; g + 1 < groups.size(); ++g) {
+    const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
+    parallel_for(pool, groups[g + 1] - groups[g], 1, [&](int64_t worker, int64_t begin,
+                                                         int64_t end) {
+      for (int64_t tile = groups[g] + begin; tile < groups[g] + end; ++tile) {
+        blend_kernels<T>().forward(
+            {make_tile(inputs, index, lists, tile, in.n_channels, scratch.of(worker)),
+             camera_of(args.image, batch, b, first_pixel * in.n_channels),
+             camera_of(args.depth, batch, b, first_pixel),
+             camera_of(args.weight, batch, b, first_pixel),
+             camera_of(args.transmittance, batch, b, first_pixel),
+             camera_of(args.last, batch, b, first_pixel)});
+      }
+    });
+  }
+}
+
+template <typename T>
+void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, int64_t camera,
+                     const Scratch<T>& scratch) {
+  const BlendInputs<T>& in = args.in;
+  const CameraInputs<T> inputs(in, b, camera);
+  const BatchShape& batch = in.splats.batch;
+  const int64_t first_pixel = camera * in.splats.width * in.splats.height;
+  const SplatGradients<T> gradients(args, b, camera);
+  gradients.clear(args, camera);
+  const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
+  const int64_t slot_size = kMoments + in.n_channels;
+  std::vector<double> v_background(in.n_channels, 0.0);
+  const std::vector<int64_t> groups = index.groups();
+  for (size_t g = 0; g + 1 < groups.size(); ++g) {
+    const int64_t n_tiles = groups[g + 1] - groups[g];
+    const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/true);
+    const auto moments = make_array<T>(lists.n_instances() * slot_size);
+    std::vector<T> v_tile_background;
+    if (gradients.wants_background()) v_tile_background.assign(n_tiles * in.n_channels, T(0));
+    parallel_for(pool, n_tiles, 1, [&](int64_t worker, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t tile = groups[g] + i;
+        blend_kernels<T>().backward(
+            {make_tile(inputs, index, lists, tile, in.n_channels, scratch.of(worker)),
+             camera_of(args.depth, batch, b, first_pixel),
+             camera_of(args.weight, batch, b, first_pixel),
+             camera_of(args.transmittance, batch, b, first_pixel),
+             camera_of(args.last, batch, b, first_pixel),
+             camera_of(args.v_image, batch, b, first_pixel * in.n_channels),
+             camera_of(args.v_depth, batch, b, first_pixel),
+             camera_of(args.v_weight, batch, b, first_pixel),
+             lists.slots(tile), moments.get(), args.v_means2d_abs.data != nullptr,
+             v_tile_background.empty() ? nullptr : &v_tile_background[i * in.n_channels]});
+      }
+    });
+    parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t rank = begin; rank < end; ++rank) {
+        const int64_t n_instances = lists.slot_end(rank) - lists.slot_begin(rank);
+        if (n_instances == 0) continue;
+        gradients.add(inputs.splats, index.splat(rank).id,
+                      moments.get() + lists.slot_begin(rank) * slot_size, n_instances);
+      }
+    });
+    for (size_t i = 0; i < v_tile_background.size(); ++i) {
+      v_background[i % in.n_channels] += v_tile_background[i];
+    }
+  }
+  if (gradients.wants_background()) gradients.add_background(v_background.data());
+}
+
+// Cameras run one after the other, each on all threads: shared gradients collect in their order.
+template <typename T, typename Body>
+void for_each_camera(ThreadPool& pool, const BlendInputs<T>& in, const Body& body) {
+  const Scratch<T> scratch(max_workers(pool), tile_scratch(in.n_channels));
+  for (int64_t b = 0; b < in.splats.batch.count(); ++b) {
+    for (int64_t camera = 0; camera < in.splats.n_cameras; ++camera) body(b, camera, scratch);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void blend_forward(ThreadPool& pool, const BlendForward<T>& args) {
+  for_each_camera(pool, args.in, [&](int64_t b, int64_t camera, const Scratch<T>& scratch) {
+    forward_camera(pool, args, b, camera, scratch);
+  });
+}
+
+template <typename T>
+void blend_backward(ThreadPool& pool, const BlendBackward<T>& args) {
+  for_each_camera(pool, args.in, [&](int64_t b, int64_t camera, const Scratch<T>& scratch) {
+    backward_camera(pool, args, b, camera, scratch);
+  });
+}
+
+#define JGD_INSTANTIATE(T)                                                \
+  template void blend_forward<T>(ThreadPool&, const BlendForward<T>&);    \
+  template void blend_backward<T>(ThreadPool&, const BlendBackward<T>&);
+JGD_INSTANTIATE(float)
+JGD_INSTANTIATE(double)
+#undef JGD_INSTANTIATE
+
+}  // namespace jgd::cpu

@@ -1,0 +1,295 @@
+// One vector holds consecutive pixels of a row; the state of the tile stays in the first-level
+// cache while its list streams past. Pixels are independent, so the walk may visit the part of
+// the tile that a splat can reach in any order.
+
+#include "cpu/blend_tile.h"
+
+#include <algorithm>
+
+#include "cpu/simd.h"
+#include "math/constants.h"
+
+namespace jgd::cpu::JGD_ISA {
+namespace {
+
+// log2(1/255): alpha is tested before the exponential is spent on it.
+constexpr double kLog2AlphaMin = -7.99435343685885793770;
+
+// A tile as columns of vectors: kColumns vectors beside each other, kTileSize rows.
+template <typename T>
+struct Lanes {
+  using V = typename Simd<T>::V;
+  using M = typename Simd<T>::M;
+  static constexpr int kLanes = Simd<T>::kLanes;
+  static constexpr int kColumns = kTileSize / kLanes;
+};
+
+// x of the pixel centres, by column of vectors.
+template <typename T>
+struct PixelCenters {
+  typename Lanes<T>::V x[Lanes<T>::kColumns];
+  explicit PixelCenters(int first) {
+    for (int j = 0; j < kTileSize; ++j) {
+      x[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(first + j) + T(0.5);
+    }
+  }
+};
+
+// Where a splat can reach into the tile: rows and columns of vectors.
+template <typename T>
+struct Reach {
+  int row_begin, row_end, column_begin, column_end;
+  Reach(const PackedSplat<T>& s, int x, int y) {
+    constexpr int kLanes = Lanes<T>::kLanes;
+    row_begin = std::max(s.rows.begin - y, 0);
+    row_end = std::min(s.rows.end - y, kTileSize);
+    column_begin = std::max(s.columns.begin - x, 0) / kLanes;
+    column_end = (std::min(s.columns.end - x, kTileSize) + kLanes - 1) / kLanes;
+  }
+};
+
+// log2(opacity exp(-sigma)) along a row; `slope` is exponent_xx dx.
+template <typename T, typename V>
+V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
+  return fma(dx, slope + s.exponent_xy * dy, splat(s.log2_opacity + s.exponent_yy * dy * dy));
+}
+
+// Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0.
+template <typename T, typename V>
+auto seen(const PackedSplat<T>& s, V exponent) {
+  return (exponent >= T(kLog2AlphaMin)) & (exponent <= s.log2_opacity);
+}
+
+template <typename V, typename T>
+V minimum(V v, T bound) {
+  return v < bound ? v : splat(bound);
+}
+
+// Calls body(pixel, row, column, lane) for the pixels of the tile that lie in the image.
+template <typename T, typename Body>
+void for_each_pixel(const Tile<T>& tile, const Body& body) {
+  const int n_rows = std::min(kTileSize, tile.height - tile.y);
+  const int n_columns = std::min(kTileSize, tile.width - tile.x);
+  for (int i = 0; i < n_rows; ++i) {
+    for (int j = 0; j < n_columns; ++j) {
+      const int64_t pixel = int64_t{tile.y + i} * tile.width + tile.x + j;
+      body(pixel, i, j / Lanes<T>::kLanes, j % Lanes<T>::kLanes);
+    }
+  }
+}
+
+// kChannels < 0: any number, known at run time.
+template <typename T, int kChannels>
+void forward(const TileForward<T>& args) {
+  using V = typename Lanes<T>::V;
+  using M = typename Lanes<T>::M;
+  constexpr int kColumns = Lanes<T>::kColumns;
+  const Tile<T>& tile = args.tile;
+  const int64_t n_channels = kChannels < 0 ? tile.n_channels : kChannels;
+
+  const PixelCenters<T> centers(tile.x);
+  V transmittance[kColumns][kTileSize];
+  V weight[kColumns][kTileSize] = {};
+  V weighted_depth[kColumns][kTileSize] = {};
+  M live[kColumns][kTileSize] = {};  // pixels of the image that have not ended
+  M last[kColumns][kTileSize] = {};
+  uint32_t live_rows[kColumns] = {};
+  V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
+  std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
+  for_each_pixel(tile, [&](int64_t, int row, int column, int lane) {
+    live[column][row][lane] = -1;
+    live_rows[column] |= uint32_t{1} << row;
+  });
+  for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
+
+  for (int64_t k = 0; k < tile.n; ++k) {
+    const int32_t rank = tile.ranks[k];
+    const PackedSplat<T>& s = tile.splats[rank];
+    const T* color = tile.colors + s.id * n_channels;
+    const Reach<T> reach(s, tile.x, tile.y);
+    uint32_t any_live = 0;
+    for (uint32_t rows : live_rows) any_live |= rows;
+    if (any_live == 0) break;
+    for (int column = reach.column_begin; column < reach.column_end; ++column) {
+      const V dx = centers.x[column] - s.center.x;
+      const V slope = s.exponent_xx * dx;
+      for (int row = reach.row_begin; row < reach.row_end; ++row) {
+        if (!(live_rows[column] >> row & 1)) continue;
+        const T dy = (T(tile.y + row) + T(0.5)) - s.center.y;
+        const V exponent = log2_alpha(s, dx, slope, dy);
+        M drawn = seen(s, exponent) & live[column][row];
+        if (!any(drawn)) continue;
+        const V alpha = minimum(exp2(exponent), T(kAlphaMax));
+        const V before = transmittance[column][row];
+        const V after = before * (T(1) - alpha);
+        const M ends = drawn & (after < T(kTransmittanceMin));
+        if (any(ends)) {
+          live[column][row] &= ~ends;
+          if (!any(live[column][row])) live_rows[column] &= ~(uint32_t{1} << row);
+          drawn &= ~ends;
+        }
+        const V w = drawn ? alpha * before : V{};
+        transmittance[column][row] = drawn ? after : before;
+        weight[column][row] += w;
+        weighted_depth[column][row] = fma(w, splat(s.depth), weighted_depth[column][row]);
+        last[column][row] = drawn ? M{} + (rank + 1) : last[column][row];
+        V* sums = channels + (column * kTileSize + row) * n_channels;
+        for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(w, splat(color[d]), sums[d]);
+      }
+    }
+  }
+
+  for_each_pixel(tile, [&](int64_t pixel, int row, int column, int lane) {
+    const T w = weight[column][row][lane];
+    const T t = transmittance[column][row][lane];
+    const V* sums = channels + (column * kTileSize + row) * n_channels;
+    for (int64_t d = 0; d < n_channels; ++d) {
+      args.image[pixel * n_channels + d] = sums[d][lane] + t * tile.background[d];
+    }
+    args.weight[pixel] = w;
+    args.depth[pixel] = w > T(0) ? weighted_depth[column][row][lane] / w : T(0);
+    args.transmittance[pixel] = t;
+    args.last[pixel] = static_cast<int32_t>(last[column][row][lane]);
+  });
+}
+
+// Reverse walk. With u_i = dL/dw_i at fixed transmittance (colour, depth and weight together) and
+// behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, what the light that passes i still adds:
+//   dL/dalpha_i = T_i u_i - behind_i / (1 - alpha_i),  T_i = T_{i+1} / (1 - alpha_i).
+template <typename T, int kChannels>
+void backward(const TileBackward<T>& args) {
+  using V = typename Lanes<T>::V;
+  using M = typename Lanes<T>::M;
+  constexpr int kColumns = Lanes<T>::kColumns;
+  const Tile<T>& tile = args.tile;
+  // Without a cotangent of the image no colour takes part; the slots keep their size.
+  const int64_t n_channels = kChannels < 0 ? tile.n_channels : kChannels;
+  const int64_t slot_size = kMoments + tile.n_channels;
+
+  const PixelCenters<T> centers(tile.x);
+  V transmittance[kColumns][kTileSize] = {};
+  V behind[kColumns][kTileSize] = {};
+  V v_weight[kColumns][kTileSize] = {};          // dL/d(sum w), from weight and depth
+  V v_weighted_depth[kColumns][kTileSize] = {};  // dL/d(sum w z)
+  M last[kColumns][kTileSize] = {};
+  int64_t last_in_row[kColumns][kTileSize] = {};
+  int64_t last_in_tile = 0;
+  V* v_channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
+  V* v_color = v_channels + n_channels * kColumns * kTileSize;
+  std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
+  for_each_pixel(tile, [&](int64_t pixel, int row, int column, int lane) {
+    const T t = args.transmittance[pixel];
+    transmittance[column][row][lane] = t;
+    last[column][row][lane] = args.last[pixel];
+    last_in_row[column][row] = std::max<int64_t>(last_in_row[column][row], args.last[pixel]);
+    last_in_tile = std::max<int64_t>(last_in_tile, args.last[pixel]);
+    if (args.v_weight) v_weight[column][row][lane] = args.v_weight[pixel];
+    if (args.v_depth && args.weight[pixel] > T(0)) {
+      const T v = args.v_depth[pixel] / args.weight[pixel];
+      v_weighted_depth[column][row][lane] = v;
+      v_weight[column][row][lane] -= v * args.depth[pixel];
+    }
+    T v_end = T(0);
+    for (int64_t d = 0; d < n_channels; ++d) {
+      const T v = args.v_image[pixel * n_channels + d];
+      v_channels[(column * kTileSize + row) * n_channels + d][lane] = v;
+      v_end += v * tile.background[d];
+      if (args.v_background) args.v_background[d] += t * v;
+    }
+    behind[column][row][lane] = t * v_end;
+  });
+
+  for (int64_t k = tile.n - 1; k >= 0; --k) {
+    const int32_t rank = tile.ranks[k];
+    T* moments = args.moments + int64_t{args.slots[k]} * slot_size;
+    std::fill(moments, moments + slot_size, T(0));
+    if (rank >= last_in_tile) continue;
+    const PackedSplat<T>& s = tile.splats[rank];
+    const T* color = tile.colors + s.id * n_channels;
+    const Reach<T> reach(s, tile.x, tile.y);
+    V m0{}, mx{}, my{}, mxx{}, mxy{}, myy{}, v_depth{}, abs_x{}, abs_y{};
+    for (int64_t d = 0; d < n_channels; ++d) v_color[d] = V{};
+    for (int column = reach.column_begin; column < reach.column_end; ++column) {
+      const V dx = centers.x[column] - s.center.x;
+      const V slope = s.exponent_xx * dx;
+      for (int row = reach.row_begin; row < reach.row_end; ++row) {
+        if (rank >= last_in_row[column][row]) continue;
+        const T dy = (T(tile.y + row) + T(0.5)) - s.center.y;
+        const V exponent = log2_alpha(s, dx, slope, dy);
+        const M drawn = seen(s, exponent) & (last[column][row] > rank);
+        if (!any(drawn)) continue;
+        const V uncapped = exp2(exponent);
+        const V alpha = minimum(uncapped, T(kAlphaMax));
+        const V inverse = T(1) / (T(1) - alpha);
+        const V before = transmittance[column][row] * inverse;
+        const V w = drawn ? alpha * before : V{};
+        V u = fma(splat(s.depth), v_weighted_depth[column][row], v_weight[column][row]);
+        const V* v = v_channels + (column * kTileSize + row) * n_channels;
+        for (int64_t d = 0; d < n_channels; ++d) {
+          u = fma(splat(color[d]), v[d], u);
+          v_color[d] = fma(w, v[d], v_color[d]);
+        }
+        v_depth = fma(w, v_weighted_depth[column][row], v_depth);
+        const V v_alpha = before * u - behind[column][row] * inverse;
+        behind[column][row] = drawn ? fma(w, u, behind[column][row]) : behind[column][row];
+        transmittance[column][row] = drawn ? before : transmittance[column][row];
+        const V v_sigma = (drawn & (uncapped <= T(kAlphaMax))) ? -alpha * v_alpha : V{};
+        const V v_sigma_dx = v_sigma * dx;
+        m0 += v_sigma;
+        mx += v_sigma_dx;
+        mxx = fma(v_sigma_dx, dx, mxx);
+        my = fma(v_sigma, splat(dy), my);
+        mxy = fma(v_sigma_dx, splat(dy), mxy);
+        myy = fma(v_sigma, splat(dy * dy), myy);
+        if (args.absolute) {
+          const V x = v_sigma * (T(2) * slope + s.exponent_xy * dy);
+          const V y = v_sigma * (s.exponent_xy * dx + T(2) * s.exponent_yy * dy);
+          abs_x += x < T(0) ? -x : x;
+          abs_y += y < T(0) ? -y : y;
+        }
+      }
+    }
+    moments[kMoment0] = sum<T>(m0);
+    moments[kMomentX] = sum<T>(mx);
+    moments[kMomentY] = sum<T>(my);
+    moments[kMomentXX] = sum<T>(mxx);
+    moments[kMomentXY] = sum<T>(mxy);
+    moments[kMomentYY] = sum<T>(myy);
+    moments[kMomentDepth] = sum<T>(v_depth);
+    if (args.absolute) {
+      moments[kMomentAbsX] = sum<T>(abs_x);
+      moments[kMomentAbsY] = sum<T>(abs_y);
+    }
+    for (int64_t d = 0; d < n_channels; ++d) moments[kMoments + d] = sum<T>(v_color[d]);
+  }
+}
+
+template <typename T>
+void forward_any(const TileForward<T>& args) {
+  switch (args.tile.n_channels) {
+    case 1: return forward<T, 1>(args);
+    case 3: return forward<T, 3>(args);
+    case 4: return forward<T, 4>(args);
+    default: return forward<T, -1>(args);
+  }
+}
+
+template <typename T>
+void backward_any(const TileBackward<T>& args) {
+  if (!args.v_image) return backward<T, 0>(args);
+  switch (args.tile.n_channels) {
+    case 1: return backward<T, 1>(args);
+    case 3: return backward<T, 3>(args);
+    case 4: return backward<T, 4>(args);
+    default: return backward<T, -1>(args);
+  }
+}
+
+}  // namespace
+
+extern const BlendKernels<float> kKernelsFloat;
+extern const BlendKernels<double> kKernelsDouble;
+const BlendKernels<float> kKernelsFloat{forward_any<float>, backward_any<float>};
+const BlendKernels<double> kKernelsDouble{forward_any<double>, backward_any<double>};
+
+}  // namespace jgd::cpu::JGD_ISA

@@ -1,0 +1,86 @@
+// Blending of one tile: the inner loops, compiled once per instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/bin.h"
+
+namespace jgd::cpu {
+
+// A tile and its list. Pixels are stored row by row with the pitch of the image.
+template <typename T>
+struct Tile {
+  const PackedSplat<T>* splats;  // by depth rank
+  const int32_t* ranks;          // the list, ascending
+  int64_t n;                     // its length
+  const T* colors;               // [N, D]
+  const T* background;           // [D]
+  int64_t n_channels;            // D
+  int x;                         // first pixel
+  int y;
+  int width;                     // of the image
+  int height;
+  T* scratch;                    // tile_scratch(D) numbers, aligned to 64 bytes
+};
+
+template <typename T>
+struct TileForward {
+  Tile<T> tile;
+  T* image;  // one camera's outputs, see BlendForward
+  T* depth;
+  T* weight;
+  T* transmittance;
+  int32_t* last;
+};
+
+// What the backward pass leaves for each instance; sums over the pixels of the tile, with
+// s = dL/dsigma, (dx, dy) = pixel - centre and w = alpha T. They are sums about the centre of the
+// splat, so those of several tiles add up; the stage turns them into gradients once per splat.
+enum Moment : int {
+  kMoment0,      // s
+  kMomentX,      // s dx
+  kMomentY,      // s dy
+  kMomentXX,     // s dx^2
+  kMomentXY,     // s dx dy
+  kMomentYY,     // s dy^2
+  kMomentDepth,  // w dL/d(sum w z)
+  kMomentAbsX,   // |s d(exponent)/dx|, only with absgrad
+  kMomentAbsY,
+  kMoments,      // followed by w dL/dcolour for each channel
+};
+
+template <typename T>
+struct TileBackward {
+  Tile<T> tile;
+  const T* depth;  // one camera's arrays, see BlendBackward; cotangents may be null
+  const T* weight;
+  const T* transmittance;
+  const int32_t* last;
+  const T* v_image;
+  const T* v_depth;
+  const T* v_weight;
+  const uint32_t* slots;  // by instance of the tile
+  T* moments;             // [slot][kMoments + D]
+  bool absolute;          // fill kMomentAbsX and kMomentAbsY
+  T* v_background;        // [D] of this tile, or null
+};
+
+template <typename T>
+struct BlendKernels {
+  void (*forward)(const TileForward<T>&);
+  void (*backward)(const TileBackward<T>&);
+};
+
+inline int64_t tile_scratch(int64_t n_channels) {
+  return 2 * n_channels * kTileSize * kTileSize;
+}
+
+// The kernels for the best instruction set of this machine, or the one that the environment
+// variable JGD_CPU_ISA names (baseline, avx2, avx512) if the machine has it. Decided once.
+template <typename T>
+const BlendKernels<T>& blend_kernels();
+
+// Its name, for reports.
+const char* isa_name();
+
+}  // namespace jgd::cpu

@@ -1,0 +1,75 @@
+// Loops on a thread pool that belongs to somebody else (XLA). No thread of our own, no state.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace jgd::cpu {
+
+// What a loop needs of a pool; the FFI layer wraps XLA's, C++ tests bring their own.
+class ThreadPool {
+ public:
+  virtual ~ThreadPool() = default;
+  virtual int64_t num_threads() const = 0;
+  virtual void schedule(std::function<void()> task) = 0;
+};
+
+// The largest worker index that parallel_for passes to its body is below this.
+inline int64_t max_workers(const ThreadPool& pool) {
+  return std::max<int64_t>(pool.num_threads(), 1);
+}
+
+// Calls body(worker, begin, end) for consecutive ranges of at most `grain` that cover [0, n).
+//
+// The caller claims ranges as well and waits only for ranges that a running thread has claimed, so
+// the loop finishes even if the pool never runs a scheduled task: XLA calls handlers on this very
+// pool, where waiting for a task in the queue can deadlock. Helpers that start late find nothing
+// to claim and touch nothing but the shared counters. `body` must not throw.
+template <typename Body>
+void parallel_for(ThreadPool& pool, int64_t n, int64_t grain, const Body& body) {
+  if (n <= 0) return;
+  const int64_t n_ranges = (n + grain - 1) / grain;
+  const int64_t n_helpers = std::min(max_workers(pool), n_ranges) - 1;
+  if (n_helpers <= 0) {
+    body(int64_t{0}, int64_t{0}, n);
+    return;
+  }
+  struct Shared {
+    std::atomic<int64_t> next_worker{0};
+    std::atomic<int64_t> next_range{0};
+    std::atomic<int64_t> n_done{0};
+    std::mutex mutex;
+    std::condition_variable all_done;
+  };
+  auto shared = std::make_shared<Shared>();
+  auto drain = [shared, body = &body, n, grain, n_ranges] {
+    int64_t worker = -1;
+    int64_t n_mine = 0;
+    for (int64_t range; (range = shared->next_range.fetch_add(1)) < n_ranges; ++n_mine) {
+      if (worker < 0) worker = shared->next_worker.fetch_add(1);
+      (*body)(worker, range * grain, std::min(n, (range + 1) * grain));
+    }
+    if (n_mine > 0 && shared->n_done.fetch_add(n_mine) + n_mine == n_ranges) {
+      std::lock_guard<std::mutex> lock(shared->mutex);
+      shared->all_done.notify_all();
+    }
+  };
+  for (int64_t i = 0; i < n_helpers; ++i) pool.schedule(drain);
+  drain();
+  std::unique_lock<std::mutex> lock(shared->mutex);
+  shared->all_done.wait(lock, [&] { return shared->n_done.load() == n_ranges; });
+}
+
+// Uninitialised array for plain data; std::vector would clear it first.
+template <typename T>
+std::unique_ptr<T[]> make_array(int64_t n) {
+  return std::unique_ptr<T[]>(new T[static_cast<size_t>(n)]);
+}
+
+}  // namespace jgd::cpu

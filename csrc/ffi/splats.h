@@ -1,0 +1,31 @@
+// The splat operands that bin and blend have in common.
+#pragma once
+
+#include "ffi/checks.h"
+#include "stages/bin.h"
+
+namespace jgd {
+
+template <typename T>
+SplatInputs<T> bind_splats(Binder& bind, int64_t width, int64_t height, bool three_sigma,
+                           const xla::ffi::AnyBuffer& means2d, const xla::ffi::AnyBuffer& depths,
+                           const xla::ffi::AnyBuffer& conics, const xla::ffi::AnyBuffer& opacities,
+                           const xla::ffi::AnyBuffer& radii) {
+  SplatInputs<T> in;
+  in.n_cameras = core_dim(means2d, 3, 0);
+  in.n = core_dim(means2d, 3, 1);
+  in.batch = bind.batch();
+  in.means2d = bind.in<T>("means2d", means2d, {in.n_cameras, in.n, 2});
+  in.depths = bind.in<T>("depths", depths, {in.n_cameras, in.n});
+  in.conics = bind.in<T>("conics", conics, {in.n_cameras, in.n, 3});
+  in.opacities = bind.in<T>("opacities", opacities, {in.n_cameras, in.n});
+  in.radii = bind.in<int32_t>("radii", radii, {in.n_cameras, in.n});
+  bind.require(fits_int32(in.n) && fits_int32(width) && fits_int32(height),
+               "sizes must be below 2^31");
+  in.width = static_cast<int>(width);
+  in.height = static_cast<int>(height);
+  in.three_sigma = three_sigma;
+  return in;
+}
+
+}  // namespace jgd

@@ -1,0 +1,161 @@
+// One Gaussian to one splat, with every culling rule; the body of the project stage.
+//
+// Invariant: what project_gaussian returns with radius > 0 is finite and may touch a pixel;
+// everything else, whatever was wrong with it, is returned as zeros and gets no gradient.
+#pragma once
+
+#include "math/camera.h"
+#include "math/constants.h"
+#include "math/hd.h"
+#include "math/quat.h"
+#include "math/splat.h"
+#include "math/vec.h"
+
+namespace jgd {
+
+template <typename T>
+struct ProjectionSettings {
+  T near_plane, far_plane;  // drawn where near_plane < depth < far_plane
+  T eps2d;                  // added to the diagonal of the 2D covariance, px^2
+  int width, height;        // image, pixels
+  bool antialiased;         // opacity is compensated for eps2d
+  bool three_sigma;  // footprint and culling rule of the seeds instead of the exact footprint
+};
+
+// A splat. radius 0: culled, and every other field is 0.
+template <typename T>
+struct Projected {
+  Vec2<T> mean2d;  // pixels; the centre of the top left pixel is (0.5, 0.5)
+  T depth;         // z in the camera frame
+  Sym2<T> conic;   // inverse of the 2D covariance, px^-2
+  T opacity;       // after compensation
+  int radius;      // pixels
+};
+
+// Cotangents of the differentiable fields of Projected.
+template <typename T>
+struct ProjectedGrad {
+  Vec2<T> mean2d;
+  T depth;
+  Sym2<T> conic;
+  T opacity;
+};
+
+// Whether rotation and scales define a Gaussian: finite, quaternion not zero, scales positive.
+template <typename T>
+JGD_HD inline bool valid_quat_scale(const Quat<T>& q, const Vec3<T>& s) {
+  return is_finite(q) && max_abs(q) > T(0) && is_finite(s) && s.x > T(0) && s.y > T(0) &&
+         s.z > T(0);
+}
+
+// Whether [mean - extent, mean + extent], pixels, meets [0, size].
+template <typename T>
+JGD_HD inline bool touches_image(T mean, T extent, int size) {
+  return mean + extent >= T(0) && mean - extent <= T(size);
+}
+
+// Whether the tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the seeds, clamped to the
+// grid, are any. p counts from the centre of the first pixel, as in the seeds.
+template <typename T>
+JGD_HD inline bool touches_tiles(T mean, int radius, int size) {
+  const T p = mean - T(0.5), r = T(radius), tile = T(kTileSize);
+  const T n_tiles = T((size + kTileSize - 1) / kTileSize);
+  const T first = max(std::floor((p - r) / tile), T(0));
+  const T end = min(std::floor((p + r + T(kTileSize - 1)) / tile), n_tiles);
+  return first < end;
+}
+
+// Whether the footprint meets the image; cov2d and opacity are those of the splat.
+template <typename T>
+JGD_HD inline bool footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& cov2d, T opacity,
+                                     int radius, const ProjectionSettings<T>& settings) {
+  if (settings.three_sigma) {
+    return touches_tiles(mean2d.x, radius, settings.width) &&
+           touches_tiles(mean2d.y, radius, settings.height);
+  }
+  // The ellipse sigma <= ln(o / kAlphaMin) has the half-extents sqrt(2 ln(o / kAlphaMin) cov_ii).
+  const T reach = T(2) * max(std::log(opacity / T(kAlphaMin)), T(0));
+  return touches_image(mean2d.x, std::sqrt(reach * cov2d.xx), settings.width) &&
+         touches_image(mean2d.y, std::sqrt(reach * cov2d.yy), settings.height);
+}
+
+template <typename T>
+JGD_HD inline Sym2<T> widen(const Sym2<T>& cov2d, T eps2d) {
+  return {cov2d.xx + eps2d, cov2d.xy, cov2d.yy + eps2d};
+}
+
+// mean2d = project_point(m), depth = m_z, conic = (J R cov3d R^T J^T + eps2d I)^-1, opacity times
+// the compensation, with m = R mean + t.
+template <typename T>
+JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& cov3d, T opacity,
+                                            const Pose<T>& pose, const Pinhole<T>& K,
+                                            const ProjectionSettings<T>& settings) {
+  const Projected<T> culled{};
+  // The seeds do not cull by opacity; their pixels test alpha all the same.
+  const T opacity_min = settings.three_sigma ? T(0) : T(kAlphaMin);
+  // All comparisons are written so that NaN culls.
+  if (!(is_finite(mean) && is_finite(cov3d) && is_finite(opacity))) return culled;
+  if (!(opacity > opacity_min)) return culled;
+
+  const Vec3<T> m = world_to_camera(pose, mean);
+  if (!(is_finite(m) && m.z > settings.near_plane && m.z < settings.far_plane)) return culled;
+
+  // A camera that is not finite leaves m, mean2d or cov2d not finite.
+  const Vec2<T> mean2d = project_point(K, m);
+  const Jacobian<T> J = pinhole_jacobian(K, m, settings.width, settings.height);
+  const Sym2<T> before = project_covariance(J, pose.R, cov3d);
+  const Sym2<T> cov2d = widen(before, settings.eps2d);
+  const T d = det(cov2d);
+  if (!(is_finite(mean2d) && is_finite(cov2d) && is_finite(d) && d > T(0))) return culled;
+  // With det > 0 both eigenvalues have the sign of xx; a negative definite matrix is degenerate.
+  if (!(cov2d.xx > T(0))) return culled;
+  const Sym2<T> conic = inverse(cov2d);
+  if (!is_finite(conic)) return culled;
+
+  const T effective = settings.antialiased ? opacity * compensation(before, cov2d) : opacity;
+  if (!(effective > opacity_min)) return culled;
+
+  const T floor = settings.three_sigma ? T(kSeedDiscriminantFloor) : T(0);
+  const int r = radius(cov2d, floor);
+  if (r <= 0 || !footprint_visible(mean2d, cov2d, effective, r, settings)) return culled;
+  return {mean2d, m.z, conic, effective, r};
+}
+
+// The chain of the steps above in reverse, only for radius > 0. Writes all outputs.
+template <typename T>
+JGD_HD inline void project_gaussian_vjp(const Vec3<T>& mean, const Sym3<T>& cov3d, T opacity,
+                                        const Pose<T>& pose, const Pinhole<T>& K,
+                                        const ProjectionSettings<T>& settings,
+                                        const ProjectedGrad<T>& v, Vec3<T>& v_mean,
+                                        Sym3<T>& v_cov3d, T& v_opacity, Pose<T>& v_pose,
+                                        Pinhole<T>& v_K) {
+  const Vec3<T> m = world_to_camera(pose, mean);
+  const Jacobian<T> J = pinhole_jacobian(K, m, settings.width, settings.height);
+  const Sym2<T> before = project_covariance(J, pose.R, cov3d);
+  const Sym2<T> cov2d = widen(before, settings.eps2d);
+
+  Sym2<T> v_before = inverse_vjp(inverse(cov2d), v.conic);
+  v_opacity = v.opacity;
+  if (settings.antialiased) {
+    Sym2<T> v_narrow, v_wide;
+    compensation_vjp(before, cov2d, v.opacity * opacity, v_narrow, v_wide);
+    v_opacity = v.opacity * compensation(before, cov2d);
+    v_before = v_before + (v_narrow + v_wide);
+  }
+
+  Jacobian<T> v_J;
+  Mat3<T> v_R;
+  project_covariance_vjp(J, pose.R, cov3d, v_before, v_J, v_R, v_cov3d);
+  Vec3<T> v_m, v_m_point;
+  Pinhole<T> v_K_point;
+  pinhole_jacobian_vjp(K, m, settings.width, settings.height, v_J, v_m, v_K);
+  project_point_vjp(K, m, v.mean2d, v_m_point, v_K_point);
+  v_m += v_m_point;
+  v_m.z += v.depth;
+  v_K = {v_K.fx + v_K_point.fx, v_K.fy + v_K_point.fy, v_K.cx + v_K_point.cx,
+         v_K.cy + v_K_point.cy};
+  world_to_camera_vjp(pose, mean, v_m, v_mean, v_pose);
+  v_pose.R += v_R;
+}
+
+}  // namespace jgd

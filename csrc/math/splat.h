@@ -1,0 +1,79 @@
+// The 2D Gaussian of one splat: conic, antialiasing compensation, radius; last step of projection.
+#pragma once
+
+#include "math/constants.h"
+#include "math/hd.h"
+#include "math/vec.h"
+
+namespace jgd {
+
+// xx yy - xy^2 with one rounding error of the result instead of cancellation (Kahan's difference of
+// products): the sign decides culling and must not depend on how a compiler contracts a b - c d.
+template <typename T>
+JGD_HD inline T det(const Sym2<T>& a) {
+  const T square = a.xy * a.xy;
+  const T square_error = std::fma(-a.xy, a.xy, square);
+  return std::fma(a.xx, a.yy, -square) + square_error;
+}
+
+// The conic: inverse of the 2D covariance.
+template <typename T>
+JGD_HD inline Sym2<T> inverse(const Sym2<T>& cov) {
+  const T d = det(cov);
+  return {cov.yy / d, -cov.xy / d, cov.xx / d};
+}
+
+// v_cov = -C G C (off-diagonal entry doubled), C the conic, the result of inverse. Returns v_cov.
+template <typename T>
+JGD_HD inline Sym2<T> inverse_vjp(const Sym2<T>& conic, const Sym2<T>& v_conic) {
+  // Rows of 2 G C.
+  const T gxx = T(2) * v_conic.xx * conic.xx + v_conic.xy * conic.xy;
+  const T gxy = T(2) * v_conic.xx * conic.xy + v_conic.xy * conic.yy;
+  const T gyx = v_conic.xy * conic.xx + T(2) * v_conic.yy * conic.xy;
+  const T gyy = v_conic.xy * conic.xy + T(2) * v_conic.yy * conic.yy;
+  return {T(-0.5) * (conic.xx * gxx + conic.xy * gyx), -(conic.xx * gxy + conic.xy * gyy),
+          T(-0.5) * (conic.xy * gxy + conic.yy * gyy)};
+}
+
+// Opacity factor sqrt(max(det before / det after, kCompensationMin^2)) that keeps the integral of a
+// splat when eps2d widens it from `before` to `after`.
+template <typename T>
+JGD_HD inline T compensation(const Sym2<T>& before, const Sym2<T>& after) {
+  const T floor = T(kCompensationMin) * T(kCompensationMin);
+  return std::sqrt(max(det(before) / det(after), floor));
+}
+
+// dc = c / 2 (d det before / det before - d det after / det after) with
+// d det = yy dxx + xx dyy - 2 xy dxy; zero where the floor is active. Writes v_before and v_after.
+template <typename T>
+JGD_HD inline void compensation_vjp(const Sym2<T>& before, const Sym2<T>& after, T v_compensation,
+                                    Sym2<T>& v_before, Sym2<T>& v_after) {
+  v_before = {T(0), T(0), T(0)};
+  v_after = {T(0), T(0), T(0)};
+  const T det_before = det(before), det_after = det(after);
+  const T ratio = det_before / det_after;
+  if (!(ratio > T(kCompensationMin) * T(kCompensationMin))) return;
+  const T half = T(0.5) * std::sqrt(ratio) * v_compensation;
+  const T v_det_before = half / det_before;
+  const T v_det_after = -half / det_after;
+  v_before = {v_det_before * before.yy, T(-2) * v_det_before * before.xy, v_det_before * before.xx};
+  v_after = {v_det_after * after.yy, T(-2) * v_det_after * after.xy, v_det_after * after.xx};
+}
+
+// ceil(3 sqrt(lambda_max)), pixels, with
+// lambda_max = mid + sqrt(max(discriminant_floor, mid^2 - det)). The floor is 0, or
+// kSeedDiscriminantFloor for the rule of the seeds. Not differentiable. Values that no int holds,
+// and NaN, give the largest int.
+template <typename T>
+JGD_HD inline int radius(const Sym2<T>& cov2d, T discriminant_floor) {
+  constexpr int kLargest = 2147483647;
+  const T mid = T(0.5) * cov2d.xx + T(0.5) * cov2d.yy;
+  // mid^2 - det as a sum of squares: no cancellation for a round splat.
+  const T half = T(0.5) * cov2d.xx - T(0.5) * cov2d.yy;
+  const T discriminant = half * half + cov2d.xy * cov2d.xy;
+  const T lambda_max = mid + std::sqrt(max(discriminant, discriminant_floor));
+  const T r = std::ceil(T(kRadiusSigmas) * std::sqrt(lambda_max));
+  return r < T(kLargest) ? static_cast<int>(r) : kLargest;
+}
+
+}  // namespace jgd

@@ -1,0 +1,50 @@
+// Stage 4, blend: splats in depth order to image, depth and weight.
+#pragma once
+
+#include <cstdint>
+
+#include "stages/bin.h"
+
+namespace jgd {
+
+template <typename T>
+struct BlendInputs {
+  SplatInputs<T> splats;
+  Batched<const int32_t> order;   // [C, N] of the bin stage
+  Batched<const T> colors;        // [C or 1, N, D]
+  Batched<const T> background;    // [C or 1, D]
+  int64_t n_channels = 0;         // D
+  bool shared_colors = false;     // one set of colours for all cameras
+  bool shared_background = false;
+};
+
+template <typename T>
+struct BlendForward {
+  BlendInputs<T> in;
+  Batched<T> image;          // [C, H, W, D]
+  Batched<T> depth;          // [C, H, W] sum w z / sum w, 0 where nothing was hit
+  Batched<T> weight;         // [C, H, W] sum w
+  Batched<T> transmittance;  // [C, H, W] what reaches the background; for backward
+  Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor; for backward
+};
+
+template <typename T>
+struct BlendBackward {
+  BlendInputs<T> in;
+  Batched<const T> depth;  // [C, H, W] outputs of the forward pass
+  Batched<const T> weight;
+  Batched<const T> transmittance;
+  Batched<const int32_t> last;
+  Batched<const T> v_image;   // [C, H, W, D] or absent
+  Batched<const T> v_depth;   // [C, H, W] or absent
+  Batched<const T> v_weight;  // [C, H, W] or absent
+  Batched<T> v_means2d;       // [C, N, 2]
+  Batched<T> v_means2d_abs;   // [C, N, 2] sum of absolute per-pixel gradients, or absent
+  Batched<T> v_depths;        // [C, N]
+  Batched<T> v_conics;        // [C, N, 3]
+  Batched<T> v_opacities;     // [C, N]
+  Batched<T> v_colors;        // [C or 1, N, D], summed over cameras if shared, or absent
+  Batched<T> v_background;    // [C or 1, D], likewise
+};
+
+}  // namespace jgd

@@ -1,0 +1,61 @@
+"""Stage 3, bin: depth order and the load of the tiles."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jax_gsplat_depth import _check, _ffi
+from jax_gsplat_depth._types import Config, Intersections, Splats
+
+
+def bin(  # noqa: A001
+    splats: Splats, *, width: int, height: int, config: Config | None = None
+) -> Intersections:
+    """Sort splats by depth and count those that each 16x16 tile meets.
+
+    Not differentiable: order and counts are integers, and their gradients do not exist. ``N`` is
+    the number of Gaussians, ``C`` that of cameras.
+
+    Args:
+        splats: What ``project`` returned, possibly changed.
+        width: Of the image, pixels, static.
+        height: Of the image, pixels, static.
+        config: Static settings; reads footprint.
+
+    Returns:
+        Intersections. Equal depths keep the order of the indices. The sum of ``tile_counts``
+        (take it in 64 bits) is the number of (Gaussian, tile) pairs that blending visits.
+
+    Raises:
+        ValueError: A shape disagrees; raised while tracing.
+        TypeError: A dtype disagrees; raised while tracing.
+    """
+    config = _check.check_config(Config() if config is None else config)
+    width, height = _check.check_image_size(width, height)
+    splats = _check.check_splats(splats)
+    return bin_checked(splats, width, height, config)
+
+
+def bin_checked(splats: Splats, width: int, height: int, config: Config) -> Intersections:
+    """``bin`` without the checks."""
+    has_camera_axis = splats.means2d.ndim == 3
+    operands: list[Array] = [
+        jax.lax.stop_gradient(x if has_camera_axis else x[None])
+        for x in (splats.means2d, splats.depths, splats.conics, splats.opacities, splats.radii)
+    ]
+    c, n = operands[1].shape
+    results = [
+        ((c, n), jnp.int32),
+        ((c, -(-height // _ffi.TILE_SIZE), -(-width // _ffi.TILE_SIZE)), jnp.int32),
+    ]
+    order, tile_counts = _ffi.call(
+        "jgd_bin_fwd",
+        operands,
+        results,
+        width=width,
+        height=height,
+        three_sigma=config.footprint == "3sigma",
+    )
+    if has_camera_axis:
+        return Intersections(order, tile_counts)
+    return Intersections(order[0], tile_counts[0])

@@ -1,0 +1,189 @@
+"""Stage 4, blend: splats in depth order to image, depth and weight."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jax_gsplat_depth import _check, _ffi
+from jax_gsplat_depth._ffi import Absent
+from jax_gsplat_depth._types import Config, Intersections, RenderOutput, Splats
+
+
+def blend(
+    splats: Splats,
+    colors: ArrayLike,
+    intersections: Intersections,
+    *,
+    width: int,
+    height: int,
+    background: ArrayLike | None = None,
+    absgrad_probe: ArrayLike | None = None,
+    config: Config | None = None,
+) -> RenderOutput:
+    """Blend splats front to back into image, depth and weight.
+
+    At a pixel, alpha = min(0.99, opacity exp(-sigma)) with sigma half the squared Mahalanobis
+    distance from the centre; alpha < 1/255 is skipped. w = alpha T, then T *= 1 - alpha; a splat
+    that would bring T below 1e-4 ends the pixel and is not drawn (Kerbl et al. 2023, section 4).
+    ``N`` is the number of Gaussians, ``C`` of cameras, ``D`` of channels.
+
+    Differentiable in means2d, depths, conics, opacities, colors and background, from every output.
+
+    Args:
+        splats: What ``project`` returned, possibly changed.
+        colors: ``[N, D]`` for all cameras, or ``[C, N, D]``.
+        intersections: What ``bin`` returned for these splats. An index outside 0..N-1 is skipped.
+        width: Of the image, pixels, static.
+        height: Of the image, pixels, static.
+        background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
+        absgrad_probe: Shaped like ``splats.means2d``; its value is not used. Its gradient is the
+            sum over pixels of the absolute gradient of means2d.
+        config: Static settings; reads footprint.
+
+    Returns:
+        RenderOutput; ``radii`` are those of the splats. A splat with a value that is not finite
+        is not drawn.
+
+    Raises:
+        ValueError: A shape disagrees; raised while tracing.
+        TypeError: A dtype disagrees; raised while tracing.
+    """
+    config = _check.check_config(Config() if config is None else config)
+    width, height = _check.check_image_size(width, height)
+    splats = _check.check_splats(splats)
+    color_array = _check.check_colors(colors, splats)
+    intersections = _check.check_intersections(intersections, splats, width, height)
+    camera_batch = splats.means2d.shape[:-2]
+    dtype = splats.means2d.dtype
+    background = _check.check_background(background, camera_batch, color_array.shape[-1], dtype)
+    probe = _check.check_means2d_offset(absgrad_probe, camera_batch, splats.means2d.shape[-2], dtype)
+    return blend_checked(
+        splats, color_array, intersections, (width, height), background, probe, config
+    )
+
+
+def blend_checked(
+    splats: Splats,
+    colors: Array,
+    intersections: Intersections,
+    size: tuple[int, int],
+    background: Array,
+    absgrad_probe: Array | None,
+    config: Config,
+) -> RenderOutput:
+    """``blend`` without the checks."""
+    has_camera_axis = splats.means2d.ndim == 3
+
+    def with_camera_axis(x: Array | None) -> Array | None:
+        return x if x is None or has_camera_axis else x[None]
+
+    operands = _ffi.same_axes(
+        with_camera_axis(splats.means2d),
+        with_camera_axis(splats.depths),
+        with_camera_axis(splats.conics),
+        with_camera_axis(splats.opacities),
+        with_camera_axis(splats.radii),
+        with_camera_axis(intersections.order),
+        colors if colors.ndim == 3 else colors[None],
+        background if background.ndim == 2 else background[None],
+        with_camera_axis(absgrad_probe),
+    )
+    static = (*size, config.footprint == "3sigma")
+    image, depth, weight = _blend(static, *operands)
+    if not has_camera_axis:
+        image, depth, weight = image[0], depth[0], weight[0]
+    return RenderOutput(image, depth, weight, splats.radii)
+
+
+Static = tuple[int, int, bool]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _blend(static: Static, *operands: Any) -> tuple[Array, Array, Array]:
+    """Operands: means2d, depths, conics, opacities, radii, order, colors, background, probe.
+
+    All with camera axis; that of colors and background may be 1 for all cameras.
+    """
+    return _blend_with_residuals(static, operands)[0]
+
+
+def _blend_with_residuals(static: Static, operands: Any) -> tuple[Any, Any]:
+    """Return the outputs, and what only the backward pass reads: transmittance and last."""
+    width, height, _ = static
+    means2d, colors = operands[0], operands[6]
+    c, d, dtype = means2d.shape[0], colors.shape[2], means2d.dtype
+    pixels = (c, height, width)
+    results = [
+        ((*pixels, d), dtype),
+        (pixels, dtype),
+        (pixels, dtype),
+        (pixels, dtype),
+        (pixels, jnp.int32),
+    ]
+    image, depth, weight, transmittance, last = _ffi.call(
+        "jgd_blend_fwd", operands[:8], results, **_attributes(static)
+    )
+    return (image, depth, weight), (transmittance, last)
+
+
+def _blend_fwd(static: Static, *primals: Any) -> tuple[tuple[Array, Array, Array], Any]:
+    operands, needed = _ffi.values_and_needed(primals)
+    outputs, (transmittance, last) = _blend_with_residuals(static, operands)
+    _, depth, weight = outputs
+    return outputs, (operands, (depth, weight, transmittance, last), needed)
+
+
+def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:
+    operands, forward, needed = residuals
+    v_image, v_depth, v_weight = (_ffi.known(v) for v in cotangents)
+    if v_image is None and v_depth is None and v_weight is None:
+        return (None,) * len(operands)
+    means2d, depths, conics, opacities, _, _, colors, background, _ = operands
+    dtype = means2d.dtype
+    wants_colors = needed.inputs[6] and v_image is not None
+    wants_background = needed.inputs[7] and v_image is not None
+    results = [
+        (means2d.shape, dtype),
+        (means2d.shape if needed.inputs[8] else Absent(3), dtype),
+        (depths.shape, dtype),
+        (conics.shape, dtype),
+        (opacities.shape, dtype),
+        (colors.shape if wants_colors else Absent(3), dtype),
+        (background.shape if wants_background else Absent(2), dtype),
+    ]
+    v_means2d, v_probe, v_depths, v_conics, v_opacities, v_colors, v_background = _ffi.call(
+        "jgd_blend_bwd",
+        [
+            *operands[:8],
+            *forward,
+            Absent(4) if v_image is None else v_image,
+            Absent(3) if v_depth is None else v_depth,
+            Absent(3) if v_weight is None else v_weight,
+        ],
+        results,
+        **_attributes(static),
+    )
+    return (
+        v_means2d,
+        v_depths,
+        v_conics,
+        v_opacities,
+        None,
+        None,
+        v_colors,
+        v_background,
+        v_probe,
+    )
+
+
+_blend.defvjp(_blend_fwd, _blend_bwd, symbolic_zeros=True)
+
+
+def _attributes(static: Static) -> dict[str, Any]:
+    width, height, three_sigma = static
+    return {"width": width, "height": height, "three_sigma": three_sigma}

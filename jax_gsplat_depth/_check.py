@@ -1,0 +1,460 @@
+"""Trace-time checks of everything a user passes to a stage.
+
+Every check returns its input with JAX arrays of the right dtype, so that the stages and the FFI
+handlers can rely on it. Only shapes and dtypes are looked at: the inputs may be tracers. Dimensions
+are symbols (N Gaussians, B bases, D channels, C cameras) bound by the first array that has them, so
+that the message can name both arrays that disagree. A wrong shape or value is a ValueError, a wrong
+type or dtype a TypeError. Data is never looked at: bad data is culled by the kernels, not raised.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ._types import Camera, Config, Gaussians, Intersections, Splats
+
+# Bases of spherical harmonics of degree 0 to 4.
+SH_BASES = (1, 4, 9, 16, 25)
+# Pixels along a side of a tile; the kernels use the same number.
+TILE_SIZE = 16
+# Together they keep the byte size of every buffer below 2**63.
+MAX_IMAGE_SIDE = 2**20
+MAX_PIXELS = 2**44
+MAX_CHANNELS = 2**15
+# ``Intersections.order`` holds int32 indices.
+MAX_GAUSSIANS = 2**31 - 1
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+Dim = int | str
+Need = Literal["means", "geometry", "opacities", "appearance"]
+
+
+class _Dims:
+    """The sizes of the symbolic dimensions, and the argument each was read from."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, str]] = {}
+
+    def bind(self, symbol: str, size: int, source: str) -> None:
+        self._sizes[symbol] = (size, source)
+
+    def match(
+        self, name: str, shape: tuple[int, ...], *patterns: tuple[Dim, ...], hint: str = ""
+    ) -> None:
+        """Require one of the patterns and bind their free symbols to the sizes found."""
+        for pattern in patterns:
+            if len(pattern) == len(shape) and all(map(self._fits, pattern, shape)):
+                for symbol, size in zip(pattern, shape, strict=True):
+                    if isinstance(symbol, str) and symbol not in self._sizes:
+                        self.bind(symbol, size, name)
+                return
+        expected = " or ".join(map(_format_shape, patterns))
+        symbols = dict.fromkeys(d for pattern in patterns for d in pattern if isinstance(d, str))
+        known = [
+            f"{symbol} = {self._sizes[symbol][0]} (from {self._sizes[symbol][1]})"
+            for symbol in symbols
+            if symbol in self._sizes
+        ]
+        message = f"{name} has shape {_format_shape(shape)}, expected {expected}"
+        if known:
+            message += " with " + ", ".join(known)
+        raise ValueError(f"{message}; {hint}" if hint else message)
+
+    def _fits(self, dim: Dim, size: int) -> bool:
+        if isinstance(dim, int):
+            return dim == size
+        return dim not in self._sizes or self._sizes[dim][0] == size
+
+
+def check_config(config: Config) -> Config:
+    """Require a ``Config``; it has checked its own values."""
+    return _instance("config", config, Config)
+
+
+def check_image_size(width: int, height: int) -> tuple[int, int]:
+    """Return the static image size as Python integers, 1 to 2**20 pixels each."""
+    return _image_side("width", width), _image_side("height", height)
+
+
+def check_gaussians(
+    gaussians: Gaussians, *, need: Iterable[Need] = ("geometry", "opacities", "appearance")
+) -> Gaussians:
+    """Check every array that is present, and that the needed ones are.
+
+    ``means`` gives N and the dtype. JAX arrays must have that dtype; NumPy arrays and Python
+    numbers are converted to it.
+
+    Args:
+        gaussians: As the user built them.
+        need: Any of "means" (always needed), "geometry" (quats and scales, or covars),
+            "opacities", and "appearance" (sh or colors). Arrays that are not needed may be
+            missing, but not wrong.
+
+    Returns:
+        Gaussians with JAX arrays; ``covars`` as ``[N, 6]``, the average of both triangles.
+
+    Raises:
+        ValueError: A shape disagrees, an array is missing, or two exclude each other.
+        TypeError: Not a ``Gaussians``, or a dtype that is not the one of the means.
+    """
+    _instance("gaussians", gaussians, Gaussians)
+    need = frozenset(need)
+    means = _reference_array("gaussians.means", gaussians.means)
+    arrays: dict[str, Array] = {"means": means}
+    for name in ("quats", "scales", "opacities", "sh", "colors", "covars"):
+        value = getattr(gaussians, name)
+        if value is not None:
+            arrays[name] = _float_array(f"gaussians.{name}", value, means.dtype, "gaussians.means")
+    _check_gaussian_shapes(arrays)
+    _check_alternatives(arrays, need)
+    if "covars" in arrays:
+        arrays["covars"] = _symmetric_6(arrays["covars"])
+    return dataclasses.replace(gaussians, **arrays)
+
+
+def check_camera(camera: Camera, dtype: Any) -> Camera:
+    """Check the camera against the dtype of the Gaussians.
+
+    Args:
+        camera: As the user built it.
+        dtype: The dtype of ``gaussians.means``.
+
+    Returns:
+        The camera with JAX arrays of that dtype and Python integers as its size.
+
+    Raises:
+        ValueError: A shape disagrees, or only one of viewmat and K has the camera axis.
+        TypeError: Not a ``Camera``, another dtype, or a size that is not a static integer.
+    """
+    _instance("camera", camera, Camera)
+    viewmat = _float_array("camera.viewmat", camera.viewmat, dtype, "gaussians.means")
+    K = _float_array("camera.K", camera.K, dtype, "gaussians.means")
+    width = _image_side("camera.width", camera.width)
+    height = _image_side("camera.height", camera.height)
+    dims = _Dims()
+    dims.match(
+        "camera.viewmat",
+        viewmat.shape,
+        (4, 4),
+        ("C", 4, 4),
+        hint="append the row 0, 0, 0, 1" if viewmat.shape[-2:] == (3, 4) else "",
+    )
+    dims.match(
+        "camera.K",
+        K.shape,
+        (3, 3),
+        ("C", 3, 3),
+        hint="" if K.ndim > 1 else "K is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
+    )
+    if viewmat.ndim != K.ndim:
+        raise ValueError(
+            f"camera.viewmat has shape {viewmat.shape} but camera.K has shape {K.shape}: either "
+            "both or neither have the leading camera axis C; repeat the other with "
+            "jnp.broadcast_to"
+        )
+    n_cameras = viewmat.shape[0] if viewmat.ndim == 3 else 1
+    if n_cameras == 0:
+        raise ValueError("camera.viewmat and camera.K have C = 0 cameras, expected at least 1")
+    if _exceeds(n_cameras * width * height, MAX_PIXELS):
+        raise ValueError(
+            f"camera.width * camera.height * C = {width} * {height} * {n_cameras} pixels, "
+            f"expected at most {MAX_PIXELS}"
+        )
+    return dataclasses.replace(camera, viewmat=viewmat, K=K, width=width, height=height)
+
+
+def check_sh_degree(sh_degree: int | None, n_bases: int) -> int:
+    """Return the degree of the spherical harmonics to evaluate.
+
+    Args:
+        sh_degree: 0 to 4, static; None is the highest that the coefficients allow.
+        n_bases: B of checked Gaussians.
+
+    Raises:
+        ValueError: The degree is out of range or needs more coefficients than there are.
+        TypeError: The degree is not an integer, for example a float or a traced array.
+    """
+    highest = SH_BASES.index(n_bases)
+    if sh_degree is None:
+        return highest
+    degree = _static_int("sh_degree", sh_degree)
+    if not 0 <= degree < len(SH_BASES):
+        raise ValueError(f"sh_degree is {degree}, expected 0 to {len(SH_BASES) - 1}")
+    if degree > highest:
+        raise ValueError(
+            f"sh_degree is {degree} and needs B = {SH_BASES[degree]} coefficients, but "
+            f"gaussians.sh has B = {n_bases}: expected at most {highest}"
+        )
+    return degree
+
+
+def check_background(
+    background: Any, camera_batch: tuple[int, ...], n_channels: int, dtype: Any
+) -> Array:
+    """Return the background as an array, ``[D]`` or ``[C, D]`` as given; None is zeros ``[D]``.
+
+    Args:
+        background: ``[D]``, or ``[C, D]`` if there is a camera axis, or None.
+        camera_batch: ``()`` or ``(C,)``.
+        n_channels: D, the number of channels of the image.
+        dtype: The dtype of the Gaussians.
+    """
+    if background is None:
+        return jnp.zeros((n_channels,), dtype)
+    array = _float_array("background", background, dtype, "gaussians.means")
+    dims = _Dims()
+    dims.bind("D", n_channels, "the image channels")
+    patterns: list[tuple[Dim, ...]] = [("D",)]
+    if camera_batch:
+        dims.bind("C", camera_batch[0], "the camera")
+        patterns.append(("C", "D"))
+    dims.match("background", array.shape, *patterns)
+    return array
+
+
+def check_means2d_offset(
+    offset: Any, camera_batch: tuple[int, ...], n: int, dtype: Any
+) -> Array | None:
+    """Return the offset of the projected centres as an array; None stays None.
+
+    Args:
+        offset: ``[N, 2]``, or ``[C, N, 2]`` if there is a camera axis, in pixels; or None.
+        camera_batch: ``()`` or ``(C,)``.
+        n: N, the number of Gaussians.
+        dtype: The dtype of the Gaussians.
+    """
+    if offset is None:
+        return None
+    array = _float_array("means2d_offset", offset, dtype, "gaussians.means")
+    dims = _Dims()
+    dims.bind("N", n, "gaussians.means")
+    if camera_batch:
+        dims.bind("C", camera_batch[0], "the camera")
+        dims.match("means2d_offset", array.shape, ("C", "N", 2))
+    else:
+        dims.match("means2d_offset", array.shape, ("N", 2))
+    return array
+
+
+def check_splats(splats: Splats) -> Splats:
+    """Check the splats; ``means2d`` gives N, C and the dtype."""
+    _instance("splats", splats, Splats)
+    means2d = _reference_array("splats.means2d", splats.means2d)
+    arrays = {"means2d": means2d}
+    for name in ("depths", "conics", "opacities"):
+        arrays[name] = _float_array(
+            f"splats.{name}", getattr(splats, name), means2d.dtype, "splats.means2d"
+        )
+    arrays["radii"] = _int32_array("splats.radii", splats.radii)
+    dims = _Dims()
+    dims.match("splats.means2d", means2d.shape, ("N", 2), ("C", "N", 2))
+    batch: tuple[Dim, ...] = ("C",) if means2d.ndim == 3 else ()
+    for name, own in (("depths", ()), ("conics", (3,)), ("opacities", ()), ("radii", ())):
+        dims.match(f"splats.{name}", arrays[name].shape, (*batch, "N", *own))
+    _check_counts("splats.means2d", means2d.shape[-2], means2d.shape[:-2])
+    return dataclasses.replace(splats, **arrays)
+
+
+def check_colors(colors: Any, splats: Splats) -> Array:
+    """Check colours, ``[N, D]`` or ``[C, N, D]``, against checked splats."""
+    array = _float_array("colors", colors, splats.means2d.dtype, "splats.means2d")
+    dims = _splat_dims(splats)
+    patterns: list[tuple[Dim, ...]] = [("N", "D")]
+    if splats.means2d.ndim == 3:
+        patterns.append(("C", "N", "D"))
+    dims.match("colors", array.shape, *patterns, hint=_channel_hint(array.shape))
+    _check_channels("colors", array.shape[-1])
+    return array
+
+
+def check_intersections(
+    intersections: Intersections, splats: Splats, width: int, height: int
+) -> Intersections:
+    """Check the drawing order against checked splats and a checked image size."""
+    _instance("intersections", intersections, Intersections)
+    order = _int32_array("intersections.order", intersections.order)
+    tile_counts = _int32_array("intersections.tile_counts", intersections.tile_counts)
+    dims = _splat_dims(splats)
+    dims.bind("n_tiles_y", -(-height // TILE_SIZE), f"height = {height}")
+    dims.bind("n_tiles_x", -(-width // TILE_SIZE), f"width = {width}")
+    batch: tuple[Dim, ...] = ("C",) if splats.means2d.ndim == 3 else ()
+    dims.match("intersections.order", order.shape, (*batch, "N"))
+    dims.match("intersections.tile_counts", tile_counts.shape, (*batch, "n_tiles_y", "n_tiles_x"))
+    return dataclasses.replace(intersections, order=order, tile_counts=tile_counts)
+
+
+def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
+    """Match every array against N of the means; B and D are checked for their range."""
+    patterns: dict[str, tuple[tuple[Dim, ...], ...]] = {
+        "means": (("N", 3),),
+        "quats": (("N", 4),),
+        "scales": (("N", 3),),
+        "opacities": (("N",),),
+        "sh": (("N", "B", 3),),
+        "colors": (("N", "D"),),
+        "covars": (("N", 6), ("N", 3, 3)),
+    }
+    hints = {"opacities": _opacity_hint, "sh": _sh_hint, "colors": _channel_hint}
+    dims = _Dims()
+    for name, array in arrays.items():
+        hint = hints[name](array.shape) if name in hints else ""
+        dims.match(f"gaussians.{name}", array.shape, *patterns[name], hint=hint)
+    _check_counts("gaussians.means", arrays["means"].shape[0], ())
+    if "sh" in arrays and arrays["sh"].shape[1] not in SH_BASES:
+        hint = _sh_hint(arrays["sh"].shape)
+        raise ValueError(
+            f"gaussians.sh has shape {arrays['sh'].shape}, expected (N, B, 3) with "
+            f"B = 1, 4, 9, 16 or 25{'; ' + hint if hint else ''}"
+        )
+    if "colors" in arrays:
+        _check_channels("gaussians.colors", arrays["colors"].shape[1])
+
+
+def _check_alternatives(arrays: dict[str, Array], need: frozenset[str]) -> None:
+    """Require one complete description of the shape and one of the appearance."""
+    for name in ("quats", "scales"):
+        if name in arrays and "covars" in arrays:
+            raise ValueError(
+                f"gaussians.{name} and gaussians.covars are both given: expected quats and "
+                "scales, or covars"
+            )
+    if "sh" in arrays and "colors" in arrays:
+        raise ValueError("gaussians.sh and gaussians.colors are both given: expected one of them")
+    if "geometry" in need and "covars" not in arrays:
+        for name in ("quats", "scales"):
+            if name not in arrays:
+                raise ValueError(
+                    f"gaussians.{name} is missing: expected quats and scales, or covars"
+                )
+    if "opacities" in need and "opacities" not in arrays:
+        raise ValueError("gaussians.opacities is missing")
+    if "appearance" in need and "sh" not in arrays and "colors" not in arrays:
+        raise ValueError("gaussians.sh and gaussians.colors are both missing: expected one of them")
+
+
+def _check_counts(name: str, n: int, camera_batch: tuple[int, ...]) -> None:
+    if _exceeds(n, MAX_GAUSSIANS):
+        raise ValueError(f"{name} has N = {n} Gaussians, expected at most {MAX_GAUSSIANS}")
+    if camera_batch == (0,):
+        raise ValueError(f"{name} has C = 0 cameras, expected at least 1")
+
+
+def _check_channels(name: str, n_channels: int) -> None:
+    if n_channels == 0 or _exceeds(n_channels, MAX_CHANNELS):
+        raise ValueError(f"{name} has D = {n_channels} channels, expected 1 to {MAX_CHANNELS}")
+
+
+def _exceeds(size: int, limit: int) -> bool:
+    # A symbolic dimension of jax.export has no size yet, and comparing it would raise.
+    return isinstance(size, int) and size > limit
+
+
+def _splat_dims(splats: Splats) -> _Dims:
+    dims = _Dims()
+    dims.bind("N", splats.means2d.shape[-2], "splats.means2d")
+    if splats.means2d.ndim == 3:
+        dims.bind("C", splats.means2d.shape[0], "splats.means2d")
+    return dims
+
+
+def _opacity_hint(shape: tuple[int, ...]) -> str:
+    return "drop the last axis" if len(shape) == 2 and shape[1] == 1 else ""
+
+
+def _channel_hint(shape: tuple[int, ...]) -> str:
+    return "a single channel is colors[:, None]" if len(shape) == 1 else ""
+
+
+def _sh_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[1] == 3 and shape[2] in SH_BASES:
+        return "swap the last two axes"
+    if len(shape) == 2 and shape[1] % 3 == 0 and shape[1] // 3 in SH_BASES:
+        return "reshape to (N, B, 3), the bases before the channels"
+    return ""
+
+
+def _symmetric_6(covars: Array) -> Array:
+    """Return xx, xy, xz, yy, yz, zz; averaging gives both triangles the same gradient."""
+    if covars.ndim == 2:
+        return covars
+    rows, columns = np.triu_indices(3)
+    return 0.5 * (covars[:, rows, columns] + covars[:, columns, rows])
+
+
+def _instance(name: str, value: Any, cls: type) -> Any:
+    if not isinstance(value, cls):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected {cls.__name__}")
+    return value
+
+
+def _static_int(name: str, value: Any) -> int:
+    # bool is a subclass of int: True would pass for 1.
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise TypeError(f"{name} has type {type(value).__name__}, expected int: it is static")
+
+
+def _image_side(name: str, value: Any) -> int:
+    side = _static_int(name, value)
+    if not 1 <= side <= MAX_IMAGE_SIDE:
+        raise ValueError(f"{name} is {side} pixels, expected 1 to {MAX_IMAGE_SIDE}")
+    return side
+
+
+def _reference_array(name: str, value: Any) -> Array:
+    """Convert the array that decides the dtype of all others."""
+    value = _read(name, value, "fiu")
+    if isinstance(value, np.ndarray):
+        # float64 is NumPy's default, and JAX's only with x64; integers are written for short.
+        is_float32 = value.dtype == np.float32
+        value = jnp.asarray(value, value.dtype if is_float32 else jnp.result_type(float))
+    if value.dtype not in _FLOATS:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected float32 or float64")
+    return jnp.asarray(value, value.dtype)
+
+
+def _float_array(name: str, value: Any, dtype: Any, source: str) -> Array:
+    value = _read(name, value, "fiu")
+    if isinstance(value, np.ndarray):
+        value = jnp.asarray(value, dtype)
+    if value.dtype != dtype:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype} (from {source})")
+    # Removes a weak type, which JAX would carry into the gradient.
+    return jnp.asarray(value, dtype)
+
+
+def _int32_array(name: str, value: Any) -> Array:
+    value = _read(name, value, "iu")
+    if isinstance(value, np.ndarray):
+        value = jnp.asarray(value, jnp.int32)
+    if value.dtype != jnp.int32:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected int32")
+    return value
+
+
+def _read(name: str, value: Any, kinds: str) -> Array | np.ndarray:
+    """Return JAX values as they are, and all else as a NumPy array of one of the kinds."""
+    if value is None:
+        raise ValueError(f"{name} is missing")
+    if isinstance(value, Array):
+        return value
+    # A nested list may hold JAX scalars: [[fx, 0, cx], ...].
+    holds_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
+    try:
+        array = jnp.asarray(value) if holds_jax else np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    if isinstance(array, np.ndarray) and array.dtype.kind not in kinds:
+        expected = "float32 or float64" if "f" in kinds else "int32"
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
+    return array
+
+
+def _format_shape(shape: tuple[Dim, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

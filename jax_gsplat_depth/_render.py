@@ -1,0 +1,76 @@
+"""The stages in order: project, shade, bin, blend."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jax_gsplat_depth import _check
+from jax_gsplat_depth._bin import bin_checked
+from jax_gsplat_depth._blend import blend_checked
+from jax_gsplat_depth._project import project_checked
+from jax_gsplat_depth._shade import shade_checked
+from jax_gsplat_depth._types import Camera, Config, Gaussians, RenderOutput
+
+
+def render(
+    gaussians: Gaussians,
+    camera: Camera,
+    *,
+    background: ArrayLike | None = None,
+    sh_degree: int | None = None,
+    means2d_offset: ArrayLike | None = None,
+    config: Config | None = None,
+) -> RenderOutput:
+    """Render image, depth and weight of 3D Gaussians.
+
+    ``N`` is the number of Gaussians, ``C`` of cameras, ``D`` of channels, ``H`` and ``W`` the size
+    of the image. Differentiable, from image, depth and weight, in every array of ``gaussians``,
+    in viewmat and K of the camera, in background and in means2d_offset. The selections (which
+    Gaussian is drawn at which pixel, and their order) are held constant.
+
+    Args:
+        gaussians: Activated parameters, see ``Gaussians``.
+        camera: OpenCV axes (x right, y down, z forward), pixels. With a leading axis ``C`` all
+            images are rendered in one call, and the gradients of the Gaussians are summed in it.
+        background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
+        sh_degree: 0 to 4, at most what ``gaussians.sh`` allows (default).
+        means2d_offset: ``[N, 2]`` or ``[C, N, 2]``, pixels, added to the projected centres. Pass
+            zeros to get their gradient, which densification needs; see ``Config.absgrad``.
+        config: Static settings; a new value recompiles. Default ``Config()``.
+
+    Returns:
+        RenderOutput: ``image [H, W, D]``, ``depth [H, W]``, ``weight [H, W]``, ``radii [N]``, each
+        with a leading ``C`` if the camera has it.
+
+    Raises:
+        ValueError: A shape disagrees; raised while tracing. What only the data can show never
+            raises: a Gaussian that is not finite or degenerate is not drawn.
+        TypeError: A dtype disagrees; raised while tracing.
+    """
+    config = _check.check_config(Config() if config is None else config)
+    gaussians = _check.check_gaussians(gaussians)
+    means = gaussians.means
+    camera = _check.check_camera(camera, means.dtype)
+    camera_batch = camera.viewmat.shape[:-2]
+    offset = _check.check_means2d_offset(
+        means2d_offset, camera_batch, means.shape[0], means.dtype
+    )
+
+    splats = project_checked(gaussians, camera, config)
+    colors = shade_checked(gaussians, camera, sh_degree, config)
+    background = _check.check_background(background, camera_batch, colors.shape[-1], means.dtype)
+    # A colour that is not finite culls its Gaussian like any other parameter.
+    finite = jnp.all(jnp.isfinite(colors), axis=-1)
+    splats = dataclasses.replace(
+        splats, radii=jnp.where(jnp.broadcast_to(finite, splats.radii.shape), splats.radii, 0)
+    )
+    probe = None
+    if offset is not None:
+        if config.absgrad:
+            probe, offset = offset, jax.lax.stop_gradient(offset)
+        splats = dataclasses.replace(splats, means2d=splats.means2d + offset)
+    size = (camera.width, camera.height)
+    intersections = bin_checked(splats, *size, config)
+    return blend_checked(splats, colors, intersections, size, background, probe, config)
