@@ -61,7 +61,9 @@ def blend(
     camera_batch = splats.means2d.shape[:-2]
     dtype = splats.means2d.dtype
     background = _check.check_background(background, camera_batch, color_array.shape[-1], dtype)
-    probe = _check.check_means2d_offset(absgrad_probe, camera_batch, splats.means2d.shape[-2], dtype)
+    probe = _check.check_means2d_offset(
+        absgrad_probe, camera_batch, splats.means2d.shape[-2], dtype
+    )
     return blend_checked(
         splats, color_array, intersections, (width, height), background, probe, config
     )

@@ -115,9 +115,7 @@ _RANKS = (2, 2, 2, 2, 1, 3, 3)
 
 
 def _present(operands: tuple[Array | None, ...]) -> list[Array | Absent]:
-    return [
-        Absent(rank) if x is None else x for x, rank in zip(operands, _RANKS, strict=True)
-    ]
+    return [Absent(rank) if x is None else x for x, rank in zip(operands, _RANKS, strict=True)]
 
 
 def _attributes(static: Static) -> dict[str, Any]:

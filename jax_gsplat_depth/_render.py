@@ -54,9 +54,7 @@ def render(
     means = gaussians.means
     camera = _check.check_camera(camera, means.dtype)
     camera_batch = camera.viewmat.shape[:-2]
-    offset = _check.check_means2d_offset(
-        means2d_offset, camera_batch, means.shape[0], means.dtype
-    )
+    offset = _check.check_means2d_offset(means2d_offset, camera_batch, means.shape[0], means.dtype)
 
     splats = project_checked(gaussians, camera, config)
     colors = shade_checked(gaussians, camera, sh_degree, config)

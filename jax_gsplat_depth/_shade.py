@@ -87,9 +87,7 @@ def _shade_bwd(static: Static, residuals: Any, cotangent: Any) -> tuple[Array | 
         (x.shape if wanted else Absent(x.ndim), x.dtype)
         for x, wanted in zip(operands, needed.inputs, strict=True)
     ]
-    return tuple(
-        _ffi.call("jgd_shade_bwd", [*operands, v_colors], results, **_attributes(static))
-    )
+    return tuple(_ffi.call("jgd_shade_bwd", [*operands, v_colors], results, **_attributes(static)))
 
 
 _shade.defvjp(_shade_fwd, _shade_bwd, symbolic_zeros=True)

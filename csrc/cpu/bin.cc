@@ -65,11 +65,12 @@ CameraSplats<T>::CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int
 
 template <typename T>
 bool CameraSplats<T>::drawable(int64_t id) const {
+  if (radii[id] <= 0 || !(opacities[id] > T(0))) return false;
   // Zero times a number is zero exactly if the number is finite.
   const T zero = T(0) * (means2d[2 * id] + means2d[2 * id + 1]) + T(0) * depths[id] +
                  T(0) * (conics[3 * id] + conics[3 * id + 1] + conics[3 * id + 2]) +
                  T(0) * opacities[id];
-  return radii[id] > 0 && opacities[id] > T(0) && zero == T(0);
+  return zero == T(0);
 }
 
 template <typename T>
@@ -105,20 +106,21 @@ TileIndex<T>::TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const i
   packed_ = make_array<PackedSplat<T>>(n_);
   tile_rows_ = make_array<Range>(n_);
   span_begin_ = make_array<int64_t>(n_ + 1);
-  pack(pool, splats, order, colors, n_channels);
+  const auto footprints = make_array<Footprint<T>>(n_);
+  pack(pool, splats, order, colors, n_channels, footprints.get());
   span_begin_[0] = 0;
   for (int64_t rank = 0; rank < n_; ++rank) {
     span_begin_[rank + 1] = span_begin_[rank] + (tile_rows_[rank].end - tile_rows_[rank].begin);
   }
   spans_ = make_array<Range>(span_begin_[n_]);
-  find_spans(pool, splats);
+  find_spans(pool, footprints.get());
   tile_counts_ = make_array<int32_t>(n_tiles());
   count_tiles(pool);
 }
 
 template <typename T>
 void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order,
-                        const T* colors, int64_t n_channels) {
+                        const T* colors, int64_t n_channels, Footprint<T>* footprints) {
   const T log2_e = T(1.4426950408889634074);
   parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t rank = begin; rank < end; ++rank) {
@@ -130,7 +132,7 @@ void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const i
       T zero = T(0);
       for (int64_t d = 0; colors && d < n_channels; ++d) zero += T(0) * colors[id * n_channels + d];
       if (!(zero == T(0))) continue;
-      const Footprint<T> f = splats.footprint(id);
+      const Footprint<T> f = footprints[rank] = splats.footprint(id);
       const Range rows = tile_rows(f, n_tiles_y_);
       if (rows.empty()) continue;
       tile_rows_[rank] = rows;
@@ -155,14 +157,14 @@ void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const i
 }
 
 template <typename T>
-void TileIndex<T>::find_spans(ThreadPool& pool, const CameraSplats<T>& splats) {
+void TileIndex<T>::find_spans(ThreadPool& pool, const Footprint<T>* footprints) {
   parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t rank = begin; rank < end; ++rank) {
       const Range rows = tile_rows_[rank];
-      if (rows.empty()) continue;
-      const Footprint<T> f = splats.footprint(packed_[rank].id);
       Range* span = spans_.get() + span_begin_[rank];
-      for (int row = rows.begin; row < rows.end; ++row) *span++ = tile_columns(f, row, n_tiles_x_);
+      for (int row = rows.begin; row < rows.end; ++row) {
+        *span++ = tile_columns(footprints[rank], row, n_tiles_x_);
+      }
     }
   });
 }

@@ -80,8 +80,8 @@ class TileIndex {
     return spans_[span_begin_[rank] + (row - tile_rows_[rank].begin)];
   }
   void pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
-            int64_t n_channels);
-  void find_spans(ThreadPool& pool, const CameraSplats<T>& splats);
+            int64_t n_channels, Footprint<T>* footprints);
+  void find_spans(ThreadPool& pool, const Footprint<T>* footprints);
   void count_tiles(ThreadPool& pool);
 
   int64_t n_;

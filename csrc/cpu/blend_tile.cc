@@ -5,6 +5,7 @@
 #include "cpu/blend_tile.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/simd.h"
 #include "math/constants.h"
@@ -19,18 +20,21 @@ constexpr double kLog2AlphaMin = -7.99435343685885793770;
 template <typename T>
 struct Lanes {
   using V = typename Simd<T>::V;
+  using I = typename Simd<T>::I;
   using M = typename Simd<T>::M;
   static constexpr int kLanes = Simd<T>::kLanes;
   static constexpr int kColumns = kTileSize / kLanes;
 };
 
-// x of the pixel centres, by column of vectors.
+// Coordinates of the pixel centres of a tile: x by column of vectors, y by row.
 template <typename T>
 struct PixelCenters {
   typename Lanes<T>::V x[Lanes<T>::kColumns];
-  explicit PixelCenters(int first) {
+  T y[kTileSize];
+  explicit PixelCenters(const Tile<T>& tile) {
     for (int j = 0; j < kTileSize; ++j) {
-      x[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(first + j) + T(0.5);
+      x[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(tile.x + j) + T(0.5);
+      y[j] = T(tile.y + j) + T(0.5);
     }
   }
 };
@@ -57,47 +61,64 @@ V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
 // Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0.
 template <typename T, typename V>
 auto seen(const PackedSplat<T>& s, V exponent) {
-  return (exponent >= T(kLog2AlphaMin)) & (exponent <= s.log2_opacity);
+  return less_equal(splat(T(kLog2AlphaMin)), exponent) &
+         less_equal(exponent, splat(s.log2_opacity));
 }
 
 template <typename V, typename T>
 V minimum(V v, T bound) {
-  return v < bound ? v : splat(bound);
+  return select(less_equal(v, splat(bound)), v, splat(bound));
+}
+
+// Calls body(first pixel, row, column, number of lanes) for the vectors of the tile, or the part of
+// them that lies in the image.
+template <typename T, typename Body>
+void for_each_row(const Tile<T>& tile, const Body& body) {
+  constexpr int kLanes = Lanes<T>::kLanes;
+  const int n_rows = std::min(kTileSize, tile.height - tile.y);
+  const int n_columns = std::min(kTileSize, tile.width - tile.x);
+  for (int row = 0; row < n_rows; ++row) {
+    const int64_t first = int64_t{tile.y + row} * tile.width + tile.x;
+    for (int j = 0; j < n_columns; j += kLanes) {
+      body(first + j, row, j / kLanes, std::min(kLanes, n_columns - j));
+    }
+  }
 }
 
 // Calls body(pixel, row, column, lane) for the pixels of the tile that lie in the image.
 template <typename T, typename Body>
 void for_each_pixel(const Tile<T>& tile, const Body& body) {
-  const int n_rows = std::min(kTileSize, tile.height - tile.y);
-  const int n_columns = std::min(kTileSize, tile.width - tile.x);
-  for (int i = 0; i < n_rows; ++i) {
-    for (int j = 0; j < n_columns; ++j) {
-      const int64_t pixel = int64_t{tile.y + i} * tile.width + tile.x + j;
-      body(pixel, i, j / Lanes<T>::kLanes, j % Lanes<T>::kLanes);
-    }
-  }
+  for_each_row(tile, [&](int64_t first, int row, int column, int n_lanes) {
+    for (int lane = 0; lane < n_lanes; ++lane) body(first + lane, row, column, lane);
+  });
+}
+
+template <typename T, typename V>
+void store(T* data, V v, int n_lanes) {
+  std::memcpy(data, &v, n_lanes * sizeof(T));
 }
 
 // kChannels < 0: any number, known at run time.
 template <typename T, int kChannels>
 void forward(const TileForward<T>& args) {
   using V = typename Lanes<T>::V;
+  using I = typename Lanes<T>::I;
   using M = typename Lanes<T>::M;
   constexpr int kColumns = Lanes<T>::kColumns;
   const Tile<T>& tile = args.tile;
   const int64_t n_channels = kChannels < 0 ? tile.n_channels : kChannels;
 
-  const PixelCenters<T> centers(tile.x);
+  const PixelCenters<T> centers(tile);
   V transmittance[kColumns][kTileSize];
   V weight[kColumns][kTileSize] = {};
   V weighted_depth[kColumns][kTileSize] = {};
   M live[kColumns][kTileSize] = {};  // pixels of the image that have not ended
-  M last[kColumns][kTileSize] = {};
+  I last[kColumns][kTileSize] = {};
   uint32_t live_rows[kColumns] = {};
   V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
   for_each_pixel(tile, [&](int64_t, int row, int column, int lane) {
-    live[column][row][lane] = -1;
+    set_lane(live[column][row], lane);
     live_rows[column] |= uint32_t{1} << row;
   });
   for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
@@ -115,41 +136,47 @@ void forward(const TileForward<T>& args) {
       const V slope = s.exponent_xx * dx;
       for (int row = reach.row_begin; row < reach.row_end; ++row) {
         if (!(live_rows[column] >> row & 1)) continue;
-        const T dy = (T(tile.y + row) + T(0.5)) - s.center.y;
+        const T dy = centers.y[row] - s.center.y;
         const V exponent = log2_alpha(s, dx, slope, dy);
         M drawn = seen(s, exponent) & live[column][row];
         if (!any(drawn)) continue;
         const V alpha = minimum(exp2(exponent), T(kAlphaMax));
         const V before = transmittance[column][row];
         const V after = before * (T(1) - alpha);
-        const M ends = drawn & (after < T(kTransmittanceMin));
+        const M ends = drawn & ~less_equal(splat(T(kTransmittanceMin)), after);
         if (any(ends)) {
           live[column][row] &= ~ends;
           if (!any(live[column][row])) live_rows[column] &= ~(uint32_t{1} << row);
           drawn &= ~ends;
         }
-        const V w = drawn ? alpha * before : V{};
-        transmittance[column][row] = drawn ? after : before;
+        const V w = select(drawn, alpha * before, V{});
+        transmittance[column][row] = select(drawn, after, before);
         weight[column][row] += w;
         weighted_depth[column][row] = fma(w, splat(s.depth), weighted_depth[column][row]);
-        last[column][row] = drawn ? M{} + (rank + 1) : last[column][row];
+        last[column][row] = select(drawn, I{} + (rank + 1), last[column][row]);
         V* sums = channels + (column * kTileSize + row) * n_channels;
         for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(w, splat(color[d]), sums[d]);
       }
     }
   }
 
-  for_each_pixel(tile, [&](int64_t pixel, int row, int column, int lane) {
-    const T w = weight[column][row][lane];
-    const T t = transmittance[column][row][lane];
+  for_each_row(tile, [&](int64_t first_pixel, int row, int column, int n_lanes) {
+    const V w = weight[column][row];
+    const V t = transmittance[column][row];
+    const V z = weighted_depth[column][row] / w;
+    const V depth = select(less_equal(w, V{}), V{}, z);
+    store(args.weight + first_pixel, w, n_lanes);
+    store(args.transmittance + first_pixel, t, n_lanes);
+    store(args.depth + first_pixel, depth, n_lanes);
+    for (int j = 0; j < n_lanes; ++j) {
+      args.last[first_pixel + j] = static_cast<int32_t>(last[column][row][j]);
+    }
     const V* sums = channels + (column * kTileSize + row) * n_channels;
     for (int64_t d = 0; d < n_channels; ++d) {
-      args.image[pixel * n_channels + d] = sums[d][lane] + t * tile.background[d];
+      const V sum = fma(t, splat(tile.background[d]), sums[d]);
+      T* image = args.image + first_pixel * n_channels + d;
+      for (int j = 0; j < n_lanes; ++j) image[j * n_channels] = sum[j];
     }
-    args.weight[pixel] = w;
-    args.depth[pixel] = w > T(0) ? weighted_depth[column][row][lane] / w : T(0);
-    args.transmittance[pixel] = t;
-    args.last[pixel] = static_cast<int32_t>(last[column][row][lane]);
   });
 }
 
@@ -159,6 +186,7 @@ void forward(const TileForward<T>& args) {
 template <typename T, int kChannels>
 void backward(const TileBackward<T>& args) {
   using V = typename Lanes<T>::V;
+  using I = typename Lanes<T>::I;
   using M = typename Lanes<T>::M;
   constexpr int kColumns = Lanes<T>::kColumns;
   const Tile<T>& tile = args.tile;
@@ -166,12 +194,12 @@ void backward(const TileBackward<T>& args) {
   const int64_t n_channels = kChannels < 0 ? tile.n_channels : kChannels;
   const int64_t slot_size = kMoments + tile.n_channels;
 
-  const PixelCenters<T> centers(tile.x);
+  const PixelCenters<T> centers(tile);
   V transmittance[kColumns][kTileSize] = {};
   V behind[kColumns][kTileSize] = {};
   V v_weight[kColumns][kTileSize] = {};          // dL/d(sum w), from weight and depth
   V v_weighted_depth[kColumns][kTileSize] = {};  // dL/d(sum w z)
-  M last[kColumns][kTileSize] = {};
+  I last[kColumns][kTileSize] = {};
   int64_t last_in_row[kColumns][kTileSize] = {};
   int64_t last_in_tile = 0;
   V* v_channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
@@ -214,15 +242,15 @@ void backward(const TileBackward<T>& args) {
       const V slope = s.exponent_xx * dx;
       for (int row = reach.row_begin; row < reach.row_end; ++row) {
         if (rank >= last_in_row[column][row]) continue;
-        const T dy = (T(tile.y + row) + T(0.5)) - s.center.y;
+        const T dy = centers.y[row] - s.center.y;
         const V exponent = log2_alpha(s, dx, slope, dy);
-        const M drawn = seen(s, exponent) & (last[column][row] > rank);
+        const M drawn = seen(s, exponent) & greater(last[column][row], I{} + rank);
         if (!any(drawn)) continue;
         const V uncapped = exp2(exponent);
         const V alpha = minimum(uncapped, T(kAlphaMax));
         const V inverse = T(1) / (T(1) - alpha);
         const V before = transmittance[column][row] * inverse;
-        const V w = drawn ? alpha * before : V{};
+        const V w = select(drawn, alpha * before, V{});
         V u = fma(splat(s.depth), v_weighted_depth[column][row], v_weight[column][row]);
         const V* v = v_channels + (column * kTileSize + row) * n_channels;
         for (int64_t d = 0; d < n_channels; ++d) {
@@ -231,9 +259,10 @@ void backward(const TileBackward<T>& args) {
         }
         v_depth = fma(w, v_weighted_depth[column][row], v_depth);
         const V v_alpha = before * u - behind[column][row] * inverse;
-        behind[column][row] = drawn ? fma(w, u, behind[column][row]) : behind[column][row];
-        transmittance[column][row] = drawn ? before : transmittance[column][row];
-        const V v_sigma = (drawn & (uncapped <= T(kAlphaMax))) ? -alpha * v_alpha : V{};
+        behind[column][row] = fma(w, u, behind[column][row]);
+        transmittance[column][row] = select(drawn, before, transmittance[column][row]);
+        const M free = drawn & less_equal(uncapped, splat(T(kAlphaMax)));
+        const V v_sigma = select(free, -alpha * v_alpha, V{});
         const V v_sigma_dx = v_sigma * dx;
         m0 += v_sigma;
         mx += v_sigma_dx;
@@ -244,8 +273,8 @@ void backward(const TileBackward<T>& args) {
         if (args.absolute) {
           const V x = v_sigma * (T(2) * slope + s.exponent_xy * dy);
           const V y = v_sigma * (s.exponent_xy * dx + T(2) * s.exponent_yy * dy);
-          abs_x += x < T(0) ? -x : x;
-          abs_y += y < T(0) ? -y : y;
+          abs_x += select(less_equal(x, V{}), -x, x);
+          abs_y += select(less_equal(y, V{}), -y, y);
         }
       }
     }

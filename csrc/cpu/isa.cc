@@ -32,7 +32,9 @@ struct Isa {
 Isa choose() {
   const Isa all[] = {
 #ifdef JGD_X86
-      {"avx512", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"),
+      {"avx512",
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"),
        &avx512::kKernelsFloat, &avx512::kKernelsDouble},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
        &avx2::kKernelsFloat, &avx2::kKernelsDouble},

@@ -13,61 +13,102 @@
 
 namespace jgd::cpu::JGD_ISA {
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define JGD_AVX512 1
 inline constexpr int kVectorBytes = 64;
 #elif defined(__AVX2__) && defined(__FMA__)
+#define JGD_AVX2 1
 inline constexpr int kVectorBytes = 32;
 #else
 inline constexpr int kVectorBytes = 16;
 #endif
 
+// V: numbers, I: integers of the same width, M: a mask, one bit or one full lane for each number.
 template <typename T>
 struct Simd;
 
 template <>
 struct Simd<float> {
-  typedef float V __attribute__((vector_size(kVectorBytes), may_alias));
-  typedef int32_t M __attribute__((vector_size(kVectorBytes), may_alias));  // all or no bits set
   static constexpr int kLanes = kVectorBytes / 4;
+  typedef float V __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef int32_t I __attribute__((vector_size(kVectorBytes), may_alias));
+#if JGD_AVX512
+  using M = uint32_t;
+#else
+  using M = I;
+#endif
 };
 
 template <>
 struct Simd<double> {
-  typedef double V __attribute__((vector_size(kVectorBytes), may_alias));
-  typedef int64_t M __attribute__((vector_size(kVectorBytes), may_alias));
   static constexpr int kLanes = kVectorBytes / 8;
+  typedef double V __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef int64_t I __attribute__((vector_size(kVectorBytes), may_alias));
+#if JGD_AVX512
+  using M = uint32_t;
+#else
+  using M = I;
+#endif
 };
 
 // a * b + c, rounded once where the instruction set can. Written out, never left to the compiler:
 // forward and backward must compute the very same exponent.
 template <typename V>
 inline V fma(V a, V b, V c) {
-  if constexpr (sizeof(a[0]) == 4) {
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-    return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__AVX2__) && defined(__FMA__)
-    return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#if JGD_AVX512
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  if constexpr (sizeof(a[0]) == 8) return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif JGD_AVX2
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  if constexpr (sizeof(a[0]) == 8) return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #else
-    return a * b + c;
+  return a * b + c;
 #endif
-  } else {
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-    return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__AVX2__) && defined(__FMA__)
-    return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#else
-    return a * b + c;
-#endif
-  }
 }
 
-// Whether any lane of the mask is set.
+// Masks: a <= b and a > b (false for NaN), choice by lane, whether any lane is set.
+#if JGD_AVX512
+
+inline uint32_t less_equal(Simd<float>::V a, Simd<float>::V b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
+}
+inline uint32_t less_equal(Simd<double>::V a, Simd<double>::V b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LE_OQ);
+}
+inline uint32_t greater(Simd<float>::I a, Simd<float>::I b) {
+  return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b);
+}
+inline uint32_t greater(Simd<double>::I a, Simd<double>::I b) {
+  return _mm512_cmpgt_epi64_mask((__m512i)a, (__m512i)b);
+}
+template <typename V>
+inline V select(uint32_t mask, V a, V b) {
+  if constexpr (sizeof(a[0]) == 4) {
+    return (V)_mm512_mask_blend_epi32(static_cast<__mmask16>(mask), (__m512i)b, (__m512i)a);
+  } else {
+    return (V)_mm512_mask_blend_epi64(static_cast<__mmask8>(mask), (__m512i)b, (__m512i)a);
+  }
+}
+inline bool any(uint32_t mask) { return mask != 0; }
+inline void set_lane(uint32_t& mask, int lane) { mask |= uint32_t{1} << lane; }
+
+#else
+
+template <typename V>
+inline auto less_equal(V a, V b) {
+  return a <= b;
+}
+template <typename I>
+inline auto greater(I a, I b) {
+  return a > b;
+}
+template <typename M, typename V>
+inline V select(M mask, V a, V b) {
+  return mask ? a : b;
+}
 template <typename M>
 inline bool any(M mask) {
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-  if constexpr (sizeof(mask[0]) == 4) return _mm512_movepi32_mask((__m512i)mask) != 0;
-  return _mm512_movepi64_mask((__m512i)mask) != 0;
-#elif defined(__AVX2__) && defined(__FMA__)
+#if JGD_AVX2
   return _mm256_movemask_epi8((__m256i)mask) != 0;
 #elif defined(__SSE2__)
   return _mm_movemask_epi8((__m128i)mask) != 0;
@@ -79,6 +120,12 @@ inline bool any(M mask) {
   return bits != 0;
 #endif
 }
+template <typename M>
+inline void set_lane(M& mask, int lane) {
+  mask[lane] = -1;
+}
+
+#endif
 
 // The same number in every lane.
 template <typename T>
@@ -103,7 +150,7 @@ inline T sum(typename Simd<T>::V v) {
 // (double); outside of that the result is unspecified but computed without a trap.
 inline Simd<float>::V exp2(Simd<float>::V x) {
   using V = Simd<float>::V;
-  using M = Simd<float>::M;
+  using I = Simd<float>::I;
   const V shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, kept in the low bits
   const V f = x - (shifted - 12582912.0f);
   V p = splat(1.53458121587401825e-4f);
@@ -113,12 +160,12 @@ inline Simd<float>::V exp2(Simd<float>::V x) {
   p = fma(p, f, splat(2.40226468906395721e-1f));
   p = fma(p, f, splat(6.93147205737252675e-1f));
   p = fma(p, f, splat(1.0f));
-  return (V)((M)p + ((M)shifted << 23));
+  return (V)((I)p + ((I)shifted << 23));
 }
 
 inline Simd<double>::V exp2(Simd<double>::V x) {
   using V = Simd<double>::V;
-  using M = Simd<double>::M;
+  using I = Simd<double>::I;
   const V shifted = x + 6755399441055744.0;  // 1.5 * 2^52
   const V f = x - (shifted - 6755399441055744.0);
   V p = splat(4.43528094461033616e-10);
@@ -133,7 +180,7 @@ inline Simd<double>::V exp2(Simd<double>::V x) {
   p = fma(p, f, splat(2.40226506959101562e-1));
   p = fma(p, f, splat(6.9314718055994533e-1));
   p = fma(p, f, splat(1.0));
-  return (V)((M)p + ((M)shifted << 52));
+  return (V)((I)p + ((I)shifted << 52));
 }
 
 }  // namespace jgd::cpu::JGD_ISA

@@ -9,6 +9,7 @@
 #include "math/hd.h"
 #include "math/quat.h"
 #include "math/splat.h"
+#include "math/tile.h"
 #include "math/vec.h"
 
 namespace jgd {
@@ -54,24 +55,14 @@ JGD_HD inline bool touches_image(T mean, T extent, int size) {
   return mean + extent >= T(0) && mean - extent <= T(size);
 }
 
-// Whether the tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the seeds, clamped to the
-// grid, are any. p counts from the centre of the first pixel, as in the seeds.
-template <typename T>
-JGD_HD inline bool touches_tiles(T mean, int radius, int size) {
-  const T p = mean - T(0.5), r = T(radius), tile = T(kTileSize);
-  const T n_tiles = T((size + kTileSize - 1) / kTileSize);
-  const T first = max(std::floor((p - r) / tile), T(0));
-  const T end = min(std::floor((p + r + T(kTileSize - 1)) / tile), n_tiles);
-  return first < end;
-}
-
 // Whether the footprint meets the image; cov2d and opacity are those of the splat.
 template <typename T>
 JGD_HD inline bool footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& cov2d, T opacity,
                                      int radius, const ProjectionSettings<T>& settings) {
   if (settings.three_sigma) {
-    return touches_tiles(mean2d.x, radius, settings.width) &&
-           touches_tiles(mean2d.y, radius, settings.height);
+    const Footprint<T> f = square_footprint(mean2d, radius);
+    return !tile_rows(f, tile_count(settings.height)).empty() &&
+           !tile_columns(f, 0, tile_count(settings.width)).empty();
   }
   // The ellipse sigma <= ln(o / kAlphaMin) has the half-extents sqrt(2 ln(o / kAlphaMin) cov_ii).
   const T reach = T(2) * max(std::log(opacity / T(kAlphaMin)), T(0));

@@ -8,11 +8,11 @@
 #pragma once
 
 #include <cmath>
-#include <cstdint>
 #include <limits>
 
 #include "math/constants.h"
 #include "math/hd.h"
+#include "math/splat.h"
 #include "math/vec.h"
 
 namespace jgd {
@@ -46,18 +46,25 @@ struct Footprint {
 };
 
 // Ellipse of the pixels with opacity * exp(-sigma) >= 1/255, i.e. sigma <= ln(255 opacity).
-// Returns an empty footprint (extent < 0) for anything that cannot be drawn.
+// Extent < 0 for what no pixel can see; infinite (every tile) for a needle so thin that rounding
+// leaves nothing of the determinant.
 template <typename T>
-JGD_HD inline Footprint<T> ellipse_footprint(Vec2<T> center, Sym2<T> conic, T opacity) {
-  const T eps = std::numeric_limits<T>::epsilon();
-  Footprint<T> f{center, conic,          conic.xx * conic.yy - conic.xy * conic.xy,
-                 T(0),   {T(-1), T(-1)}, false};
+JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T>& conic,
+                                             T opacity) {
+  constexpr T eps = std::numeric_limits<T>::epsilon();
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  Footprint<T> f{center, conic, det(conic), T(0), {T(-1), T(-1)}, false};
   const T sigma = std::log(opacity / T(kAlphaMin));
-  if (!(sigma >= T(0)) || !(f.det > T(0)) || !(conic.xx > T(0)) || !(conic.yy > T(0))) return f;
+  if (!(sigma >= T(0)) || !(conic.xx > T(0)) || !(conic.yy > T(0))) return f;
   // The exponent is a sum of three terms; the largest is at most `terms` times their sum on the
   // ellipse. Rounding is a few eps of that, in the exponent itself and in det.
   const T terms = conic.xx * conic.yy / f.det;
-  f.bound = T(2) * sigma * (T(1) + T(64) * eps * terms) + T(64) * eps * (T(8) + terms);
+  const T rounding = T(64) * eps * terms;
+  if (!(f.det > T(0)) || !(rounding < T(1))) {
+    f.extent = {infinity, infinity};
+    return f;
+  }
+  f.bound = T(2) * sigma * (T(1) + rounding) + rounding + T(512) * eps;
   f.extent = {std::sqrt(f.bound * conic.yy / f.det), std::sqrt(f.bound * conic.xx / f.det)};
   return f;
 }
@@ -65,7 +72,7 @@ JGD_HD inline Footprint<T> ellipse_footprint(Vec2<T> center, Sym2<T> conic, T op
 // The seeds' rule: the tiles touched by the square of half width `radius` around the centre, in
 // their pixel coordinates (pixel centres at whole numbers).
 template <typename T>
-JGD_HD inline Footprint<T> square_footprint(Vec2<T> center, int radius) {
+JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, int radius) {
   return {center, {}, T(0), T(0), {T(radius), T(radius)}, true};
 }
 
@@ -93,7 +100,7 @@ JGD_HD inline Range tile_rows(const Footprint<T>& f, int n_tiles_y) {
 template <typename T>
 JGD_HD inline Range tile_columns(const Footprint<T>& f, int row, int n_tiles_x) {
   const Range box = tile_range(f.center.x, f.extent.x, n_tiles_x, f.rectangle);
-  if (f.rectangle || box.empty()) return box;
+  if (f.rectangle || box.empty() || !std::isfinite(f.extent.x)) return box;
   const T low = T(row * kTileSize) - f.center.y;
   const T high = low + T(kTileSize);
   if (low > f.extent.y || high < -f.extent.y) return {0, 0};
