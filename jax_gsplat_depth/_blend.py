@@ -1,6 +1,5 @@
 """Stage 4, blend: splats in depth order to image, depth and weight."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -111,21 +110,22 @@ def _blend(static: Static, *operands: Any) -> tuple[Array, Array, Array]:
 
     All with camera axis; that of colors and background may be 1 for all cameras.
     """
-    return _blend_with_residuals(static, operands)[0]
+    return _forward(static, operands, with_residuals=False)[0]
 
 
-def _blend_with_residuals(static: Static, operands: Any) -> tuple[Any, Any]:
+def _forward(static: Static, operands: Any, *, with_residuals: bool) -> tuple[Any, Any]:
     """Return the outputs, and what only the backward pass reads: transmittance and last."""
     width, height, _ = static
     means2d, colors = operands[0], operands[6]
     c, d, dtype = means2d.shape[0], colors.shape[2], means2d.dtype
     pixels = (c, height, width)
+    residual = pixels if with_residuals else Absent(3)
     results = [
         ((*pixels, d), dtype),
         (pixels, dtype),
         (pixels, dtype),
-        (pixels, dtype),
-        (pixels, jnp.int32),
+        (residual, dtype),
+        (residual, jnp.int32),
     ]
     image, depth, weight, transmittance, last = _ffi.call(
         "jgd_blend_fwd", operands[:8], results, **_attributes(static)
@@ -135,9 +135,9 @@ def _blend_with_residuals(static: Static, operands: Any) -> tuple[Any, Any]:
 
 def _blend_fwd(static: Static, *primals: Any) -> tuple[tuple[Array, Array, Array], Any]:
     operands, needed = _ffi.values_and_needed(primals)
-    outputs, (transmittance, last) = _blend_with_residuals(static, operands)
+    outputs, residuals = _forward(static, operands, with_residuals=True)
     _, depth, weight = outputs
-    return outputs, (operands, (depth, weight, transmittance, last), needed)
+    return outputs, (operands, (depth, weight, *residuals), needed)
 
 
 def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:

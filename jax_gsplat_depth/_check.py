@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ._types import Camera, Config, Gaussians, Intersections, Splats
+from jax_gsplat_depth._ffi import TILE_SIZE
+from jax_gsplat_depth._types import Camera, Config, Gaussians, Intersections, Splats
 
 # Bases of spherical harmonics of degree 0 to 4.
 SH_BASES = (1, 4, 9, 16, 25)
-# Pixels along a side of a tile; the kernels use the same number.
-TILE_SIZE = 16
 # Together they keep the byte size of every buffer below 2**63.
 MAX_IMAGE_SIDE = 2**20
 MAX_PIXELS = 2**44
@@ -195,7 +194,12 @@ def check_sh_degree(sh_degree: int | None, n_bases: int) -> int:
 
 
 def check_background(
-    background: Any, camera_batch: tuple[int, ...], n_channels: int, dtype: Any
+    background: Any,
+    camera_batch: tuple[int, ...],
+    n_channels: int,
+    dtype: Any,
+    *,
+    source: str = "gaussians.means",
 ) -> Array:
     """Return the background as an array, ``[D]`` or ``[C, D]`` as given; None is zeros ``[D]``.
 
@@ -203,11 +207,12 @@ def check_background(
         background: ``[D]``, or ``[C, D]`` if there is a camera axis, or None.
         camera_batch: ``()`` or ``(C,)``.
         n_channels: D, the number of channels of the image.
-        dtype: The dtype of the Gaussians.
+        dtype: The dtype to have.
+        source: The argument that the dtype is from.
     """
     if background is None:
         return jnp.zeros((n_channels,), dtype)
-    array = _float_array("background", background, dtype, "gaussians.means")
+    array = _float_array("background", background, dtype, source)
     dims = _Dims()
     dims.bind("D", n_channels, "the image channels")
     patterns: list[tuple[Dim, ...]] = [("D",)]
@@ -219,26 +224,34 @@ def check_background(
 
 
 def check_means2d_offset(
-    offset: Any, camera_batch: tuple[int, ...], n: int, dtype: Any
+    offset: Any,
+    camera_batch: tuple[int, ...],
+    n: int,
+    dtype: Any,
+    *,
+    name: str = "means2d_offset",
+    source: str = "gaussians.means",
 ) -> Array | None:
-    """Return the offset of the projected centres as an array; None stays None.
+    """Return an array shaped like the projected centres; None stays None.
 
     Args:
         offset: ``[N, 2]``, or ``[C, N, 2]`` if there is a camera axis, in pixels; or None.
         camera_batch: ``()`` or ``(C,)``.
         n: N, the number of Gaussians.
-        dtype: The dtype of the Gaussians.
+        dtype: The dtype to have.
+        name: What the user calls it.
+        source: The argument that N and the dtype are from.
     """
     if offset is None:
         return None
-    array = _float_array("means2d_offset", offset, dtype, "gaussians.means")
+    array = _float_array(name, offset, dtype, source)
     dims = _Dims()
-    dims.bind("N", n, "gaussians.means")
+    dims.bind("N", n, source)
     if camera_batch:
         dims.bind("C", camera_batch[0], "the camera")
-        dims.match("means2d_offset", array.shape, ("C", "N", 2))
+        dims.match(name, array.shape, ("C", "N", 2))
     else:
-        dims.match("means2d_offset", array.shape, ("N", 2))
+        dims.match(name, array.shape, ("N", 2))
     return array
 
 
@@ -425,7 +438,7 @@ def _float_array(name: str, value: Any, dtype: Any, source: str) -> Array:
         value = jnp.asarray(value, dtype)
     if value.dtype != dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype} (from {source})")
-    # Removes a weak type, which JAX would carry into the gradient.
+    # Removes a weak type, as of jnp.full((n,), 0.5).
     return jnp.asarray(value, dtype)
 
 

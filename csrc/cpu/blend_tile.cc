@@ -70,10 +70,36 @@ V minimum(V v, T bound) {
   return select(less_equal(v, splat(bound)), v, splat(bound));
 }
 
+// n <= kLanes numbers, `stride` apart. The full vector is a case of its own: the compiler unrolls
+// it, and all but the tiles at the right border of the image take it.
+template <typename T>
+typename Lanes<T>::V load(const T* data, int n, int64_t stride = 1) {
+  typename Lanes<T>::V v{};
+  if (n == Lanes<T>::kLanes && stride == 1) {
+    std::memcpy(&v, data, sizeof(v));
+  } else if (n == Lanes<T>::kLanes) {
+    for (int i = 0; i < Lanes<T>::kLanes; ++i) v[i] = data[i * stride];
+  } else {
+    for (int i = 0; i < n; ++i) v[i] = data[i * stride];
+  }
+  return v;
+}
+
+template <typename T, typename V>
+void store(T* data, V v, int n, int64_t stride = 1) {
+  if (n == Lanes<T>::kLanes && stride == 1) {
+    std::memcpy(data, &v, sizeof(v));
+  } else if (n == Lanes<T>::kLanes) {
+    for (int i = 0; i < Lanes<T>::kLanes; ++i) data[i * stride] = v[i];
+  } else {
+    for (int i = 0; i < n; ++i) data[i * stride] = v[i];
+  }
+}
+
 // Calls body(first pixel, row, column, number of lanes) for the vectors of the tile, or the part of
 // them that lies in the image.
 template <typename T, typename Body>
-void for_each_row(const Tile<T>& tile, const Body& body) {
+void for_each_vector(const Tile<T>& tile, const Body& body) {
   constexpr int kLanes = Lanes<T>::kLanes;
   const int n_rows = std::min(kTileSize, tile.height - tile.y);
   const int n_columns = std::min(kTileSize, tile.width - tile.x);
@@ -83,19 +109,6 @@ void for_each_row(const Tile<T>& tile, const Body& body) {
       body(first + j, row, j / kLanes, std::min(kLanes, n_columns - j));
     }
   }
-}
-
-// Calls body(pixel, row, column, lane) for the pixels of the tile that lie in the image.
-template <typename T, typename Body>
-void for_each_pixel(const Tile<T>& tile, const Body& body) {
-  for_each_row(tile, [&](int64_t first, int row, int column, int n_lanes) {
-    for (int lane = 0; lane < n_lanes; ++lane) body(first + lane, row, column, lane);
-  });
-}
-
-template <typename T, typename V>
-void store(T* data, V v, int n_lanes) {
-  std::memcpy(data, &v, n_lanes * sizeof(T));
 }
 
 // kChannels < 0: any number, known at run time.
@@ -117,8 +130,8 @@ void forward(const TileForward<T>& args) {
   uint32_t live_rows[kColumns] = {};
   V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
-  for_each_pixel(tile, [&](int64_t, int row, int column, int lane) {
-    set_lane(live[column][row], lane);
+  for_each_vector(tile, [&](int64_t, int row, int column, int n_lanes) {
+    for (int lane = 0; lane < n_lanes; ++lane) set_lane(live[column][row], lane);
     live_rows[column] |= uint32_t{1} << row;
   });
   for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
@@ -160,22 +173,21 @@ void forward(const TileForward<T>& args) {
     }
   }
 
-  for_each_row(tile, [&](int64_t first_pixel, int row, int column, int n_lanes) {
+  for_each_vector(tile, [&](int64_t pixel, int row, int column, int n_lanes) {
     const V w = weight[column][row];
     const V t = transmittance[column][row];
-    const V z = weighted_depth[column][row] / w;
-    const V depth = select(less_equal(w, V{}), V{}, z);
-    store(args.weight + first_pixel, w, n_lanes);
-    store(args.transmittance + first_pixel, t, n_lanes);
-    store(args.depth + first_pixel, depth, n_lanes);
-    for (int j = 0; j < n_lanes; ++j) {
-      args.last[first_pixel + j] = static_cast<int32_t>(last[column][row][j]);
-    }
+    store(args.weight + pixel, w, n_lanes);
+    store(args.depth + pixel, select(less_equal(w, V{}), V{}, weighted_depth[column][row] / w),
+          n_lanes);
     const V* sums = channels + (column * kTileSize + row) * n_channels;
     for (int64_t d = 0; d < n_channels; ++d) {
-      const V sum = fma(t, splat(tile.background[d]), sums[d]);
-      T* image = args.image + first_pixel * n_channels + d;
-      for (int j = 0; j < n_lanes; ++j) image[j * n_channels] = sum[j];
+      store(args.image + pixel * n_channels + d, fma(t, splat(tile.background[d]), sums[d]),
+            n_lanes, n_channels);
+    }
+    if (!args.last) return;  // no backward pass follows
+    store(args.transmittance + pixel, t, n_lanes);
+    for (int lane = 0; lane < n_lanes; ++lane) {
+      args.last[pixel + lane] = static_cast<int32_t>(last[column][row][lane]);
     }
   });
 }
@@ -200,31 +212,34 @@ void backward(const TileBackward<T>& args) {
   V v_weight[kColumns][kTileSize] = {};          // dL/d(sum w), from weight and depth
   V v_weighted_depth[kColumns][kTileSize] = {};  // dL/d(sum w z)
   I last[kColumns][kTileSize] = {};
-  int64_t last_in_row[kColumns][kTileSize] = {};
-  int64_t last_in_tile = 0;
+  int32_t last_in_row[kColumns][kTileSize] = {};
+  int32_t last_in_tile = 0;
   V* v_channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   V* v_color = v_channels + n_channels * kColumns * kTileSize;
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
-  for_each_pixel(tile, [&](int64_t pixel, int row, int column, int lane) {
-    const T t = args.transmittance[pixel];
-    transmittance[column][row][lane] = t;
-    last[column][row][lane] = args.last[pixel];
-    last_in_row[column][row] = std::max<int64_t>(last_in_row[column][row], args.last[pixel]);
-    last_in_tile = std::max<int64_t>(last_in_tile, args.last[pixel]);
-    if (args.v_weight) v_weight[column][row][lane] = args.v_weight[pixel];
-    if (args.v_depth && args.weight[pixel] > T(0)) {
-      const T v = args.v_depth[pixel] / args.weight[pixel];
-      v_weighted_depth[column][row][lane] = v;
-      v_weight[column][row][lane] -= v * args.depth[pixel];
+  for_each_vector(tile, [&](int64_t pixel, int row, int column, int n_lanes) {
+    int32_t& last_in_vector = last_in_row[column][row];
+    for (int lane = 0; lane < n_lanes; ++lane) {
+      last[column][row][lane] = args.last[pixel + lane];
+      last_in_vector = std::max(last_in_vector, args.last[pixel + lane]);
     }
-    T v_end = T(0);
+    last_in_tile = std::max(last_in_tile, last_in_vector);
+    const V t = transmittance[column][row] = load(args.transmittance + pixel, n_lanes);
+    if (args.v_weight) v_weight[column][row] = load(args.v_weight + pixel, n_lanes);
+    if (args.v_depth) {
+      const V w = load(args.weight + pixel, n_lanes);
+      const V v = load(args.v_depth + pixel, n_lanes) / w;
+      v_weighted_depth[column][row] = select(less_equal(w, V{}), V{}, v);
+      v_weight[column][row] -= v_weighted_depth[column][row] * load(args.depth + pixel, n_lanes);
+    }
+    V* v_pixel = v_channels + (column * kTileSize + row) * n_channels;
+    V v_end{};
     for (int64_t d = 0; d < n_channels; ++d) {
-      const T v = args.v_image[pixel * n_channels + d];
-      v_channels[(column * kTileSize + row) * n_channels + d][lane] = v;
-      v_end += v * tile.background[d];
-      if (args.v_background) args.v_background[d] += t * v;
+      v_pixel[d] = load(args.v_image + pixel * n_channels + d, n_lanes, n_channels);
+      v_end = fma(v_pixel[d], splat(tile.background[d]), v_end);
+      if (args.v_background) args.v_background[d] += sum<T>(t * v_pixel[d]);
     }
-    behind[column][row][lane] = t * v_end;
+    behind[column][row] = t * v_end;
   });
 
   for (int64_t k = tile.n - 1; k >= 0; --k) {

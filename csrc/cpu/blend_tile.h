@@ -29,7 +29,7 @@ struct TileForward {
   T* image;  // one camera's outputs, see BlendForward
   T* depth;
   T* weight;
-  T* transmittance;
+  T* transmittance;  // both null if no backward pass follows
   int32_t* last;
 };
 

@@ -65,8 +65,11 @@ ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, 
     args.image = bind.out<T>("image", image, {n_cameras, h, w, args.in.n_channels});
     args.depth = bind.out<T>("depth", depth, {n_cameras, h, w});
     args.weight = bind.out<T>("weight", weight, {n_cameras, h, w});
-    args.transmittance = bind.out<T>("transmittance", transmittance, {n_cameras, h, w});
-    args.last = bind.out<int32_t>("last", last, {n_cameras, h, w});
+    args.transmittance =
+        bind.out<T>("transmittance", transmittance, {n_cameras, h, w}, /*optional=*/true);
+    args.last = bind.out<int32_t>("last", last, {n_cameras, h, w}, /*optional=*/true);
+    bind.require(!args.transmittance.data == !args.last.data,
+                 "needs both or neither of transmittance and last");
     if (!bind.ok()) return bind.error();
     backend::Context context(xla_context);
     backend::blend_forward(context, args);

@@ -24,8 +24,9 @@ struct BlendForward {
   Batched<T> image;          // [C, H, W, D]
   Batched<T> depth;          // [C, H, W] sum w z / sum w, 0 where nothing was hit
   Batched<T> weight;         // [C, H, W] sum w
-  Batched<T> transmittance;  // [C, H, W] what reaches the background; for backward
-  Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor; for backward
+  // Only for the backward pass; both absent if none follows.
+  Batched<T> transmittance;  // [C, H, W] what reaches the background
+  Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor
 };
 
 template <typename T>
