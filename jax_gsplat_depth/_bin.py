@@ -8,9 +8,7 @@ from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._types import Config, Intersections, Splats
 
 
-def bin(  # noqa: A001
-    splats: Splats, *, width: int, height: int, config: Config | None = None
-) -> Intersections:
+def bin(splats: Splats, *, width: int, height: int, config: Config | None = None) -> Intersections:
     """Sort splats by depth and count those that each 16x16 tile meets.
 
     Not differentiable: order and counts are integers, and their gradients do not exist. ``N`` is

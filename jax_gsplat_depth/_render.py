@@ -37,7 +37,8 @@ def render(
         background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
         sh_degree: 0 to 4, at most what ``gaussians.sh`` allows (default).
         means2d_offset: ``[N, 2]`` or ``[C, N, 2]``, pixels, added to the projected centres. Pass
-            zeros to get their gradient, which densification needs; see ``Config.absgrad``.
+            zeros to get their gradient, which densification needs; see ``Config.absgrad``. Which
+            Gaussians are culled (``radii``) is decided before it is added.
         config: Static settings; a new value recompiles. Default ``Config()``.
 
     Returns:

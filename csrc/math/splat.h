@@ -23,16 +23,14 @@ JGD_HD inline Sym2<T> inverse(const Sym2<T>& cov) {
   return {cov.yy / d, -cov.xy / d, cov.xx / d};
 }
 
-// v_cov = -C G C (off-diagonal entry doubled), C the conic, the result of inverse. Returns v_cov.
+// From C = adj(cov) / det: v_cov = adj(G) / det - <G, C> C, off-diagonal entries doubled, with
+// 1 / det = det C. The form -C G C would cancel the long side of a needle against its thin side.
 template <typename T>
 JGD_HD inline Sym2<T> inverse_vjp(const Sym2<T>& conic, const Sym2<T>& v_conic) {
-  // Rows of 2 G C.
-  const T gxx = T(2) * v_conic.xx * conic.xx + v_conic.xy * conic.xy;
-  const T gxy = T(2) * v_conic.xx * conic.xy + v_conic.xy * conic.yy;
-  const T gyx = v_conic.xy * conic.xx + T(2) * v_conic.yy * conic.xy;
-  const T gyy = v_conic.xy * conic.xy + T(2) * v_conic.yy * conic.yy;
-  return {T(-0.5) * (conic.xx * gxx + conic.xy * gyx), -(conic.xx * gxy + conic.xy * gyy),
-          T(-0.5) * (conic.xy * gxy + conic.yy * gyy)};
+  const T d = det(conic);
+  const T product = v_conic.xx * conic.xx + v_conic.xy * conic.xy + v_conic.yy * conic.yy;
+  return {v_conic.yy * d - product * conic.xx, -v_conic.xy * d - T(2) * product * conic.xy,
+          v_conic.xx * d - product * conic.yy};
 }
 
 // Opacity factor sqrt(max(det before / det after, kCompensationMin^2)) that keeps the integral of a
