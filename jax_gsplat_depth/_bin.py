@@ -1,5 +1,7 @@
 """Stage 3, bin: depth order and the load of the tiles."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -31,29 +33,32 @@ def bin(splats: Splats, *, width: int, height: int, config: Config | None = None
     config = _check.check_config(Config() if config is None else config)
     width, height = _check.check_image_size(width, height)
     splats = _check.check_splats(splats)
-    return bin_checked(splats, width, height, config)
+    order, tile_counts = _bin(splats, width, height, config, count_tiles=True)
+    return Intersections(order, tile_counts)
 
 
-def bin_checked(splats: Splats, width: int, height: int, config: Config) -> Intersections:
-    """``bin`` without the checks."""
+def depth_order(splats: Splats, width: int, height: int, config: Config) -> Array:
+    """Return only the order of ``bin``, without checks; ``render`` needs no more."""
+    return _bin(splats, width, height, config, count_tiles=False)[0]
+
+
+def _bin(
+    splats: Splats, width: int, height: int, config: Config, *, count_tiles: bool
+) -> tuple[Array, Any]:
     has_camera_axis = splats.means2d.ndim == 3
     operands: list[Array] = [
         jax.lax.stop_gradient(x if has_camera_axis else x[None])
         for x in (splats.means2d, splats.depths, splats.conics, splats.opacities, splats.radii)
     ]
     c, n = operands[1].shape
-    results = [
-        ((c, n), jnp.int32),
-        ((c, -(-height // _ffi.TILE_SIZE), -(-width // _ffi.TILE_SIZE)), jnp.int32),
-    ]
-    order, tile_counts = _ffi.call(
+    n_tiles = (-(-height // _ffi.TILE_SIZE), -(-width // _ffi.TILE_SIZE))
+    results = _ffi.call(
         "jgd_bin_fwd",
         operands,
-        results,
+        [((c, n), jnp.int32), ((c, *n_tiles) if count_tiles else _ffi.Absent(3), jnp.int32)],
         width=width,
         height=height,
         three_sigma=config.footprint == "3sigma",
     )
-    if has_camera_axis:
-        return Intersections(order, tile_counts)
-    return Intersections(order[0], tile_counts[0])
+    order, tile_counts = (x if x is None or has_camera_axis else x[0] for x in results)
+    return order, tile_counts

@@ -64,14 +64,14 @@ def blend(
         absgrad_probe, camera_batch, splats.means2d.shape[-2], dtype
     )
     return blend_checked(
-        splats, color_array, intersections, (width, height), background, probe, config
+        splats, color_array, intersections.order, (width, height), background, probe, config
     )
 
 
 def blend_checked(
     splats: Splats,
     colors: Array,
-    intersections: Intersections,
+    order: Array,
     size: tuple[int, int],
     background: Array,
     absgrad_probe: Array | None,
@@ -89,7 +89,7 @@ def blend_checked(
         with_camera_axis(splats.conics),
         with_camera_axis(splats.opacities),
         with_camera_axis(splats.radii),
-        with_camera_axis(intersections.order),
+        with_camera_axis(order),
         colors if colors.ndim == 3 else colors[None],
         background if background.ndim == 2 else background[None],
         with_camera_axis(absgrad_probe),

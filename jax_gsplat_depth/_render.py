@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jax_gsplat_depth import _check
-from jax_gsplat_depth._bin import bin_checked
+from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import shade_checked
@@ -71,5 +71,5 @@ def render(
             probe, offset = offset, jax.lax.stop_gradient(offset)
         splats = dataclasses.replace(splats, means2d=splats.means2d + offset)
     size = (camera.width, camera.height)
-    intersections = bin_checked(splats, *size, config)
-    return blend_checked(splats, colors, intersections, size, background, probe, config)
+    order = depth_order(splats, *size, config)
+    return blend_checked(splats, colors, order, size, background, probe, config)

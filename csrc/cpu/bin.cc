@@ -298,6 +298,7 @@ void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
       const CameraSplats<T> splats(in, b, camera);
       int32_t* order = args.order.at(in.batch, b) + camera * in.n;
       depth_order(splats, order);
+      if (!args.tile_counts.data) continue;
       const TileIndex<T> index(pool, splats, order, nullptr, 0);
       std::copy(index.tile_counts(), index.tile_counts() + n_tiles,
                 args.tile_counts.at(in.batch, b) + camera * n_tiles);

@@ -27,7 +27,7 @@ template <typename T>
 struct BinForward {
   SplatInputs<T> in;
   Batched<int32_t> order;        // [C, N] a permutation: by depth, ties by index, culled last
-  Batched<int32_t> tile_counts;  // [C, n_tiles_y, n_tiles_x]
+  Batched<int32_t> tile_counts;  // [C, n_tiles_y, n_tiles_x], or absent
 };
 
 }  // namespace jgd
