@@ -1,9 +1,7 @@
 """Stage 4, blend: splats in depth order to image, depth and weight."""
 
-import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -104,7 +102,7 @@ def blend_checked(
 Static = tuple[int, int, bool]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@_ffi.custom_vjp
 def _blend(static: Static, *operands: Any) -> tuple[Array, Array, Array]:
     """Operands: means2d, depths, conics, opacities, radii, order, colors, background, probe.
 

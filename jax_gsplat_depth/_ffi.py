@@ -5,7 +5,7 @@ Both backends register the same target names, so nothing above this file knows w
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,15 @@ import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jax_gsplat_depth import _cpu
+try:
+    from jax_gsplat_depth import _cpu
+except ImportError as error:
+    if error.name != "jax_gsplat_depth":  # it is there but does not load: its own error says why
+        raise
+    raise ImportError(
+        "jax_gsplat_depth has no compiled module _cpu here: install it with pip, and do not import "
+        "it from the source folder"
+    ) from error
 
 TILE_SIZE: int = _cpu.TILE_SIZE
 
@@ -31,6 +39,11 @@ def _register() -> None:
 
 
 _register()
+
+
+def custom_vjp(function: Callable[..., Any]) -> Any:
+    """Decorate an op whose first argument is static."""
+    return jax.custom_vjp(function, nondiff_argnums=(0,))
 
 
 @jax.tree_util.register_static
@@ -85,7 +98,7 @@ def call(
     operands: Sequence[Array | Absent],
     results: Sequence[tuple[Shape, Any]],
     **attributes: Any,
-) -> list[Array | None]:
+) -> list[Any]:
     """Call a compiled target.
 
     Args:

@@ -1,9 +1,7 @@
 """Stage 1, project: 3D Gaussians to 2D splats."""
 
-import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -63,7 +61,7 @@ def project_checked(gaussians: Gaussians, camera: Camera, config: Config) -> Spl
 Static = tuple[Config, int, int]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@_ffi.custom_vjp
 def _project(static: Static, *operands: Array | None) -> tuple[Array, ...]:
     """Operands: means, quats, scales, covars, opacities, viewmat [C, 4, 4], K [C, 3, 3]."""
     means, viewmat = operands[0], operands[5]

@@ -1,9 +1,7 @@
 """Stage 2, shade: spherical harmonics to colours."""
 
-import functools
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -67,7 +65,7 @@ def shade_checked(
 Static = tuple[int, bool]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@_ffi.custom_vjp
 def _shade(static: Static, means: Array, sh: Array, viewmat: Array) -> Array:
     results = [((viewmat.shape[0], means.shape[0], 3), means.dtype)]
     return _ffi.call("jgd_shade_fwd", [means, sh, viewmat], results, **_attributes(static))[0]

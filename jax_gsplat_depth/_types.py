@@ -319,7 +319,7 @@ class Config:
         footprint: Which pixels a Gaussian may reach. "exact" (default): all where its alpha is at
             least 1/255. "3sigma": the pixels of the 16x16 tiles touched by the square of
             half-width ``radii`` around its centre, as the original 3DGS rasterizer has it; any
-            opacity above 0 then has a radius, although no pixel shows one below 1/255.
+            opacity from 0 on then has a radius, although no pixel shows one below 1/255.
         antialiased: Default False. True scales opacities down by what eps2d adds to the area, so
             that small Gaussians do not get brighter as the image gets coarser.
         sh_convention: Axes of the spherical harmonics. "3dgs" (default), or "e3nn": the same

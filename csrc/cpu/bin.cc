@@ -171,8 +171,7 @@ void TileIndex<T>::find_spans(ThreadPool& pool, const Footprint<T>* footprints) 
 
 template <typename T>
 void TileIndex<T>::count_tiles(ThreadPool& pool) {
-  parallel_for(pool, n_tiles_y_, row_grain(pool, n_tiles_y_),
-               [&](int64_t, int64_t row_begin, int64_t row_end) {
+  const auto count_rows = [&](int64_t, int64_t row_begin, int64_t row_end) {
     int32_t* counts = tile_counts_.get();
     std::fill(counts + row_begin * n_tiles_x_, counts + row_end * n_tiles_x_, 0);
     // Differences first, so that a wide span costs as much as a narrow one.
@@ -190,7 +189,8 @@ void TileIndex<T>::count_tiles(ThreadPool& pool) {
       int32_t* c = counts + row * n_tiles_x_;
       std::partial_sum(c, c + n_tiles_x_, c);
     }
-  });
+  };
+  parallel_for(pool, n_tiles_y_, row_grain(pool, n_tiles_y_), count_rows);
 }
 
 template <typename T>
@@ -306,10 +306,10 @@ void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
   }
 }
 
-#define JGD_INSTANTIATE(T)                                              \
-  template struct CameraSplats<T>;                                      \
-  template class TileIndex<T>;                                          \
-  template class TileLists<T>;                                          \
+#define JGD_INSTANTIATE(T)                                         \
+  template struct CameraSplats<T>;                                 \
+  template class TileIndex<T>;                                     \
+  template class TileLists<T>;                                     \
   template void bin_forward<T>(ThreadPool&, const BinForward<T>&);
 JGD_INSTANTIATE(float)
 JGD_INSTANTIATE(double)

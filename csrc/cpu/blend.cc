@@ -161,8 +161,7 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
   const std::vector<int64_t> groups = index.groups();
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
-    parallel_for(pool, groups[g + 1] - groups[g], 1, [&](int64_t worker, int64_t begin,
-                                                         int64_t end) {
+    const auto blend_tiles = [&](int64_t worker, int64_t begin, int64_t end) {
       for (int64_t tile = groups[g] + begin; tile < groups[g] + end; ++tile) {
         blend_kernels<T>().forward(
             {make_tile(inputs, index, lists, tile, in.n_channels, scratch.of(worker)),
@@ -172,7 +171,8 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
              camera_of(args.transmittance, batch, b, first_pixel),
              camera_of(args.last, batch, b, first_pixel)});
       }
-    });
+    };
+    parallel_for(pool, groups[g + 1] - groups[g], 1, blend_tiles);
   }
 }
 
@@ -206,8 +206,8 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
              camera_of(args.last, batch, b, first_pixel),
              camera_of(args.v_image, batch, b, first_pixel * in.n_channels),
              camera_of(args.v_depth, batch, b, first_pixel),
-             camera_of(args.v_weight, batch, b, first_pixel),
-             lists.slots(tile), moments.get(), args.v_means2d_abs.data != nullptr,
+             camera_of(args.v_weight, batch, b, first_pixel), lists.slots(tile), moments.get(),
+             args.v_means2d_abs.data != nullptr,
              v_tile_background.empty() ? nullptr : &v_tile_background[i * in.n_channels]});
       }
     });
@@ -251,8 +251,8 @@ void blend_backward(ThreadPool& pool, const BlendBackward<T>& args) {
   });
 }
 
-#define JGD_INSTANTIATE(T)                                                \
-  template void blend_forward<T>(ThreadPool&, const BlendForward<T>&);    \
+#define JGD_INSTANTIATE(T)                                               \
+  template void blend_forward<T>(ThreadPool&, const BlendForward<T>&);   \
   template void blend_backward<T>(ThreadPool&, const BlendBackward<T>&);
 JGD_INSTANTIATE(float)
 JGD_INSTANTIATE(double)

@@ -311,10 +311,14 @@ void backward(const TileBackward<T>& args) {
 template <typename T>
 void forward_any(const TileForward<T>& args) {
   switch (args.tile.n_channels) {
-    case 1: return forward<T, 1>(args);
-    case 3: return forward<T, 3>(args);
-    case 4: return forward<T, 4>(args);
-    default: return forward<T, -1>(args);
+    case 1:
+      return forward<T, 1>(args);
+    case 3:
+      return forward<T, 3>(args);
+    case 4:
+      return forward<T, 4>(args);
+    default:
+      return forward<T, -1>(args);
   }
 }
 
@@ -322,10 +326,14 @@ template <typename T>
 void backward_any(const TileBackward<T>& args) {
   if (!args.v_image) return backward<T, 0>(args);
   switch (args.tile.n_channels) {
-    case 1: return backward<T, 1>(args);
-    case 3: return backward<T, 3>(args);
-    case 4: return backward<T, 4>(args);
-    default: return backward<T, -1>(args);
+    case 1:
+      return backward<T, 1>(args);
+    case 3:
+      return backward<T, 3>(args);
+    case 4:
+      return backward<T, 4>(args);
+    default:
+      return backward<T, -1>(args);
   }
 }
 

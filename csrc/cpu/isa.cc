@@ -7,10 +7,10 @@
 
 namespace jgd::cpu {
 
-#define JGD_DECLARE(isa)                              \
-  namespace isa {                                     \
-  extern const BlendKernels<float> kKernelsFloat;     \
-  extern const BlendKernels<double> kKernelsDouble;   \
+#define JGD_DECLARE(isa)                            \
+  namespace isa {                                   \
+  extern const BlendKernels<float> kKernelsFloat;   \
+  extern const BlendKernels<double> kKernelsDouble; \
   }
 JGD_DECLARE(baseline)
 #ifdef JGD_X86

@@ -53,7 +53,8 @@ void parallel_for(ThreadPool& pool, int64_t n, int64_t grain, const Body& body) 
     int64_t n_mine = 0;
     for (int64_t range; (range = shared->next_range.fetch_add(1)) < n_ranges; ++n_mine) {
       if (worker < 0) worker = shared->next_worker.fetch_add(1);
-      (*body)(worker, range * grain, std::min(n, (range + 1) * grain));
+      const int64_t begin = range * grain;
+      (*body)(worker, begin, std::min(n, begin + grain));
     }
     if (n_mine > 0 && shared->n_done.fetch_add(n_mine) + n_mine == n_ranges) {
       std::lock_guard<std::mutex> lock(shared->mutex);

@@ -35,10 +35,10 @@ ffi::Error forward(backend::XlaContext xla_context, BinAttributes attributes, Ar
     args.in = bind_splats<T>(bind, attributes.width, attributes.height, attributes.three_sigma,
                              means2d, depths, conics, opacities, radii);
     args.order = bind.out<int32_t>("order", order, {args.in.n_cameras, args.in.n});
-    args.tile_counts =
-        bind.out<int32_t>("tile_counts", tile_counts,
-                          {args.in.n_cameras, tile_count(args.in.height), tile_count(args.in.width)},
-                          /*optional=*/true);
+    args.tile_counts = bind.out<int32_t>(
+        "tile_counts", tile_counts,
+        {args.in.n_cameras, tile_count(args.in.height), tile_count(args.in.width)},
+        /*optional=*/true);
     if (!bind.ok()) return bind.error();
     backend::Context context(xla_context);
     backend::bin_forward(context, args);

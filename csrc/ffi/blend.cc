@@ -54,8 +54,14 @@ ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, 
                    Arg background, Ret image, Ret depth, Ret weight, Ret transmittance, Ret last) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_blend_fwd", {{means2d, 3}, {depths, 2}, {conics, 3}, {opacities, 2},
-                                  {radii, 2}, {order, 2}, {colors, 3}, {background, 2}});
+    Binder bind("jgd_blend_fwd", {{means2d, 3},
+                                  {depths, 2},
+                                  {conics, 3},
+                                  {opacities, 2},
+                                  {radii, 2},
+                                  {order, 2},
+                                  {colors, 3},
+                                  {background, 2}});
     BlendForward<T> args;
     args.in = bind_inputs<T>(bind, attributes, means2d, depths, conics, opacities, radii, order,
                              colors, background);
@@ -84,10 +90,21 @@ ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
                     Ret v_conics, Ret v_opacities, Ret v_colors, Ret v_background) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_blend_bwd",
-                {{means2d, 3}, {depths, 2}, {conics, 3}, {opacities, 2}, {radii, 2}, {order, 2},
-                 {colors, 3}, {background, 2}, {depth, 3}, {weight, 3}, {transmittance, 3},
-                 {last, 3}, {v_image, 4}, {v_depth, 3}, {v_weight, 3}});
+    Binder bind("jgd_blend_bwd", {{means2d, 3},
+                                  {depths, 2},
+                                  {conics, 3},
+                                  {opacities, 2},
+                                  {radii, 2},
+                                  {order, 2},
+                                  {colors, 3},
+                                  {background, 2},
+                                  {depth, 3},
+                                  {weight, 3},
+                                  {transmittance, 3},
+                                  {last, 3},
+                                  {v_image, 4},
+                                  {v_depth, 3},
+                                  {v_weight, 3}});
     BlendBackward<T> args;
     args.in = bind_inputs<T>(bind, attributes, means2d, depths, conics, opacities, radii, order,
                              colors, background);

@@ -62,8 +62,9 @@ ffi::Error forward(backend::XlaContext xla_context, ProjectAttributes attributes
                    Ret means2d, Ret depths, Ret conics, Ret splat_opacities, Ret radii) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_project_fwd", {{means, 2}, {quats, 2}, {scales, 2}, {covars, 2},
-                                    {opacities, 1}, {viewmat, 3}, {K, 3}});
+    Binder bind(
+        "jgd_project_fwd",
+        {{means, 2}, {quats, 2}, {scales, 2}, {covars, 2}, {opacities, 1}, {viewmat, 3}, {K, 3}});
     ProjectForward<T> args;
     args.in = bind_inputs<T>(bind, attributes, means, quats, scales, covars, opacities, viewmat, K);
     const int64_t n = args.in.n;
@@ -87,10 +88,18 @@ ffi::Error backward(backend::XlaContext xla_context, ProjectAttributes attribute
                     Ret v_K) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_project_bwd",
-                {{means, 2}, {quats, 2}, {scales, 2}, {covars, 2}, {opacities, 1}, {viewmat, 3},
-                 {K, 3}, {radii, 2}, {v_means2d, 3}, {v_depths, 2}, {v_conics, 3},
-                 {v_splat_opacities, 2}});
+    Binder bind("jgd_project_bwd", {{means, 2},
+                                    {quats, 2},
+                                    {scales, 2},
+                                    {covars, 2},
+                                    {opacities, 1},
+                                    {viewmat, 3},
+                                    {K, 3},
+                                    {radii, 2},
+                                    {v_means2d, 3},
+                                    {v_depths, 2},
+                                    {v_conics, 3},
+                                    {v_splat_opacities, 2}});
     ProjectBackward<T> args;
     args.in = bind_inputs<T>(bind, attributes, means, quats, scales, covars, opacities, viewmat, K);
     const int64_t n = args.in.n;

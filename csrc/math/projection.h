@@ -55,6 +55,13 @@ JGD_HD inline bool touches_image(T mean, T extent, int size) {
   return mean + extent >= T(0) && mean - extent <= T(size);
 }
 
+// The seeds give a radius to any opacity that is not negative; their pixels test alpha all the
+// same.
+template <typename T>
+JGD_HD inline bool opacity_visible(T opacity, const ProjectionSettings<T>& settings) {
+  return settings.three_sigma ? opacity >= T(0) : opacity > T(kAlphaMin);
+}
+
 // Whether the footprint meets the image; cov2d and opacity are those of the splat.
 template <typename T>
 JGD_HD inline bool footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& cov2d, T opacity,
@@ -82,11 +89,9 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
                                             const Pose<T>& pose, const Pinhole<T>& K,
                                             const ProjectionSettings<T>& settings) {
   const Projected<T> culled{};
-  // The seeds do not cull by opacity; their pixels test alpha all the same.
-  const T opacity_min = settings.three_sigma ? T(0) : T(kAlphaMin);
   // All comparisons are written so that NaN culls.
   if (!(is_finite(mean) && is_finite(cov3d) && is_finite(opacity))) return culled;
-  if (!(opacity > opacity_min)) return culled;
+  if (!opacity_visible(opacity, settings)) return culled;
 
   const Vec3<T> m = world_to_camera(pose, mean);
   if (!(is_finite(m) && m.z > settings.near_plane && m.z < settings.far_plane)) return culled;
@@ -104,7 +109,7 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
   if (!is_finite(conic)) return culled;
 
   const T effective = settings.antialiased ? opacity * compensation(before, cov2d) : opacity;
-  if (!(effective > opacity_min)) return culled;
+  if (!opacity_visible(effective, settings)) return culled;
 
   const T floor = settings.three_sigma ? T(kSeedDiscriminantFloor) : T(0);
   const int r = radius(cov2d, floor);

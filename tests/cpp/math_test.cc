@@ -605,7 +605,7 @@ void CheckCulling(const std::string& type) {
       {"opacity above the cutoff", true, [&](S s, P) { s.opacity = cut * (1 + eps); }},
       {"opacity below the cutoff, 3 sigma", true,
        [](S s, P p) { s.opacity = T(1e-3), p.three_sigma = true; }},
-      {"opacity 0, 3 sigma", false, [](S s, P p) { s.opacity = 0, p.three_sigma = true; }},
+      {"opacity 0, 3 sigma", true, [](S s, P p) { s.opacity = 0, p.three_sigma = true; }},
       {"opacity negative", false, [](S s, P) { s.opacity = T(-0.5); }},
       {"opacity compensated below the cutoff", false,
        [](S s, P p) { s.cov3d = {}, p.antialiased = true; }},
@@ -668,8 +668,9 @@ void CheckCulling(const std::string& type) {
     const Projected<T> p = Project(Read<Scene<T>>(x), settings);
     n_drawn += p.radius > 0;
     sound = sound &&
-            (IsCulled(p) || (p.radius > 0 && jgd::is_finite(p.mean2d) && jgd::is_finite(p.conic) &&
-                             p.depth > 0 && jgd::is_finite(p.depth) && p.opacity > 0));
+            (IsCulled(p) ||
+             (p.radius > 0 && jgd::is_finite(p.mean2d) && jgd::is_finite(p.conic) && p.depth > 0 &&
+              jgd::is_finite(p.depth) && p.opacity >= (settings.three_sigma ? 0 : jgd::kAlphaMin)));
   }
   Expect("project_gaussian, " + type + ": culled or finite for extreme values",
          sound && n_drawn > 1000);
