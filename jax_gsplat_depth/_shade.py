@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
@@ -93,4 +92,4 @@ _shade.defvjp(_shade_fwd, _shade_bwd, symbolic_zeros=True)
 
 def _attributes(static: Static) -> dict[str, Any]:
     degree, e3nn_axes = static
-    return {"degree": np.int64(degree), "e3nn_axes": e3nn_axes}
+    return {"degree": degree, "e3nn_axes": e3nn_axes}

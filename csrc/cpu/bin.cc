@@ -143,15 +143,8 @@ void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const i
       p.log2_opacity = std::log2(splats.opacities[id]);
       p.depth = splats.depths[id];
       p.id = static_cast<int32_t>(id);
-      p.rows = {0, splats.height};
-      p.columns = {0, splats.width};
-      if (!f.rectangle) {
-        // Pixel j has its centre at j + 0.5; one pixel more absorbs the rounding here.
-        p.rows = {floor_clamped(f.center.y - f.extent.y - T(1), 0, splats.height),
-                  floor_clamped(f.center.y + f.extent.y + T(2), 0, splats.height)};
-        p.columns = {floor_clamped(f.center.x - f.extent.x - T(1), 0, splats.width),
-                     floor_clamped(f.center.x + f.extent.x + T(2), 0, splats.width)};
-      }
+      p.rows = pixel_rows(f, splats.height);
+      p.columns = pixel_columns(f, splats.width);
     }
   });
 }

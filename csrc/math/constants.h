@@ -3,7 +3,15 @@
 // Doubles, converted at the point of use, T(kAlphaMin), so that float code stays float.
 #pragma once
 
+#include <limits>
+
 namespace jgd {
+
+// As values: device code may not call the functions.
+template <typename T>
+inline constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+template <typename T>
+inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
 // Blending: a contribution below one 8-bit grey level is skipped; alpha is capped so that the
 // backward pass may divide by 1 - alpha; a pixel ends before its transmittance would fall below the

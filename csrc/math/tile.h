@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "math/constants.h"
 #include "math/hd.h"
@@ -51,8 +50,7 @@ struct Footprint {
 template <typename T>
 JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T>& conic,
                                              T opacity) {
-  constexpr T eps = std::numeric_limits<T>::epsilon();
-  constexpr T infinity = std::numeric_limits<T>::infinity();
+  const T eps = kEpsilon<T>;
   Footprint<T> f{center, conic, det(conic), T(0), {T(-1), T(-1)}, false};
   const T sigma = std::log(opacity / T(kAlphaMin));
   if (!(sigma >= T(0)) || !(conic.xx > T(0)) || !(conic.yy > T(0))) return f;
@@ -61,7 +59,7 @@ JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T
   const T terms = conic.xx * conic.yy / f.det;
   const T rounding = T(64) * eps * terms;
   if (!(f.det > T(0)) || !(rounding < T(1))) {
-    f.extent = {infinity, infinity};
+    f.extent = {kInfinity<T>, kInfinity<T>};
     return f;
   }
   f.bound = T(2) * sigma * (T(1) + rounding) + rounding + T(512) * eps;
@@ -76,21 +74,52 @@ JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, int radius) {
   return {center, {}, T(0), T(0), {T(radius), T(radius)}, true};
 }
 
-// Tiles along one axis that the bounding box touches; n is the number of tiles on that axis.
+// How much an edge of the ellipse, in pixels, is moved outwards to absorb its own rounding. Near a
+// tip the edge is the square root of a difference that cancels: sqrt(eps) of the extent.
 template <typename T>
-JGD_HD inline Range tile_range(T center, T extent, int n, bool rectangle) {
+JGD_HD inline T edge_slack(T center, T extent) {
+  return T(0.05) + T(1e-3) * extent + T(4) * kEpsilon<T> * std::fabs(center);
+}
+
+// Cells of `size` pixels, out of n, that hold a pixel centre j + 1/2 within [low, high].
+template <typename T>
+JGD_HD inline Range cells_between(T low, T high, int size, int n) {
+  return {floor_clamped((low + T(0.5)) / T(size), 0, n),
+          floor_clamped((high - T(0.5)) / T(size) + T(1), 0, n)};
+}
+
+// Cells along one axis with a pixel centre in the bounding box of the ellipse.
+template <typename T>
+JGD_HD inline Range cells_in_box(T center, T extent, int size, int n) {
   if (!(extent >= T(0))) return {0, 0};
+  const T reach = extent + edge_slack(center, extent);
+  return cells_between(center - reach, center + reach, size, n);
+}
+
+// Tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the seeds' square; p counts from the
+// centre of the first pixel.
+template <typename T>
+JGD_HD inline Range tiles_of_square(T center, T radius, int n) {
+  const T p = center - T(0.5);
   const T tile = T(kTileSize);
-  const T shift = rectangle ? T(0.5) : T(0);
-  const T low = (center - shift - extent) / tile;
-  const T high = rectangle ? (center - shift + extent + (tile - T(1))) / tile
-                           : (center + extent) / tile + T(1);
-  return {floor_clamped(low, 0, n), floor_clamped(high, 0, n)};
+  return {floor_clamped((p - radius) / tile, 0, n),
+          floor_clamped((p + radius + T(kTileSize - 1)) / tile, 0, n)};
+}
+
+template <typename T>
+JGD_HD inline Range pixel_rows(const Footprint<T>& f, int height) {
+  return f.rectangle ? Range{0, height} : cells_in_box(f.center.y, f.extent.y, 1, height);
+}
+
+template <typename T>
+JGD_HD inline Range pixel_columns(const Footprint<T>& f, int width) {
+  return f.rectangle ? Range{0, width} : cells_in_box(f.center.x, f.extent.x, 1, width);
 }
 
 template <typename T>
 JGD_HD inline Range tile_rows(const Footprint<T>& f, int n_tiles_y) {
-  return tile_range(f.center.y, f.extent.y, n_tiles_y, f.rectangle);
+  return f.rectangle ? tiles_of_square(f.center.y, f.extent.y, n_tiles_y)
+                     : cells_in_box(f.center.y, f.extent.y, kTileSize, n_tiles_y);
 }
 
 // Tiles of tile row `row` that the ellipse touches. The band of pixel centres in the row is
@@ -99,11 +128,13 @@ JGD_HD inline Range tile_rows(const Footprint<T>& f, int n_tiles_y) {
 // edge is its mirror image.
 template <typename T>
 JGD_HD inline Range tile_columns(const Footprint<T>& f, int row, int n_tiles_x) {
-  const Range box = tile_range(f.center.x, f.extent.x, n_tiles_x, f.rectangle);
-  if (f.rectangle || box.empty() || !std::isfinite(f.extent.x)) return box;
-  const T low = T(row * kTileSize) - f.center.y;
-  const T high = low + T(kTileSize);
-  if (low > f.extent.y || high < -f.extent.y) return {0, 0};
+  if (f.rectangle) return tiles_of_square(f.center.x, f.extent.x, n_tiles_x);
+  const Range box = cells_in_box(f.center.x, f.extent.x, kTileSize, n_tiles_x);
+  if (box.empty() || !std::isfinite(f.extent.x)) return box;
+  const T low = (T(row * kTileSize) + T(0.5)) - f.center.y;
+  const T high = (T(row * kTileSize + kTileSize) - T(0.5)) - f.center.y;
+  const T reach = f.extent.y + edge_slack(f.center.y, f.extent.y);
+  if (low > reach || high < -reach) return {0, 0};
   const T a = f.conic.xx;
   const T b = f.conic.xy;
   const T y_right = -b / f.conic.yy * f.extent.x;  // dy of the rightmost point
@@ -113,14 +144,11 @@ JGD_HD inline Range tile_columns(const Footprint<T>& f, int row, int n_tiles_x) 
   const auto clamp = [&](T dy) { return std::fmin(std::fmax(dy, low), high); };
   const T dy_right = clamp(y_right);
   const T dy_left = clamp(-y_right);
-  // One extra pixel absorbs the rounding of the chord itself.
-  const T right = (-b * dy_right + half_chord(dy_right)) / a + T(1);
-  const T left = (-b * dy_left - half_chord(dy_left)) / a - T(1);
+  const T slack = edge_slack(f.center.x, f.extent.x);
+  const T right = (-b * dy_right + half_chord(dy_right)) / a + slack;
+  const T left = (-b * dy_left - half_chord(dy_left)) / a - slack;
   if (!std::isfinite(left) || !std::isfinite(right)) return box;  // overflow: keep the whole box
-  const T tile = T(kTileSize);
-  const int begin = floor_clamped((f.center.x + left) / tile, box.begin, box.end);
-  const int end = floor_clamped((f.center.x + right) / tile + T(1), box.begin, box.end);
-  return {begin, end};
+  return cells_between(f.center.x + left, f.center.x + right, kTileSize, n_tiles_x);
 }
 
 }  // namespace jgd
