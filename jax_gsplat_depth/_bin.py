@@ -60,5 +60,7 @@ def _bin(
         height=height,
         three_sigma=config.footprint == "3sigma",
     )
-    order, tile_counts = (x if x is None or has_camera_axis else x[0] for x in results)
-    return order, tile_counts
+    order, tile_counts = results
+    if has_camera_axis:
+        return order, tile_counts
+    return order[0], tile_counts[0] if count_tiles else None

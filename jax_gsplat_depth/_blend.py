@@ -55,11 +55,13 @@ def blend(
     splats = _check.check_splats(splats)
     color_array = _check.check_colors(colors, splats)
     intersections = _check.check_intersections(intersections, splats, width, height)
-    camera_batch = splats.means2d.shape[:-2]
-    dtype = splats.means2d.dtype
-    background = _check.check_background(background, camera_batch, color_array.shape[-1], dtype)
+    camera_batch, n = splats.means2d.shape[:-2], splats.means2d.shape[-2]
+    dtype, source = splats.means2d.dtype, "splats.means2d"
+    background = _check.check_background(
+        background, camera_batch, color_array.shape[-1], dtype, source=source
+    )
     probe = _check.check_means2d_offset(
-        absgrad_probe, camera_batch, splats.means2d.shape[-2], dtype
+        absgrad_probe, camera_batch, n, dtype, name="absgrad_probe", source=source
     )
     return blend_checked(
         splats, color_array, intersections.order, (width, height), background, probe, config

@@ -1,0 +1,154 @@
+"""Time the CPU renderer, whole and stage by stage, beside a pure-JAX renderer.
+
+Prints a markdown table; ``--json`` writes every time with hardware, versions, date, commit and
+command line. Each scene and number of threads is measured in a process of its own (measure.py), the
+two renderers in turn in the same process.
+"""
+
+import argparse
+import datetime
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import report
+import scenes
+
+_HERE = Path(__file__).resolve().parent
+_ISA_FLAGS = "sse4_2 avx avx2 fma avx512f avx512dq avx512bw avx512vl avx512_bf16 asimd sve sve2"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    if options.compare:
+        old, new = (json.loads(path.read_text()) for path in options.compare)
+        print(report.compare(old, new))
+        return 0
+    if options.show:
+        print(report.markdown(json.loads(options.show.read_text())))
+        return 0
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+    full = _describe()
+    full["results"] = []
+    for scene in options.scenes:
+        for threads in options.threads:
+            print(f"measuring {scene} with {threads} thread(s)", file=sys.stderr, flush=True)
+            full["results"].append(_measure(options, scene, threads))
+            full["load_average_end"] = os.getloadavg()[0]
+            if options.json:  # after every scene, so that an interrupted run keeps its results
+                options.json.write_text(json.dumps(full, indent=1) + "\n")
+    print(report.markdown(full))
+    return 0
+
+
+def _parse(arguments):
+    affinity = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))
+    cores = len(affinity(0))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--scenes", nargs="+", default=scenes.MAIN, choices=scenes.NAMES, metavar="NAME")
+    add("--threads", nargs="+", type=int, default=sorted({cores, 1}, reverse=True), metavar="N")
+    add("--colors", choices=("rgb", "sh"), default="rgb", help="fixed colours, or SH of degree 3")
+    add("--cotangents", choices=("image", "all"), default="image", help="outputs the loss is on")
+    add("--repeats", type=int, default=15, help="timed calls of each function")
+    add("--max-seconds", type=float, default=30.0, help="limit of a group of timed calls")
+    add("--no-baseline", action="store_true", help="leave out the pure-JAX renderer")
+    add("--no-stages", action="store_true", help="leave out the times of the stages")
+    add("--json", type=Path, metavar="FILE", help="write the results here")
+    add("--show", type=Path, metavar="FILE", help="print the table of earlier results")
+    add("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="compare two results")
+    options = parser.parse_args(arguments)
+    if any(not 1 <= n <= cores for n in options.threads):
+        parser.error(f"--threads must be between 1 and {cores}, the number of usable cores")
+    if options.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return options
+
+
+def _measure(options, scene: str, threads: int) -> dict:
+    worker = {
+        "scene": scene,
+        "threads": threads,
+        "colors": options.colors,
+        "cotangents": options.cotangents,
+        "baseline": not options.no_baseline,
+        "stages": not options.no_stages,
+        "repeats": options.repeats,
+        "max_seconds": options.max_seconds,
+    }
+    command = [sys.executable, str(_HERE / "measure.py"), json.dumps(worker)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"measuring {scene} with {threads} thread(s) failed, see above")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _describe() -> dict:
+    """Everything that a number needs to be compared with another."""
+    module = _native_module()
+    versions = {name: _version(name) for name in ("jax", "jaxlib", "numpy", "jax-gsplat-depth")}
+    versions |= {"python": platform.python_version(), "compiler": module["compiler"]}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "load_average_start": os.getloadavg()[0],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "hardware": _hardware() | {"kernel_isa": module["isa"]},
+        "versions": versions,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_HERE), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _native_module() -> dict[str, str]:
+    """Instruction set that the kernels chose, and the compiler that wrote its name into them."""
+    module = importlib.import_module("jax_gsplat_depth._cpu")
+    binary = Path(str(module.__file__)).read_bytes()
+    found = re.search(rb"(GCC: \([^)]*\) [0-9.]+|clang version [0-9.]+)", binary)
+    compiler = found.group(1).decode() if found else "unknown compiler"
+    return {"isa": str(module.isa()), "compiler": compiler}
+
+
+def _hardware() -> dict:
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    fields = dict(re.findall(r"^([^\t:]+)\s*: (.*)$", info, re.MULTILINE))
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    return {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "isa_flags": [flag for flag in _ISA_FLAGS.split() if flag in flags],
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

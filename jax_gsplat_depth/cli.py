@@ -1,0 +1,243 @@
+"""The command ``jax-gsplat-depth``: parses arguments, and turns errors of the user into sentences.
+
+Exit codes: 0 done, 2 the arguments or the input cannot be used, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import importlib.metadata
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jax_gsplat_depth.fit import FitError, FitSettings
+
+_USAGE_ERROR = 2
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Command line without the program's name; None takes it from ``sys.argv``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: A wrong argument (code 2), or after ``--help`` and ``--version`` (code 0).
+    """
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument as one sentence, without the usage lines."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jax-gsplat-depth", description="3D Gaussian splatting with depth, for JAX."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_fit(commands)
+    return parser
+
+
+def _add_fit(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fit",
+        help="fit a scene to posed photos",
+        description=(
+            "Fit Gaussians to posed photos and render views that the fit never saw. Writes to the "
+            "output folder: heldout/NAME.png (photo, rendering, depth and weight side by side), "
+            "metrics.json, splats.ply, loss.png and loss.csv. Ctrl-C ends the fit early and "
+            "writes what has been reached (exit code 130); a second Ctrl-C writes nothing."
+        ),
+    )
+    defaults = FitSettings()
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with a transforms.json, with transforms_train.json and transforms_test.json, "
+        "or with images and a COLMAP model in sparse/0 (default: a built-in capture)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("fit_out"),
+        help="folder for the results; an earlier result in it is replaced (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=_whole_number(1),
+        metavar="N",
+        default=defaults.steps,
+        help="optimiser steps (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-gaussians",
+        type=_whole_number(1, 2**31 - 1),
+        metavar="N",
+        default=defaults.max_gaussians,
+        help="number of Gaussians (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--downscale",
+        type=_whole_number(1),
+        metavar="D",
+        default=1,
+        help="divide width and height of the photos by D (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_whole_number(0, 2**32 - 1),
+        metavar="S",
+        default=defaults.seed,
+        help="decides the initial Gaussians and the order of the views; the same seed gives the "
+        "same result (default: %(default)s)",
+    )
+    parser.set_defaults(run=_fit)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    try:
+        # Late, so that --help is there without the extra.
+        from jax_gsplat_depth import datasets
+        from jax_gsplat_depth.fit import OutputError, Progress, check_folder, fit_to_folder
+    except ImportError as error:
+        return _fail(error)
+    if options.data is None and options.downscale != 1:
+        return _fail("--downscale needs --data, since the built-in capture has one size")
+    settings = FitSettings(
+        steps=options.steps, max_gaussians=options.max_gaussians, seed=options.seed
+    )
+    try:
+        # Before the work, because finding out at the end would lose all of it.
+        check_folder(options.out)
+        if options.data is None:
+            _say("making the built-in capture")
+            capture = datasets.builtin_capture()
+        else:
+            _say(f"reading {options.data}")
+            capture = datasets.load_capture(options.data, downscale=options.downscale)
+        with (
+            _stop_on_interrupt() as interrupt,
+            Progress(settings.steps, settings.max_gaussians) as progress,
+        ):
+
+            def on_fitted() -> None:
+                progress.close()
+                interrupt.restore()
+                _say("rendering the held-out views")
+
+            metrics = fit_to_folder(
+                capture,
+                options.out,
+                settings,
+                source="built-in capture" if options.data is None else str(options.data),
+                on_step=progress.step,
+                on_fitted=on_fitted,
+                should_stop=interrupt.requested,
+                started=started,
+            )
+    except (datasets.CaptureError, FitError, OutputError, ImportError) as error:
+        return _fail(error)
+    except MemoryError:
+        return _fail("there is not enough memory: try --downscale or a smaller --max-gaussians")
+    except KeyboardInterrupt:
+        _say("stopped; nothing was written")
+        return _INTERRUPTED
+    _say(_summary(metrics, options.out))
+    return _INTERRUPTED if metrics["interrupted"] else 0
+
+
+class _Interrupt:
+    """The first Ctrl-C is a request to finish; after it, Ctrl-C acts as usual."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        # Signals reach the main thread only; elsewhere Ctrl-C is the caller's affair.
+        self._installed = threading.current_thread() is threading.main_thread()
+        if self._installed:
+            self._previous = signal.signal(signal.SIGINT, lambda *_: self._request())
+
+    def _request(self) -> None:
+        self._event.set()
+        self.restore()
+
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def restore(self) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, self._previous)
+            self._installed = False
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[_Interrupt]:
+    interrupt = _Interrupt()
+    try:
+        yield interrupt
+    finally:
+        interrupt.restore()
+
+
+def _summary(metrics: dict[str, Any], out: Path) -> str:
+    parts = [f"{metrics['steps_done']} steps in {metrics['seconds']['total']:.0f} s"]
+    if metrics["interrupted"]:
+        parts[0] = "stopped after " + parts[0]
+    if metrics["psnr"] is not None:
+        parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")
+    if metrics["depth_error"] is not None:
+        parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
+    return f"{'; '.join(parts)}; results in {out}"
+
+
+def _whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers within limits."""
+    expected = f"at least {low}" if high is None else f"between {low} and {high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("jax-gsplat-depth")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _say(message: str) -> None:
+    print(f"jax-gsplat-depth: {message}", file=sys.stderr, flush=True)
+
+
+def _fail(message: object) -> int:
+    _say(f"error: {message}")
+    return _USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Photos and depth maps from files, made smaller without moving anything.
+
+A pixel of a picture reduced ``D`` times covers exactly ``D x D`` pixels of the file; what does not
+fill a whole pixel at the right and at the bottom is cut off. The camera matrix then scales by
+``1 / D`` exactly, in both directions, for every size.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.io._extras import require
+
+_DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_EXIF_ORIENTATION = 0x0112
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; a path that cannot exist gives False, not an error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _open(path: Path, what: str):
+    """Open a picture without decoding it."""
+    image_module = require("PIL.Image")
+    if not is_file(path):
+        raise CaptureError(f"{path} is missing: expected {what}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", image_module.DecompressionBombWarning)
+            return image_module.open(path)
+    except (image_module.DecompressionBombWarning, image_module.DecompressionBombError):
+        raise CaptureError(
+            f"{path} has more than {image_module.MAX_IMAGE_PIXELS // 10**6} million pixels: "
+            "expected a photo of ordinary size"
+        ) from None
+    except Exception as error:  # The decoders raise errors of many types on broken files.
+        raise CaptureError(f"{path} cannot be read as {what} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of a photo as stored; an EXIF orientation is not applied."""
+    with _open(path, "a photo") as picture:
+        return picture.size
+
+
+def read_photo(path: Path, size: tuple[int, int], downscale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a photo as stored: like COLMAP, without turning it by its EXIF orientation.
+
+    Args:
+        path: Any format that Pillow reads, 8 bits per channel.
+        size: Width and height that the camera is for.
+        downscale: Pixels of the file per pixel of the result, per side.
+
+    Returns:
+        ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque.
+    """
+    with _open(path, "a photo") as picture:
+        if picture.size != size:
+            raise CaptureError(_wrong_size(path, picture, size))
+        if picture.mode in _DEPTH_MODES:
+            raise CaptureError(f"{path} is a {picture.mode} picture: expected 8 bits per channel")
+        box = _whole_pixels(path, size, downscale)
+        try:
+            rgba = picture.convert("RGBA")
+        except Exception as error:  # As in _open.
+            raise CaptureError(f"{path} cannot be read as a photo ({_reason(error)})") from error
+    white = require("PIL.Image").new("RGBA", size, "white")
+    white.alpha_composite(rgba)
+    rgb = white.convert("RGB").reduce(downscale, box)
+    alpha = rgba.getchannel("A").reduce(downscale, box)
+    return np.asarray(rgb), np.asarray(alpha, np.float32) / 255.0
+
+
+def read_depth(path: Path, size: tuple[int, int], scale: float, downscale: int) -> np.ndarray:
+    """Read a depth map.
+
+    Args:
+        path: A picture with one channel of 16 or 32 bits; 0 where unknown.
+        size: Width and height of the photo.
+        scale: World units per step of the file.
+        downscale: As in ``read_photo``. A pixel takes the median of its known pixels (the smaller
+            one of two), which is a measured value: near an edge, a mean would lie on neither side.
+
+    Returns:
+        ``(H, W)`` float32 in world units, 0 where unknown.
+    """
+    with _open(path, "a depth map") as picture:
+        if picture.mode not in _DEPTH_MODES:
+            raise CaptureError(
+                f"{path} is a {picture.mode} picture: expected a depth map with one channel of 16 "
+                "or 32 bits"
+            )
+        if picture.size != size:
+            raise CaptureError(_wrong_size(path, picture, size))
+        left, top, right, bottom = _whole_pixels(path, size, downscale)
+        try:
+            steps = np.asarray(picture).astype(np.float32)
+        except Exception as error:  # As in _open.
+            raise CaptureError(
+                f"{path} cannot be read as a depth map ({_reason(error)})"
+            ) from error
+    known = np.isfinite(steps) & (steps > 0)
+    depth = np.where(known, steps * np.float32(scale), np.inf)[top:bottom, left:right]
+    height, width = depth.shape[0] // downscale, depth.shape[1] // downscale
+    blocks = depth.reshape(height, downscale, width, downscale).swapaxes(1, 2)
+    blocks = np.sort(blocks.reshape(height, width, downscale**2), axis=-1)
+    middle = np.maximum(np.isfinite(blocks).sum(axis=-1) - 1, 0) // 2
+    median = np.take_along_axis(blocks, middle[..., None], axis=-1)[..., 0]
+    return np.where(np.isfinite(median), median, 0).astype(np.float32)
+
+
+def _whole_pixels(path: Path, size: tuple[int, int], downscale: int) -> tuple[int, int, int, int]:
+    if downscale > min(size):
+        raise CaptureError(
+            f"{path} is {size[0]}x{size[1]} pixels: nothing is left of it at downscale {downscale}"
+        )
+    return 0, 0, size[0] - size[0] % downscale, size[1] - size[1] % downscale
+
+
+def _wrong_size(path: Path, picture, size: tuple[int, int]) -> str:
+    message = f"{path} is {picture.width}x{picture.height} pixels"
+    message += f" but its camera is for {size[0]}x{size[1]}"
+    if picture.size == size[::-1] and picture.getexif().get(_EXIF_ORIENTATION, 1) > 4:
+        message += "; its EXIF orientation is not applied, so store the photo upright"
+    return message

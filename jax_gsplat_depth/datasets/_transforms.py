@@ -1,0 +1,188 @@
+"""Reader of NeRF-style ``transforms*.json``: camera-to-world poses with OpenGL axes.
+
+Two dialects are read. A single ``transforms.json`` gives intrinsics in pixels, for all frames or
+per frame. The Blender pair ``transforms_train.json`` and ``transforms_test.json`` gives the
+horizontal field of view ``camera_angle_x`` and leaves out the extension of the photos.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._pictures import is_file, picture_size
+from jax_gsplat_depth.datasets._views import View, pinhole, rigid
+
+_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_PINHOLE_WITHOUT_DISTORTION = (
+    "PINHOLE",
+    "SIMPLE_PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    "PERSPECTIVE",
+)
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
+
+_DEFAULT_DEPTH_SCALE = 0.001
+"""World units per step where the file names no scale: nerfstudio's rule, millimetres in metres."""
+
+
+def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[View], float]:
+    """Read one file.
+
+    Args:
+        path: The JSON file; photos are found relative to its folder.
+        held_out: Goes into every view.
+
+    Returns:
+        The views in the order of the file, and the world units per step of their depth maps.
+    """
+    data = _load(path)
+    frames = data.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+        raise CaptureError(f"{path} has no list 'frames': expected one entry per photo")
+    views = [_view(path, data, frame, i, held_out) for i, frame in enumerate(frames)]
+    scale = _DEFAULT_DEPTH_SCALE
+    for key in ("depth_unit_scale_factor", "integer_depth_scale"):
+        if key in data:
+            scale = _number(data, key, str(path))
+            if not scale > 0:
+                raise CaptureError(f"{path} has {key} {scale:g}: expected a positive number")
+            break
+    return views, scale
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CaptureError(f"{path} is not a valid JSON file ({reason})") from error
+    if not isinstance(data, dict):
+        raise CaptureError(f"{path} holds no JSON object: expected one with the key 'frames'")
+    return data
+
+
+def _number(data: dict[str, Any], key: str, where: str) -> float:
+    value = data[key]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+        if math.isfinite(value):
+            return value
+    raise CaptureError(f"{where} has {key} {str(value)[:40]!r}: expected a finite number")
+
+
+def _view(
+    path: Path, data: dict[str, Any], frame: dict[str, Any], index: int, held_out: bool | None
+) -> View:
+    where = f"{path}, frame {index}"
+    photo = _photo(path, frame, where)
+    where = f"{path}, frame {index} ({photo.name})"
+    camera = {**data, **frame}
+    _refuse_lens(camera, where)
+    depth = frame.get("depth_file_path")
+    if depth is not None and not isinstance(depth, str):
+        raise CaptureError(f"{where} has a 'depth_file_path' that is not a string")
+    if "w" in camera and "h" in camera:
+        size = _size(camera, where)
+    else:
+        size = picture_size(photo)
+    return View(
+        photo=photo,
+        size=size,
+        viewmat=_viewmat(frame, where),
+        K=_intrinsics(camera, size, where),
+        depth=None if depth is None else path.parent / depth,
+        held_out=held_out,
+    )
+
+
+def _photo(path: Path, frame: dict[str, Any], where: str) -> Path:
+    name = frame.get("file_path")
+    if not isinstance(name, str) or not name:
+        raise CaptureError(f"{where} has no 'file_path': expected the path of a photo")
+    photo = path.parent / name
+    if is_file(photo):
+        return photo
+    # Not with_suffix: the Blender files leave the extension out, and a name may hold dots.
+    candidates = [photo.with_name(photo.name + suffix) for suffix in _SUFFIXES]
+    found = next((candidate for candidate in candidates if is_file(candidate)), None)
+    if found is None:
+        raise CaptureError(f"{photo} is missing: expected a photo, as {where} says")
+    return found
+
+
+def _size(camera: dict[str, Any], where: str) -> tuple[int, int]:
+    width, height = (_number(camera, key, where) for key in ("w", "h"))
+    if not (width == int(width) > 0 and height == int(height) > 0):
+        raise CaptureError(f"{where} has size {width:g}x{height:g}: expected whole pixels")
+    return int(width), int(height)
+
+
+def _refuse_lens(camera: dict[str, Any], where: str) -> None:
+    lens = [key for key in _DISTORTION if key in camera and _number(camera, key, where) != 0]
+    model = str(camera.get("camera_model", "PINHOLE"))[:40]
+    if camera.get("is_fisheye"):
+        model = "fisheye"
+    if lens:
+        reason = f"is not pinhole ({', '.join(lens)} not zero)"
+    elif model.upper() not in _PINHOLE_WITHOUT_DISTORTION:
+        reason = f"{model} is not pinhole"
+    else:
+        return
+    raise CaptureError(f"{where}: the lens model {reason}, so the photos must be undistorted first")
+
+
+def _intrinsics(camera: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray:
+    width, height = size
+    if "fl_x" in camera:
+        fx = _number(camera, "fl_x", where)
+    elif "camera_angle_x" in camera:
+        fx = _focal(camera, "camera_angle_x", width, where)
+    else:
+        raise CaptureError(f"{where} has neither 'fl_x' nor 'camera_angle_x': expected one of them")
+    if "fl_y" in camera:
+        fy = _number(camera, "fl_y", where)
+    elif "camera_angle_y" in camera and "fl_x" not in camera:
+        fy = _focal(camera, "camera_angle_y", height, where)
+    else:
+        fy = fx
+    cx = _number(camera, "cx", where) if "cx" in camera else width / 2
+    cy = _number(camera, "cy", where) if "cy" in camera else height / 2
+    return pinhole(fx, fy, cx, cy, where=where)
+
+
+def _focal(camera: dict[str, Any], key: str, side: int, where: str) -> float:
+    angle = _number(camera, key, where)
+    if not 0 < angle < math.pi:
+        raise CaptureError(f"{where} has {key} {angle:g}: expected radians between 0 and pi")
+    return 0.5 * side / math.tan(0.5 * angle)
+
+
+def _viewmat(frame: dict[str, Any], where: str) -> np.ndarray:
+    try:
+        matrix = np.array(frame["transform_matrix"], np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        matrix = np.zeros(0)
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+    if matrix.shape != (4, 4):
+        raise CaptureError(f"{where} has no 'transform_matrix' of 4x4 numbers")
+    camera_to_world = rigid(matrix[:3, :3], matrix[:3, 3], where=where)
+    if not np.array_equal(matrix[3], [0, 0, 0, 1]):
+        raise CaptureError(f"{where} has a pose whose last row is not 0 0 0 1")
+    opencv = camera_to_world * np.array([1.0, -1.0, -1.0, 1.0])
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = opencv[:3, :3].T
+    viewmat[:3, 3] = -opencv[:3, :3].T @ opencv[:3, 3]
+    return viewmat

@@ -1,0 +1,67 @@
+"""Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
+
+The data path: ``_init`` places Gaussians in a capture, ``_train`` moves them, ``_evaluate``
+renders the held-out views, ``_report`` draws them, ``_output`` publishes the files; ``_job`` runs
+all of it.
+All but ``FitSettings`` and ``FitError`` needs the packages of the ``fit`` extra and is loaded on
+first use; where one is missing, an ImportError names the command that installs them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jax_gsplat_depth.fit._settings import FitError, FitSettings
+
+if TYPE_CHECKING:
+    from jax_gsplat_depth.fit._evaluate import HeldOutView, evaluate
+    from jax_gsplat_depth.fit._init import initial_params
+    from jax_gsplat_depth.fit._job import fit_to_folder
+    from jax_gsplat_depth.fit._output import OutputError, check_folder
+    from jax_gsplat_depth.fit._params import to_gaussians
+    from jax_gsplat_depth.fit._progress import Progress
+    from jax_gsplat_depth.fit._train import FitResult, StepReport, fit
+
+__all__ = [
+    "FitError",
+    "FitResult",
+    "FitSettings",
+    "HeldOutView",
+    "OutputError",
+    "Progress",
+    "StepReport",
+    "check_folder",
+    "evaluate",
+    "fit",
+    "fit_to_folder",
+    "initial_params",
+    "to_gaussians",
+]
+
+_MODULE_OF = {
+    "FitResult": "_train",
+    "HeldOutView": "_evaluate",
+    "OutputError": "_output",
+    "Progress": "_progress",
+    "StepReport": "_train",
+    "check_folder": "_output",
+    "evaluate": "_evaluate",
+    "fit": "_train",
+    "fit_to_folder": "_job",
+    "initial_params": "_init",
+    "to_gaussians": "_params",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "jax_gsplat_depth":
+            raise
+        raise ImportError(
+            f"fitting needs the Python package {error.name}: "
+            "python -m pip install 'jax-gsplat-depth[fit]'"
+        ) from error
+    return getattr(module, name)

@@ -1,0 +1,89 @@
+"""Render views that the fit never saw, and measure how far they are from the truth."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_gsplat_depth import losses
+from jax_gsplat_depth._render import render
+from jax_gsplat_depth._types import Camera, Gaussians
+from jax_gsplat_depth.datasets import Capture
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutView:
+    """One held-out view: the photo, what was rendered, and the distance between them.
+
+    Attributes:
+        name: Name of the view in its capture.
+        photo: ``[H, W, 3]`` uint8.
+        image: ``[H, W, 3]`` uint8 rendering.
+        depth: ``[H, W]`` rendered depth, world units, 0 where nothing was hit.
+        weight: ``[H, W]`` rendered weight, 0..1.
+        true_depth: ``[H, W]`` world units, 0 where unknown; None if the capture has no depth.
+        psnr: dB, of the rendering limited to 0..1 but not rounded.
+        ssim: Of the same rendering.
+        depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, unordered; None
+            if there are none.
+    """
+
+    name: str
+    photo: np.ndarray
+    image: np.ndarray
+    depth: np.ndarray
+    weight: np.ndarray
+    true_depth: np.ndarray | None
+    psnr: float
+    ssim: float
+    depth_errors: np.ndarray | None
+
+
+def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
+    """Yield the held-out views of a capture in the order of ``capture.test_indices``.
+
+    Args:
+        capture: Posed photos.
+        gaussians: Activated Gaussians with spherical harmonics.
+    """
+    background = jnp.asarray(capture.background, dtype=jnp.float32)
+    for view in capture.test_indices:
+        camera = Camera(
+            jnp.asarray(capture.viewmats[view], dtype=jnp.float32),
+            jnp.asarray(capture.Ks[view], dtype=jnp.float32),
+            width=capture.width,
+            height=capture.height,
+        )
+        photo = capture.images[view]
+        out, psnr, ssim = _render_and_compare(gaussians, camera, background, jnp.asarray(photo))
+        depth = np.asarray(out.depth)
+        true_depth = None if capture.depths is None else capture.depths[view]
+        yield HeldOutView(
+            name=capture.names[view],
+            photo=photo,
+            image=np.round(255 * np.asarray(out.image)).astype(np.uint8),
+            depth=depth,
+            weight=np.asarray(out.weight),
+            true_depth=true_depth,
+            psnr=float(psnr),
+            ssim=float(ssim),
+            depth_errors=_relative_errors(depth, true_depth),
+        )
+
+
+@jax.jit
+def _render_and_compare(gaussians, camera, background, photo):
+    out = render(gaussians, camera, background=background)
+    image = jnp.clip(out.image, 0, 1)
+    photo = photo.astype(image.dtype) / 255
+    out = dataclasses.replace(out, image=image)
+    return out, losses.psnr(image, photo), losses.ssim(image, photo)
+
+
+def _relative_errors(depth: np.ndarray, true_depth: np.ndarray | None) -> np.ndarray | None:
+    if true_depth is None or not (true_depth > 0).any():
+        return None
+    known = true_depth > 0
+    return np.abs(depth[known] - true_depth[known]) / true_depth[known]

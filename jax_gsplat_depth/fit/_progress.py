@@ -1,0 +1,70 @@
+"""The progress bar of a fit, for terminals and log files."""
+
+import sys
+from types import TracebackType
+
+from tqdm import tqdm
+
+from jax_gsplat_depth.fit._train import StepReport
+
+# Seconds between two lines in a log file, where a bar cannot overwrite itself.
+_LOG_INTERVAL = 10.0
+
+# Weight of the newest step in the running means.
+_NEWEST = 0.05
+
+
+class Progress:
+    """A bar with running loss, running training PSNR, number of Gaussians and steps per second."""
+
+    def __init__(self, steps: int, n_gaussians: int) -> None:
+        """Show the empty bar.
+
+        Args:
+            steps: Number of steps in all.
+            n_gaussians: Number of Gaussians.
+        """
+        to_terminal = sys.stderr.isatty()
+        self._n_gaussians = n_gaussians
+        self._loss: float | None = None
+        self._psnr = 0.0
+        self._bar = tqdm(
+            total=steps,
+            unit="step",
+            desc="fit",
+            mininterval=0.1 if to_terminal else _LOG_INTERVAL,
+            maxinterval=_LOG_INTERVAL,
+            bar_format=(
+                "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}, {rate_noinv_fmt}] {postfix}"
+            ),
+        )
+
+    def __enter__(self) -> "Progress":
+        """Return the bar itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the last state of the bar on the screen."""
+        self.close()
+
+    def step(self, report: StepReport) -> None:
+        """Count one finished step."""
+        if self._loss is None:
+            self._loss, self._psnr = report.loss, report.psnr
+        self._loss += _NEWEST * (report.loss - self._loss)
+        self._psnr += _NEWEST * (report.psnr - self._psnr)
+        self._bar.set_postfix_str(
+            f"loss {self._loss:.4f}, PSNR {self._psnr:.2f} dB, {self._n_gaussians} Gaussians",
+            refresh=False,
+        )
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the screen; more calls do nothing."""
+        self._bar.close()

@@ -1,0 +1,25 @@
+"""Optional libraries: imported when first used, with an error that says how to get them."""
+
+import importlib
+from typing import Any
+
+
+def require(module: str) -> Any:
+    """Import a module of the ``fit`` extra.
+
+    Args:
+        module: Dotted name, such as ``PIL.Image``.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: It is not installed; the message is the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(
+            f'{package} is needed for this; install it with: pip install "jax-gsplat-depth[fit]"'
+        ) from error

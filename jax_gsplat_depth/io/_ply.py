@@ -1,0 +1,231 @@
+"""Gaussians in the PLY form of 3DGS, which viewers and other trainers read and write.
+
+The file holds what the optimiser of 3DGS holds: the logarithm of the scales, the logit of the
+opacity, the quaternion wxyz. ``f_dc_*`` are the first coefficients of red, green and blue,
+``f_rest_*`` the others, all of red before all of green before all of blue.
+"""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.io._extras import require
+
+_SH_C0 = 0.28209479177387814
+"""Value of the constant basis function: a colour is 0.5 + _SH_C0 * f_dc."""
+
+_OPACITY_MARGIN = 1e-7
+"""Opacities are written at least this far from 0 and 1: the logit stays finite in float32."""
+
+_MEANS = ("x", "y", "z")
+_NORMALS = ("nx", "ny", "nz")
+_DC = ("f_dc_0", "f_dc_1", "f_dc_2")
+_SCALES = ("scale_0", "scale_1", "scale_2")
+_QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
+_N_REST = (0, 9, 24, 45, 72)
+"""Properties ``f_rest_*`` of SH degree 0 to 4."""
+
+_MAX_HEADER_BYTES = 1 << 16
+_TYPE_BYTES = {
+    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
+    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
+    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("double", "float64"), 8),
+}
+
+
+def write_ply(path: str | Path, gaussians: Gaussians) -> None:
+    """Write Gaussians in the 3DGS form, in float32, and whole or not at all.
+
+    A Gaussian that can never be drawn (NaN or infinity anywhere, a scale <= 0, a zero quaternion)
+    has no place in this form and is left out. Opacities keep 1e-7 away from 0 and 1.
+
+    Args:
+        path: File to write; replaced if it exists.
+        gaussians: With ``quats`` and ``scales``, and with ``sh`` of the 3DGS convention or with
+            ``colors`` of 3 channels, which become SH of degree 0.
+
+    Raises:
+        ValueError: A field is missing or has the wrong shape.
+        ImportError: plyfile is not installed.
+    """
+    plyfile = require("plyfile")
+    fields = _fields(gaussians)
+    sh = fields["sh"]
+    finite = [np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in fields.values()]
+    drawn = np.logical_and.reduce(finite)
+    length = np.linalg.norm(fields["quats"], axis=1, keepdims=True)
+    drawn &= (length[:, 0] > 0) & (fields["scales"] > 0).all(axis=1)
+
+    rest = [f"f_rest_{i}" for i in range(3 * (sh.shape[1] - 1))]
+    opacities = np.clip(fields["opacities"], _OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
+    with np.errstate(invalid="ignore", divide="ignore"):  # Of the rows that are left out.
+        columns = np.concatenate(
+            [
+                fields["means"],
+                np.zeros_like(fields["means"]),
+                sh[:, 0],
+                sh[:, 1:].swapaxes(1, 2).reshape(len(sh), len(rest)),
+                np.log(opacities / (1 - opacities))[:, None],
+                np.log(fields["scales"]),
+                fields["quats"] / length,
+            ],
+            axis=1,
+        )[drawn]
+    names = [*_MEANS, *_NORMALS, *_DC, *rest, "opacity", *_SCALES, *_QUATS]
+    rows = np.ascontiguousarray(columns, "<f4").view([(name, "<f4") for name in names])[:, 0]
+    element = plyfile.PlyElement.describe(rows, "vertex")
+    _replace(Path(path), plyfile.PlyData([element], byte_order="<").write)
+
+
+def read_ply(path: str | Path) -> Gaussians:
+    """Read Gaussians from a PLY file in the 3DGS form.
+
+    Args:
+        path: Binary or text PLY; bytes after the last record are ignored.
+
+    Returns:
+        Float32 Gaussians with unit quaternions and SH of the 3DGS convention, degree 0 to 4.
+
+    Raises:
+        ValueError: The file is not a PLY, is damaged, lacks a property or holds a NaN; the message
+            is one sentence that names it.
+        FileNotFoundError: There is no such file.
+        ImportError: plyfile is not installed.
+    """
+    path = Path(path)
+    vertex = _read_vertices(path)
+    names = set(vertex.dtype.names or ())
+    n_rest = sum(name.startswith("f_rest_") for name in names)
+    rest = [f"f_rest_{i}" for i in range(n_rest)]
+    wanted = [*_MEANS, *_DC, *rest, "opacity", *_SCALES, *_QUATS]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ValueError(
+            f"{path} has no vertex property {missing[0]}: expected a PLY in the plain 3DGS form"
+        )
+    if n_rest not in _N_REST:
+        raise ValueError(f"{path} has {n_rest} properties f_rest_*: expected 0, 9, 24, 45 or 72")
+    for name in wanted:
+        if vertex.dtype[name].kind != "f":
+            raise ValueError(f"{path} has {name} of type {vertex.dtype[name]}: expected float")
+        # An infinite logit is an opacity of exactly 0 or 1, which some exporters write.
+        bad = np.isnan(vertex[name]) if name == "opacity" else ~np.isfinite(vertex[name])
+        if bad.any():
+            raise ValueError(
+                f"{path} has {name} {vertex[name][bad.argmax()]} in vertex {bad.argmax()}: "
+                "expected a finite number"
+            )
+
+    def columns(names) -> np.ndarray:
+        stacked = [np.asarray(vertex[name], np.float64) for name in names]
+        return np.stack(stacked, axis=-1) if stacked else np.zeros((len(vertex), 0))
+
+    quats = columns(_QUATS)
+    length = np.linalg.norm(quats, axis=1, keepdims=True)
+    if (length == 0).any():
+        raise ValueError(f"{path} has a zero rotation in vertex {length.argmin()}")
+    with np.errstate(over="ignore"):
+        scales = np.exp(columns(_SCALES)).astype(np.float32)
+        opacities = 1 / (1 + np.exp(-columns(["opacity"])[:, 0]))
+    if not np.isfinite(scales).all():
+        raise ValueError(f"{path} has a scale above the range of float32: expected its logarithm")
+    sh = np.concatenate(
+        [columns(_DC)[:, None], columns(rest).reshape(len(vertex), 3, n_rest // 3).swapaxes(1, 2)],
+        axis=1,
+    )
+    return Gaussians(
+        jnp.asarray(columns(_MEANS), jnp.float32),
+        jnp.asarray(quats / length, jnp.float32),
+        jnp.asarray(scales),
+        jnp.asarray(opacities, jnp.float32),
+        sh=jnp.asarray(sh, jnp.float32),
+    )
+
+
+def _fields(gaussians: Gaussians) -> dict[str, np.ndarray]:
+    """Return the fields in float64, with ``colors`` turned into ``sh``."""
+    if gaussians.quats is None or gaussians.scales is None:
+        raise ValueError("gaussians has no quats and scales: a PLY file cannot hold covars")
+    fields = {
+        name: np.asarray(getattr(gaussians, name), np.float64)
+        for name in ("means", "quats", "scales", "opacities", "sh", "colors")
+        if getattr(gaussians, name) is not None
+    }
+    n = len(fields["means"])
+    if "sh" not in fields:
+        colors = fields.pop("colors", np.zeros(0))
+        if colors.shape != (n, 3):
+            raise ValueError(f"gaussians.colors has shape {colors.shape}, expected ({n}, 3) or sh")
+        fields["sh"] = ((colors - 0.5) / _SH_C0)[:, None]
+    fields.pop("colors", None)
+    n_bases = fields["sh"].shape[1] if fields["sh"].ndim == 3 else 0
+    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
+    shapes["sh"] = (n, n_bases if 3 * (n_bases - 1) in _N_REST else 1, 3)
+    for name, shape in shapes.items():
+        if name not in fields or fields[name].shape != shape:
+            found = fields[name].shape if name in fields else None
+            raise ValueError(f"gaussians.{name} has shape {found}, expected {shape}")
+    return fields
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as stream:
+            write(stream)
+        scratch.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+
+
+def _read_vertices(path: Path) -> np.ndarray:
+    plyfile = require("plyfile")
+    _check_header(path)
+    try:
+        data = plyfile.PlyData.read(str(path))
+        vertex = data["vertex"].data
+    except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} is not a readable PLY file ({reason})") from error
+    if any(vertex.dtype[name].kind == "O" for name in vertex.dtype.names or ()):
+        raise ValueError(f"{path} has lists in its vertices: expected a PLY in the 3DGS form")
+    return vertex
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file that is too short for the counts it declares, before anything is allocated."""
+    with path.open("rb") as stream:
+        head = stream.read(_MAX_HEADER_BYTES)
+    size = path.stat().st_size
+    end = re.search(rb"\nend_header\r?\n", head)
+    if not re.match(rb"ply\r?\n", head) or end is None:
+        raise ValueError(f"{path} is not a PLY file: it has no complete PLY header")
+    text = head[: end.start()].decode("latin-1").split("\n")
+    is_text = any(line.split()[:2] == ["format", "ascii"] for line in text)
+    needed, count, names = 0, 0, []
+    for line in text:
+        words = line.split()
+        if words[:1] == ["element"]:
+            if len(words) != 3 or not re.fullmatch(r"\d{1,18}", words[2]):
+                raise ValueError(f"{path} has the header line {line[:80]!r}: expected a count")
+            names, count = [*names, words[1]], int(words[2])
+        elif words[:1] == ["property"] and len(words) > 2:
+            kind = words[2] if words[1] == "list" else words[1]
+            # A number in a text file takes a digit and a separator at least.
+            needed += count * (2 if is_text else _TYPE_BYTES.get(kind, 1))
+    if "vertex" not in names:
+        raise ValueError(f"{path} has no element 'vertex': expected a PLY in the 3DGS form")
+    if needed > size - end.end() + 1:
+        raise ValueError(
+            f"{path} is truncated: its header promises at least {needed} bytes of data, but "
+            f"{max(size - end.end(), 0)} follow"
+        )

@@ -1,0 +1,103 @@
+"""Losses against hand-computed values, dm_pix and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jax_gsplat_depth import losses
+
+dm_pix = pytest.importorskip("dm_pix")
+
+# Around one window and one block of the blur, and several blocks with a remainder.
+SHAPES = [(11, 12, 1), (43, 42, 3), (97, 65, 3)]
+
+
+def image_pair(shape, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(size=shape)
+    image = np.clip(target + rng.normal(scale=0.2, size=shape), 0, 1)
+    return jnp.asarray(image, dtype), jnp.asarray(target, dtype)
+
+
+def library_ssim(image, target):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return dm_pix.ssim(image, target)
+
+
+def test_hand_values():
+    image = jnp.array([[[0.0, 0.5, 1.0]]])
+    target = jnp.array([[[0.3, 0.5, 0.4]]])
+    np.testing.assert_allclose(losses.l1(image, target), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(losses.psnr(image, target), -10 * np.log10(0.15), rtol=1e-6)
+    assert losses.psnr(image, image) == np.inf
+
+
+def test_ssim_of_equal_constant_and_inverted_images():
+    ssim = jax.jit(losses.ssim)
+    image, _ = image_pair((16, 16, 3))
+    np.testing.assert_allclose(ssim(image, image), 1, atol=1e-6)
+    np.testing.assert_allclose(losses.dssim(image, image), 0, atol=1e-6)
+    # Constant images have no variance: only the luminance term (2ab + c1) / (a^2 + b^2 + c1) stays.
+    a, b, c1 = 0.25, 0.75, 0.01**2
+    expected = (2 * a * b + c1) / (a * a + b * b + c1)
+    shape = (16, 16, 3)
+    np.testing.assert_allclose(ssim(jnp.full(shape, a), jnp.full(shape, b)), expected, rtol=2e-4)
+    assert ssim(1 - image, image) < 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ssim_is_that_of_dm_pix(shape, dtype):
+    image, target = image_pair(shape, dtype)
+    tolerance = 1e-12 if dtype == np.float64 else 2e-6
+    ours, v_ours = jax.jit(jax.value_and_grad(losses.ssim))(image, target)
+    theirs, v_theirs = jax.jit(jax.value_and_grad(library_ssim))(image, target)
+    assert ours.dtype == dtype
+    np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    np.testing.assert_allclose(v_ours, v_theirs, atol=tolerance * float(jnp.abs(v_theirs).max()))
+
+
+def test_gradients(x64):
+    image, target = image_pair((14, 13, 2), np.float64, seed=3)
+    for loss in (losses.l1, losses.psnr, losses.ssim, losses.dssim, losses.photometric):
+        loss_of_image = jax.jit(lambda x, f=loss: f(x, target))
+        check_grads(loss_of_image, (image,), order=1, modes=("rev",), eps=1e-6)
+
+
+def test_photometric_mixes_l1_and_ssim():
+    image, target = image_pair((20, 30, 3))
+    l1, ssim = losses.l1(image, target), losses.ssim(image, target)
+    np.testing.assert_allclose(
+        losses.photometric(image, target), 0.8 * l1 + 0.2 * (1 - ssim), rtol=1e-6
+    )
+    np.testing.assert_allclose(losses.photometric(image, target, 0.0), l1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_flat_images_have_finite_gradients(value):
+    target, _ = image_pair((20, 20, 3))
+    flat = jnp.full((20, 20, 3), value)
+    gradient = jax.jit(jax.grad(losses.photometric))
+    for image, other in ((flat, target), (target, flat), (flat, flat)):
+        assert np.isfinite(gradient(image, other)).all()
+
+
+def test_jit_vmap_and_numpy_inputs():
+    pairs = [image_pair((20, 30, 3), seed=seed) for seed in range(3)]
+    images, targets = (jnp.stack(arrays) for arrays in zip(*pairs, strict=True))
+    batched = jax.jit(jax.vmap(losses.photometric))(images, targets)
+    one_by_one = [losses.photometric(np.asarray(a), np.asarray(b)) for a, b in pairs]
+    np.testing.assert_allclose(batched, one_by_one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [losses.l1, losses.psnr, losses.ssim, losses.photometric])
+def test_shapes_that_differ(loss):
+    with pytest.raises(ValueError, match=r"target has shape \(20, 1, 3\)"):
+        loss(jnp.zeros((20, 20, 3)), jnp.zeros((20, 1, 3)))
+
+
+@pytest.mark.parametrize("shape", [(10, 20, 3), (20, 10, 3), (20, 20)])
+def test_ssim_of_too_small_images(shape):
+    with pytest.raises(ValueError, match="at least 11"):
+        losses.ssim(jnp.zeros(shape), jnp.zeros(shape))
