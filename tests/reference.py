@@ -73,9 +73,8 @@ def _mask(valid, x, default):
 
 def world_covariance(inputs):
     """Covariances ``(N, 3, 3)`` and which Gaussians have only usable parameters ``(N,)``."""
-    names = ("means", "quats", "scales", "covars", "sh", "colors")
-    valid = jnp.isfinite(inputs["opacities"])
-    for name in names:
+    valid = inputs.get("usable", jnp.isfinite(inputs["opacities"]))
+    for name in ("means", "quats", "scales", "covars", "opacities"):
         if name in inputs:
             finite = jnp.isfinite(inputs[name])
             valid &= jnp.all(finite, axis=tuple(range(1, finite.ndim)))
@@ -332,40 +331,44 @@ def blend_stage(inputs, s, pixels=None):
     return _each_camera(one, inputs)
 
 
-def render(inputs, s, pixels=None):
+# Every stage is compiled alone, with the settings it reads: compiling takes longer than running at
+# these sizes, and most scenes of the tests differ in one stage only.
+_stage = jax.jit(
+    lambda stage, inputs, s, *pixels: stage(inputs, s, *pixels), static_argnames=("stage", "s")
+)
+
+
+def render(inputs, s, *pixels):
     """All stages in order, with or without a camera axis. Adds ``radii`` and ``cov2d``."""
-    splats = project_stage(inputs, s)
-    colors = shade_stage(inputs, s)["colors"] if "sh" in inputs else inputs["colors"]
+    color = inputs["sh" if "sh" in inputs else "colors"]
+    finite = jnp.all(jnp.isfinite(color), axis=tuple(range(1, color.ndim)))
+    names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
+    geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
+    options = dataclasses.replace(s, sh_convention="3dgs", sh_degree=None)
+    splats = _stage(project_stage, geometry, options)
+    colors = color
+    if "sh" in inputs:
+        options = Settings(0, 0, sh_convention=s.sh_convention, sh_degree=s.sh_degree)
+        shading = {k: inputs[k] for k in ("means", "sh", "viewmat")}
+        colors = _stage(shade_stage, shading, options)["colors"]
     cov2d = splats.pop("cov2d")
     splats["splat_opacities"] = splats.pop("opacities")
     if "means2d_offset" in inputs:  # after culling, which does not depend on it
         offset = jnp.broadcast_to(inputs["means2d_offset"], splats["means2d"].shape)
         splats["means2d"] = splats["means2d"] + offset
     extra = {k: inputs[k] for k in ("background", "pixel_offset") if k in inputs}
-    out = blend_stage({**splats, "colors": colors, **extra}, s, pixels)
-    return out | {"radii": splats["radii"], "cov2d": cov2d, "means2d": splats["means2d"]}
+    options = Settings(s.width, s.height, footprint=s.footprint)
+    out = _stage(blend_stage, {**splats, "colors": colors, **extra}, options, *pixels)
+    return out | {"radii": splats["radii"], "cov2d": cov2d}
 
 
-# Compiling takes longer than running at these sizes.
-_jit = functools.partial(
-    jax.jit,
-    static_argnames=("stage", "s"),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
-
-
-@_jit
-def _evaluate(stage, inputs, s, pixels):
-    return stage(inputs, s) if pixels is None else stage(inputs, s, pixels)
-
-
-@_jit
-def _evaluate_with_gradients(stage, inputs, cotangents, s):
+def _with_gradients(stage, inputs, cotangents, s):
     fixed = {k: v for k, v in inputs.items() if v.dtype.kind != "f"}
     free = {k: v for k, v in inputs.items() if k not in fixed}
 
     def loss(x):
-        out, total = stage({**x, **fixed}, s), 0.0
+        x = {**x, **fixed}
+        out, total = stage(x, s) if stage is render else _stage(stage, x, s), 0.0
         for k, v in cotangents.items():
             if "band" in out:
                 band = out["band"].reshape(out["band"].shape + (1,) * (v.ndim - out["band"].ndim))
@@ -388,9 +391,10 @@ def _in_float64(function, *args):
         return jax.tree.map(np.asarray, function(*jax.tree.map(cast, args)))
 
 
-def evaluate(stage, inputs, s, pixels=None):
-    """Outputs of one of the functions that take a dict."""
-    return _in_float64(lambda x, p: _evaluate(stage, x, s, p), inputs, pixels)
+def evaluate(stage, inputs, s, *pixels):
+    """Outputs of ``render`` or one of the functions ``*_stage``."""
+    run = stage if stage is render else functools.partial(_stage, stage)
+    return _in_float64(lambda x, *p: run(x, s, *p), inputs, *pixels)
 
 
 def evaluate_with_gradients(stage, inputs, cotangents, s):
@@ -398,7 +402,7 @@ def evaluate_with_gradients(stage, inputs, cotangents, s):
 
     Pixels in the boundary band have no part in the sum, so that the gradient is comparable.
     """
-    return _in_float64(lambda x, v: _evaluate_with_gradients(stage, x, v, s), inputs, cotangents)
+    return _in_float64(lambda x, v: _with_gradients(stage, x, v, s), inputs, cotangents)
 
 
 def gradients(stage, inputs, cotangents, s):
