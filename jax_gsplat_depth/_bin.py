@@ -31,8 +31,8 @@ def bin(splats: Splats, *, width: int, height: int, config: Config | None = None
         TypeError: A dtype disagrees; raised while tracing.
     """
     config = _check.check_config(Config() if config is None else config)
-    width, height = _check.check_image_size(width, height)
     splats = _check.check_splats(splats)
+    width, height = _check.check_image_size(width, height, splats.means2d.shape[:-2])
     order, tile_counts = _bin(splats, width, height, config, count_tiles=True)
     return Intersections(order, tile_counts)
 

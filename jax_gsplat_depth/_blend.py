@@ -34,7 +34,8 @@ def blend(
     Args:
         splats: What ``project`` returned, possibly changed.
         colors: ``[N, D]`` for all cameras, or ``[C, N, D]``.
-        intersections: What ``bin`` returned for these splats. An index outside 0..N-1 is skipped.
+        intersections: What ``bin`` returned for these splats. An index outside 0..N-1 is
+            skipped, and so is one that was there before.
         width: Of the image, pixels, static.
         height: Of the image, pixels, static.
         background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
@@ -51,8 +52,8 @@ def blend(
         TypeError: A dtype disagrees; raised while tracing.
     """
     config = _check.check_config(Config() if config is None else config)
-    width, height = _check.check_image_size(width, height)
     splats = _check.check_splats(splats)
+    width, height = _check.check_image_size(width, height, splats.means2d.shape[:-2])
     color_array = _check.check_colors(colors, splats)
     intersections = _check.check_intersections(intersections, splats, width, height)
     camera_batch, n = splats.means2d.shape[:-2], splats.means2d.shape[-2]

@@ -76,9 +76,17 @@ def check_config(config: Config) -> Config:
     return _instance("config", config, Config)
 
 
-def check_image_size(width: int, height: int) -> tuple[int, int]:
-    """Return the static image size as Python integers, 1 to 2**20 pixels each."""
-    return _image_side("width", width), _image_side("height", height)
+def check_image_size(width: int, height: int, camera_batch: tuple[int, ...]) -> tuple[int, int]:
+    """Return the static image size as Python integers, 1 to 2**20 pixels each.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        camera_batch: ``()`` or ``(C,)``; limits the pixels of all images together.
+    """
+    width, height = _image_side("width", width), _image_side("height", height)
+    _check_pixels("", width, height, camera_batch)
+    return width, height
 
 
 def check_gaussians(
@@ -160,11 +168,7 @@ def check_camera(camera: Camera, dtype: Any) -> Camera:
     n_cameras = viewmat.shape[0] if viewmat.ndim == 3 else 1
     if n_cameras == 0:
         raise ValueError("camera.viewmat and camera.K have C = 0 cameras, expected at least 1")
-    if _exceeds(n_cameras * width * height, MAX_PIXELS):
-        raise ValueError(
-            f"camera.width * camera.height * C = {width} * {height} * {n_cameras} pixels, "
-            f"expected at most {MAX_PIXELS}"
-        )
+    _check_pixels("camera.", width, height, viewmat.shape[:-2])
     return dataclasses.replace(camera, viewmat=viewmat, K=K, width=width, height=height)
 
 
@@ -467,6 +471,15 @@ def _read(name: str, value: Any, kinds: str) -> Array | np.ndarray:
         expected = "float32 or float64" if "f" in kinds else "int32"
         raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
     return array
+
+
+def _check_pixels(owner: str, width: int, height: int, camera_batch: tuple[int, ...]) -> None:
+    n_cameras = camera_batch[0] if camera_batch else 1
+    if _exceeds(n_cameras * width * height, MAX_PIXELS):
+        raise ValueError(
+            f"{owner}width * {owner}height * C = {width} * {height} * {n_cameras} pixels, "
+            f"expected at most {MAX_PIXELS}"
+        )
 
 
 def _format_shape(shape: tuple[Dim, ...]) -> str:

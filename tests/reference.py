@@ -331,44 +331,27 @@ def blend_stage(inputs, s, pixels=None):
     return _each_camera(one, inputs)
 
 
-# Every stage is compiled alone, with the settings it reads: compiling takes longer than running at
-# these sizes, and most scenes of the tests differ in one stage only.
-_stage = jax.jit(
-    lambda stage, inputs, s, *pixels: stage(inputs, s, *pixels), static_argnames=("stage", "s")
+# Each stage is compiled alone, with only the settings that it reads, and without optimisation: at
+# these sizes compiling takes longer than running, and most scenes differ in one stage only.
+_compile = functools.partial(
+    jax.jit,
+    static_argnames=("stage", "s"),
+    compiler_options={"xla_backend_optimization_level": 0},
 )
 
 
-def render(inputs, s, *pixels):
-    """All stages in order, with or without a camera axis. Adds ``radii`` and ``cov2d``."""
-    color = inputs["sh" if "sh" in inputs else "colors"]
-    finite = jnp.all(jnp.isfinite(color), axis=tuple(range(1, color.ndim)))
-    names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
-    geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
-    options = dataclasses.replace(s, sh_convention="3dgs", sh_degree=None)
-    splats = _stage(project_stage, geometry, options)
-    colors = color
-    if "sh" in inputs:
-        options = Settings(0, 0, sh_convention=s.sh_convention, sh_degree=s.sh_degree)
-        shading = {k: inputs[k] for k in ("means", "sh", "viewmat")}
-        colors = _stage(shade_stage, shading, options)["colors"]
-    cov2d = splats.pop("cov2d")
-    splats["splat_opacities"] = splats.pop("opacities")
-    if "means2d_offset" in inputs:  # after culling, which does not depend on it
-        offset = jnp.broadcast_to(inputs["means2d_offset"], splats["means2d"].shape)
-        splats["means2d"] = splats["means2d"] + offset
-    extra = {k: inputs[k] for k in ("background", "pixel_offset") if k in inputs}
-    options = Settings(s.width, s.height, footprint=s.footprint)
-    out = _stage(blend_stage, {**splats, "colors": colors, **extra}, options, *pixels)
-    return out | {"radii": splats["radii"], "cov2d": cov2d}
+@_compile
+def _run(stage, inputs, s, *pixels):
+    return stage(inputs, s, *pixels)
 
 
-def _with_gradients(stage, inputs, cotangents, s):
+@_compile
+def _run_with_gradients(stage, inputs, s, cotangents):
     fixed = {k: v for k, v in inputs.items() if v.dtype.kind != "f"}
     free = {k: v for k, v in inputs.items() if k not in fixed}
 
     def loss(x):
-        x = {**x, **fixed}
-        out, total = stage(x, s) if stage is render else _stage(stage, x, s), 0.0
+        out, total = stage({**x, **fixed}, s), 0.0
         for k, v in cotangents.items():
             if "band" in out:
                 band = out["band"].reshape(out["band"].shape + (1,) * (v.ndim - out["band"].ndim))
@@ -378,6 +361,50 @@ def _with_gradients(stage, inputs, cotangents, s):
 
     grads, out = jax.grad(loss, has_aux=True)(free)
     return out, grads
+
+
+def _chain(inputs, s):
+    """Stage, inputs and settings of project, shade (or None) and blend; and the splats."""
+    color = inputs["sh" if "sh" in inputs else "colors"]
+    finite = jnp.all(jnp.isfinite(color), axis=tuple(range(1, color.ndim)))
+    names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
+    geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
+    options = dataclasses.replace(s, sh_convention="3dgs", sh_degree=None)
+    first = (project_stage, geometry, options)
+    splats = _run(*first)
+    second, colors = None, color
+    if "sh" in inputs:
+        shading = {k: inputs[k] for k in ("means", "sh", "viewmat")}
+        options = Settings(0, 0, sh_convention=s.sh_convention, sh_degree=s.sh_degree)
+        second = (shade_stage, shading, options)
+        colors = _run(*second)["colors"]
+    blending = {k: splats[k] for k in ("means2d", "depths", "conics", "radii")}
+    blending |= {"splat_opacities": splats["opacities"], "colors": colors}
+    if "means2d_offset" in inputs:  # after culling, which does not depend on it
+        blending["means2d"] = splats["means2d"] + inputs["means2d_offset"]
+    blending |= {k: inputs[k] for k in ("background", "pixel_offset") if k in inputs}
+    options = Settings(s.width, s.height, footprint=s.footprint)
+    return first, second, (blend_stage, blending, options), splats
+
+
+def render(inputs, s, *pixels):
+    """All stages in order, with or without a camera axis. Adds ``radii`` and ``cov2d``."""
+    _, _, last, splats = _chain(inputs, s)
+    return _run(*last, *pixels) | {k: splats[k] for k in ("radii", "cov2d")}
+
+
+def _render_with_gradients(inputs, s, cotangents):
+    """The chain rule from stage to stage; autodiff inside each."""
+    first, second, last, splats = _chain(inputs, s)
+    out, v = _run_with_gradients(*last, cotangents)
+    v_splats = {k: v.pop(k) for k in ("means2d", "depths", "conics")}
+    v_splats["opacities"] = v.pop("splat_opacities")
+    v["means2d_offset"] = v_splats["means2d"]
+    parts = [_run_with_gradients(*first, v_splats)[1]]
+    if second:
+        parts.append(_run_with_gradients(*second, {"colors": v.pop("colors")})[1])
+    grads = {k: sum(part[k] for part in (*parts, v) if k in part) for k in inputs}
+    return out | {k: splats[k] for k in ("radii", "cov2d")}, grads
 
 
 def _in_float64(function, *args):
@@ -393,7 +420,7 @@ def _in_float64(function, *args):
 
 def evaluate(stage, inputs, s, *pixels):
     """Outputs of ``render`` or one of the functions ``*_stage``."""
-    run = stage if stage is render else functools.partial(_stage, stage)
+    run = render if stage is render else functools.partial(_run, stage)
     return _in_float64(lambda x, *p: run(x, s, *p), inputs, *pixels)
 
 
@@ -402,7 +429,9 @@ def evaluate_with_gradients(stage, inputs, cotangents, s):
 
     Pixels in the boundary band have no part in the sum, so that the gradient is comparable.
     """
-    return _in_float64(lambda x, v: _with_gradients(stage, x, v, s), inputs, cotangents)
+    run = functools.partial(_run_with_gradients, stage)
+    run = _render_with_gradients if stage is render else run
+    return _in_float64(lambda x, v: run(x, s, v), inputs, cotangents)
 
 
 def gradients(stage, inputs, cotangents, s):

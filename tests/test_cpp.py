@@ -22,7 +22,11 @@ def test_cpp(source, tmp_path):
     program = tmp_path / source.stem
     # The flags of the package's own build; a test that compiles with warnings fails.
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    command = [COMPILER, *flags, f"-I{ROOT / 'csrc'}", str(source), "-o", str(program)]
+    sources = [source]
+    if '#include "cpu/' in source.read_text():
+        sources += sorted((ROOT / "csrc" / "cpu").glob("*.cc"))
+        flags += ["-Wno-psabi", "-DJGD_ISA=baseline", "-pthread"]
+    command = [COMPILER, *flags, f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(program)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr
     done = subprocess.run([program], capture_output=True, text=True, timeout=300)

@@ -7,12 +7,13 @@
 #include <type_traits>
 #include <utility>
 
+#include "cpu/load.h"
+
 namespace jgd::cpu {
 namespace {
 
-// Instances whose lists and gradient slots exist at the same time. Together they take
-// 8 + (7 + D) sizeof(T) bytes each: about 200 MB for RGB in float32.
-constexpr int64_t kMaxInstances = int64_t{1} << 22;
+// Lists and gradient slots that exist at the same time.
+constexpr int64_t kMaxListBytes = int64_t{256} << 20;
 
 constexpr int64_t kSplatGrain = 1024;
 
@@ -66,19 +67,15 @@ CameraSplats<T>::CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int
 template <typename T>
 bool CameraSplats<T>::drawable(int64_t id) const {
   if (radii[id] <= 0 || !(opacities[id] > T(0))) return false;
-  // Zero times a number is zero exactly if the number is finite.
-  const T zero = T(0) * (means2d[2 * id] + means2d[2 * id + 1]) + T(0) * depths[id] +
-                 T(0) * (conics[3 * id] + conics[3 * id + 1] + conics[3 * id + 2]) +
-                 T(0) * opacities[id];
-  return zero == T(0);
+  return is_finite(load_vec2(means2d, id)) && is_finite(load_sym2(conics, id)) &&
+         is_finite(depths[id]) && is_finite(opacities[id]);
 }
 
 template <typename T>
 Footprint<T> CameraSplats<T>::footprint(int64_t id) const {
-  const Vec2<T> center{means2d[2 * id], means2d[2 * id + 1]};
+  const Vec2<T> center = load_vec2(means2d, id);
   if (three_sigma) return square_footprint(center, radii[id]);
-  const Sym2<T> conic{conics[3 * id], conics[3 * id + 1], conics[3 * id + 2]};
-  return ellipse_footprint(center, conic, opacities[id]);
+  return ellipse_footprint(center, load_sym2(conics, id), opacities[id]);
 }
 
 template <typename T>
@@ -107,7 +104,8 @@ TileIndex<T>::TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const i
   tile_rows_ = make_array<Range>(n_);
   span_begin_ = make_array<int64_t>(n_ + 1);
   const auto footprints = make_array<Footprint<T>>(n_);
-  pack(pool, splats, order, colors, n_channels, footprints.get());
+  find_ids(order);
+  pack(pool, splats, colors, n_channels, footprints.get());
   span_begin_[0] = 0;
   for (int64_t rank = 0; rank < n_; ++rank) {
     span_begin_[rank + 1] = span_begin_[rank] + (tile_rows_[rank].end - tile_rows_[rank].begin);
@@ -119,16 +117,26 @@ TileIndex<T>::TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const i
 }
 
 template <typename T>
-void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order,
-                        const T* colors, int64_t n_channels, Footprint<T>* footprints) {
+void TileIndex<T>::find_ids(const int32_t* order) {
+  std::vector<bool> seen(n_, false);
+  for (int64_t rank = 0; rank < n_; ++rank) {
+    const int32_t id = order[rank];
+    const bool valid = id >= 0 && id < n_ && !seen[id];
+    packed_[rank].id = valid ? id : -1;
+    if (valid) seen[id] = true;
+  }
+}
+
+template <typename T>
+void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const T* colors,
+                        int64_t n_channels, Footprint<T>* footprints) {
   const T log2_e = T(1.4426950408889634074);
   parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t rank = begin; rank < end; ++rank) {
-      const int64_t id = order[rank];
       PackedSplat<T>& p = packed_[rank];
+      const int64_t id = p.id;
       tile_rows_[rank] = {0, 0};
-      p.id = -1;
-      if (id < 0 || id >= n_ || !splats.drawable(id)) continue;
+      if (id < 0 || !splats.drawable(id)) continue;
       T zero = T(0);
       for (int64_t d = 0; colors && d < n_channels; ++d) zero += T(0) * colors[id * n_channels + d];
       if (!(zero == T(0))) continue;
@@ -142,7 +150,6 @@ void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const i
       p.exponent_yy = T(-0.5) * log2_e * splats.conics[3 * id + 2];
       p.log2_opacity = std::log2(splats.opacities[id]);
       p.depth = splats.depths[id];
-      p.id = static_cast<int32_t>(id);
       p.rows = pixel_rows(f, splats.height);
       p.columns = pixel_columns(f, splats.width);
     }
@@ -187,11 +194,12 @@ void TileIndex<T>::count_tiles(ThreadPool& pool) {
 }
 
 template <typename T>
-std::vector<int64_t> TileIndex<T>::groups() const {
+std::vector<int64_t> TileIndex<T>::groups(int64_t bytes_per_instance) const {
+  const int64_t max_instances = kMaxListBytes / bytes_per_instance;
   std::vector<int64_t> bounds{0};
   int64_t n_instances = 0;
   for (int64_t tile = 0; tile < n_tiles(); ++tile) {
-    if (n_instances > 0 && n_instances + tile_counts_[tile] > kMaxInstances) {
+    if (n_instances > 0 && n_instances + tile_counts_[tile] > max_instances) {
       bounds.push_back(tile);
       n_instances = 0;
     }

@@ -46,7 +46,7 @@ struct PackedSplat {
   T exponent_yy;
   T log2_opacity;
   T depth;
-  int32_t id;                // index of the Gaussian
+  int32_t id;                // index of the Gaussian, or -1
   Range rows;                // pixels outside of which nothing can be drawn
   Range columns;
 };
@@ -56,7 +56,8 @@ template <typename T>
 class TileIndex {
  public:
   // `colors` may be null; a splat whose colour is not finite is not drawn. Entries of `order`
-  // outside of 0..n-1 are skipped.
+  // outside of 0..n-1 are skipped, and so are repeated ones: an id belongs to one rank, so that the
+  // gradient of a splat has one writer.
   TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
             int64_t n_channels);
 
@@ -68,8 +69,9 @@ class TileIndex {
   const PackedSplat<T>* splats() const { return packed_.get(); }
   const int32_t* tile_counts() const { return tile_counts_.get(); }
 
-  // Consecutive tiles whose lists fit into the memory limit (or one tile, if even that is larger).
-  std::vector<int64_t> groups() const;
+  // Bounds of consecutive tiles whose lists fit into a memory limit (or one tile, if even that is
+  // larger). The index itself takes 8 bytes for each splat and tile row besides.
+  std::vector<int64_t> groups(int64_t bytes_per_instance) const;
 
  private:
   template <typename>
@@ -79,8 +81,9 @@ class TileIndex {
   Range columns_of(int64_t rank, int row) const {
     return spans_[span_begin_[rank] + (row - tile_rows_[rank].begin)];
   }
-  void pack(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
-            int64_t n_channels, Footprint<T>* footprints);
+  void find_ids(const int32_t* order);
+  void pack(ThreadPool& pool, const CameraSplats<T>& splats, const T* colors, int64_t n_channels,
+            Footprint<T>* footprints);
   void find_spans(ThreadPool& pool, const Footprint<T>* footprints);
   void count_tiles(ThreadPool& pool);
 

@@ -77,7 +77,7 @@ template <typename T>
 class SplatGradients {
  public:
   SplatGradients(const BlendBackward<T>& args, int64_t b, int64_t camera)
-      : n_channels_(args.in.n_channels), v_background_(nullptr) {
+      : n_channels_(args.in.n_channels) {
     const BatchShape& batch = args.in.splats.batch;
     const int64_t first = camera * args.in.splats.n;
     v_means2d_ = camera_of(args.v_means2d, batch, b, 2 * first);
@@ -158,7 +158,7 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
   const BatchShape& batch = in.splats.batch;
   const int64_t first_pixel = camera * in.splats.width * in.splats.height;
   const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
-  const std::vector<int64_t> groups = index.groups();
+  const std::vector<int64_t> groups = index.groups(sizeof(int32_t));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
     const auto blend_tiles = [&](int64_t worker, int64_t begin, int64_t end) {
@@ -188,7 +188,8 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
   const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
   const int64_t slot_size = kMoments + in.n_channels;
   std::vector<double> v_background(in.n_channels, 0.0);
-  const std::vector<int64_t> groups = index.groups();
+  const std::vector<int64_t> groups =
+      index.groups(sizeof(int32_t) + sizeof(uint32_t) + slot_size * sizeof(T));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const int64_t n_tiles = groups[g + 1] - groups[g];
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/true);

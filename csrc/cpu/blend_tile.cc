@@ -13,9 +13,6 @@
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// log2(1/255): alpha is tested before the exponential is spent on it.
-constexpr double kLog2AlphaMin = -7.99435343685885793770;
-
 // A tile as columns of vectors: kColumns vectors beside each other, kTileSize rows.
 template <typename T>
 struct Lanes {
@@ -58,7 +55,8 @@ V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
   return fma(dx, slope + s.exponent_xy * dy, splat(s.log2_opacity + s.exponent_yy * dy * dy));
 }
 
-// Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0.
+// Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0, tested before the exponential is
+// spent on them.
 template <typename T, typename V>
 auto seen(const PackedSplat<T>& s, V exponent) {
   return less_equal(splat(T(kLog2AlphaMin)), exponent) &

@@ -71,7 +71,9 @@ struct BlendKernels {
   void (*backward)(const TileBackward<T>&);
 };
 
-inline int64_t tile_scratch(int64_t n_channels) { return 2 * n_channels * kTileSize * kTileSize; }
+inline int64_t tile_scratch(int64_t n_channels) {
+  return n_channels * (kTileSize * kTileSize + kTileSize);
+}
 
 // The kernels for the best instruction set of this machine, or the one that the environment
 // variable JGD_CPU_ISA names (baseline, avx2, avx512) if the machine has it. Decided once.

@@ -46,10 +46,9 @@ Isa choose() {
       if (isa.supported && std::strcmp(isa.name, wanted) == 0) return isa;
     }
   }
-  for (const Isa& isa : all) {
-    if (isa.supported) return isa;
-  }
-  return all[0];
+  const Isa* best = all;
+  while (!best->supported) ++best;  // ends at the last one
+  return *best;
 }
 
 const Isa& isa() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "math/camera.h"
 #include "math/vec.h"
@@ -124,5 +125,13 @@ struct CameraGradient {
     m[5] = static_cast<T>(K[3]);
   }
 };
+
+// The gradient of one camera from partial[range * n_cameras + camera], added in range order.
+inline CameraGradient sum_over_ranges(const std::vector<CameraGradient>& partial, int64_t n_cameras,
+                                      int64_t camera) {
+  CameraGradient sum;
+  for (size_t i = camera; i < partial.size(); i += n_cameras) sum.add(partial[i]);
+  return sum;
+}
 
 }  // namespace jgd::cpu

@@ -25,7 +25,8 @@ inline int64_t max_workers(const ThreadPool& pool) {
   return std::max<int64_t>(pool.num_threads(), 1);
 }
 
-// Calls body(worker, begin, end) for consecutive ranges of at most `grain` that cover [0, n).
+// Calls body(worker, begin, end) for consecutive ranges of at most `grain` that cover [0, n), or
+// for all of it at once if there is one worker.
 //
 // The caller claims ranges as well and waits only for ranges that a running thread has claimed, so
 // the loop finishes even if the pool never runs a scheduled task: XLA calls handlers on this very

@@ -98,7 +98,8 @@ void backward_batch_element(ThreadPool& pool, const ProjectBackward<T>& args, in
   T* v_K = args.v_K.at(in.batch, b);
 
   const int64_t n_ranges = (in.n + kGrain - 1) / kGrain;
-  std::vector<CameraGradient> partial(n_ranges * in.n_cameras);
+  const bool wants_camera = v_viewmat || v_K;
+  std::vector<CameraGradient> partial(wants_camera ? n_ranges * in.n_cameras : 0);
   parallel_for(pool, n_ranges, 1, [&](int64_t, int64_t range_begin, int64_t range_end) {
     for (int64_t range = range_begin; range < range_end; ++range) {
       const int64_t begin = range * kGrain;
@@ -114,7 +115,6 @@ void backward_batch_element(ThreadPool& pool, const ProjectBackward<T>& args, in
       for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
         const Pose<T> pose = load_pose(scene.viewmat, camera);
         const Pinhole<T> K = load_pinhole(scene.K, camera);
-        CameraGradient& v_camera = partial[range * in.n_cameras + camera];
         for (int64_t i = begin; i < end; ++i) {
           const int64_t j = camera * in.n + i;
           Sym3<T> cov3d;
@@ -142,17 +142,16 @@ void backward_batch_element(ThreadPool& pool, const ProjectBackward<T>& args, in
             if (v_quats) add_quat(v_quats, i, v_quat);
             if (v_scales) add_vec3(v_scales, i, v_scale);
           }
-          if (v_viewmat) v_camera.add(v_pose);
-          if (v_K) v_camera.add(v_pinhole);
+          if (wants_camera) {
+            partial[range * in.n_cameras + camera].add(v_pose);
+            partial[range * in.n_cameras + camera].add(v_pinhole);
+          }
         }
       }
     }
   });
   for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-    CameraGradient sum;
-    for (int64_t range = 0; range < n_ranges; ++range) {
-      sum.add(partial[range * in.n_cameras + camera]);
-    }
+    const CameraGradient sum = sum_over_ranges(partial, in.n_cameras, camera);
     if (v_viewmat) sum.store_viewmat(v_viewmat, camera);
     if (v_K) sum.store_K(v_K, camera);
   }

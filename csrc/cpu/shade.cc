@@ -60,7 +60,7 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
 
   const int n_used = 3 * sh_bases(in.degree);
   const int64_t n_ranges = (in.n + kGrain - 1) / kGrain;
-  std::vector<CameraGradient> partial(n_ranges * in.n_cameras);
+  std::vector<CameraGradient> partial(v_viewmat ? n_ranges * in.n_cameras : 0);
   parallel_for(pool, n_ranges, 1, [&](int64_t, int64_t range_begin, int64_t range_end) {
     for (int64_t range = range_begin; range < range_end; ++range) {
       const int64_t begin = range * kGrain;
@@ -76,10 +76,12 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
           const Vec3<T> v_color = load_vec3(v_colors, camera * in.n + i);
           // Not drawn, possibly because something is not finite: 0 times that must not get through.
           if (v_color.x == T(0) && v_color.y == T(0) && v_color.z == T(0)) continue;
-          T v_coefficients[3 * sh_bases(4)];
+          const T* coefficients = sh + 3 * in.n_bases * i;
+          if (!all_finite(coefficients, n_used)) continue;
+          T v_coefficients[3 * sh_bases(kMaxShDegree)];
           Vec3<T> v_offset;
-          sh_color_vjp(in.degree, sh + 3 * in.n_bases * i, load_vec3(means, i) - center,
-                       in.e3nn_axes, v_color, v_coefficients, v_offset);
+          sh_color_vjp(in.degree, coefficients, load_vec3(means, i) - center, in.e3nn_axes, v_color,
+                       v_coefficients, v_offset);
           if (v_sh) {
             T* v = v_sh + 3 * in.n_bases * i;
             for (int k = 0; k < n_used; ++k) v[k] += v_coefficients[k];
@@ -94,11 +96,7 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
   });
   if (!v_viewmat) return;
   for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-    CameraGradient sum;
-    for (int64_t range = 0; range < n_ranges; ++range) {
-      sum.add(partial[range * in.n_cameras + camera]);
-    }
-    sum.store_viewmat(v_viewmat, camera);
+    sum_over_ranges(partial, in.n_cameras, camera).store_viewmat(v_viewmat, camera);
   }
 }
 

@@ -23,7 +23,8 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 
-// V: numbers, I: integers of the same width, M: a mask, one bit or one full lane for each number.
+// V: numbers, I and U: integers of the same width, M: a mask, one bit or one full lane for each
+// number.
 template <typename T>
 struct Simd;
 
@@ -32,6 +33,7 @@ struct Simd<float> {
   static constexpr int kLanes = kVectorBytes / 4;
   typedef float V __attribute__((vector_size(kVectorBytes), may_alias));
   typedef int32_t I __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef uint32_t U __attribute__((vector_size(kVectorBytes), may_alias));
 #if JGD_AVX512
   using M = uint32_t;
 #else
@@ -44,6 +46,7 @@ struct Simd<double> {
   static constexpr int kLanes = kVectorBytes / 8;
   typedef double V __attribute__((vector_size(kVectorBytes), may_alias));
   typedef int64_t I __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef uint64_t U __attribute__((vector_size(kVectorBytes), may_alias));
 #if JGD_AVX512
   using M = uint32_t;
 #else
@@ -150,7 +153,7 @@ inline T sum(typename Simd<T>::V v) {
 // (double); outside of that the result is unspecified but computed without a trap.
 inline Simd<float>::V exp2(Simd<float>::V x) {
   using V = Simd<float>::V;
-  using I = Simd<float>::I;
+  using U = Simd<float>::U;
   const V shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, kept in the low bits
   const V f = x - (shifted - 12582912.0f);
   V p = splat(1.53458121587401825e-4f);
@@ -160,12 +163,12 @@ inline Simd<float>::V exp2(Simd<float>::V x) {
   p = fma(p, f, splat(2.40226468906395721e-1f));
   p = fma(p, f, splat(6.93147205737252675e-1f));
   p = fma(p, f, splat(1.0f));
-  return (V)((I)p + ((I)shifted << 23));
+  return (V)((U)p + ((U)shifted << 23));
 }
 
 inline Simd<double>::V exp2(Simd<double>::V x) {
   using V = Simd<double>::V;
-  using I = Simd<double>::I;
+  using U = Simd<double>::U;
   const V shifted = x + 6755399441055744.0;  // 1.5 * 2^52
   const V f = x - (shifted - 6755399441055744.0);
   V p = splat(4.43528094461033616e-10);
@@ -180,7 +183,7 @@ inline Simd<double>::V exp2(Simd<double>::V x) {
   p = fma(p, f, splat(2.40226506959101562e-1));
   p = fma(p, f, splat(6.9314718055994533e-1));
   p = fma(p, f, splat(1.0));
-  return (V)((I)p + ((I)shifted << 52));
+  return (V)((U)p + ((U)shifted << 52));
 }
 
 }  // namespace jgd::cpu::JGD_ISA

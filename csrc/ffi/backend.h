@@ -1,5 +1,5 @@
-// What differs between the backends at the XLA boundary. The CUDA module compiles the same handler
-// files with another version of this header's definitions.
+// What differs between backends at the XLA boundary; the handler files do not. So far there is the
+// CPU.
 #pragma once
 
 #include <functional>

@@ -34,7 +34,7 @@ class Binder {
       const auto dims = operand.buffer.dimensions();
       const int n_axes = static_cast<int>(dims.size()) - operand.rank;
       if (n_axes < 0 || n_axes > kMaxBatchAxes) {
-        fail("more than 8 nested vmap axes");
+        fail(n_axes < 0 ? "an operand has too few axes" : "more than 8 nested vmap axes");
         return;
       }
       if (&operand == batched.begin()) {
@@ -136,6 +136,12 @@ xla::ffi::Error dispatch_float(const xla::ffi::AnyBuffer& buffer, const Body& bo
 }
 
 // Ids of Gaussians and pixel coordinates are 32-bit integers.
-inline bool fits_int32(int64_t n) { return n >= 0 && n < std::numeric_limits<int32_t>::max(); }
+inline bool fits_int32(int64_t n) { return n >= 0 && n <= std::numeric_limits<int32_t>::max(); }
+
+// So that no pixel coordinate and no number of tiles overflows; as MAX_IMAGE_SIDE in _check.py.
+inline bool is_image_side(int64_t n) { return n >= 1 && n <= (int64_t{1} << 20); }
+
+inline constexpr const char* kBadSizes =
+    "needs 1 or more cameras, width and height of 1 to 2^20 and fewer than 2^31 Gaussians";
 
 }  // namespace jgd

@@ -45,8 +45,9 @@ ProjectInputs<T> bind_inputs(Binder& bind, const ProjectAttributes& attributes, 
   in.K = bind.in<T>("K", K, {in.n_cameras, 3, 3});
   bind.require(in.n == 0 || in.covars.data || (in.quats.data && in.scales.data),
                "needs covars or quats and scales");
-  bind.require(fits_int32(in.n) && fits_int32(attributes.width) && fits_int32(attributes.height),
-               "sizes must be below 2^31");
+  bind.require(fits_int32(in.n) && in.n_cameras >= 1 && is_image_side(attributes.width) &&
+                   is_image_side(attributes.height),
+               kBadSizes);
   in.settings = {static_cast<T>(attributes.near_plane),
                  static_cast<T>(attributes.far_plane),
                  static_cast<T>(attributes.eps2d),

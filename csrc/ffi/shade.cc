@@ -35,9 +35,10 @@ ShadeInputs<T> bind_inputs(Binder& bind, const ShadeAttributes& attributes, cons
   in.means = bind.in<T>("means", means, {in.n, 3});
   in.sh = bind.in<T>("sh", sh, {in.n, in.n_bases, 3});
   in.viewmat = bind.in<T>("viewmat", viewmat, {in.n_cameras, 4, 4});
-  bind.require(attributes.degree >= 0 && attributes.degree <= 4 &&
+  bind.require(attributes.degree >= 0 && attributes.degree <= kMaxShDegree &&
                    sh_bases(static_cast<int>(attributes.degree)) <= in.n_bases,
                "degree must be 0..4 and have its coefficients in sh");
+  bind.require(fits_int32(in.n) && in.n_cameras >= 1, kBadSizes);
   in.degree = static_cast<int>(attributes.degree);
   in.e3nn_axes = attributes.e3nn_axes;
   return in;

@@ -20,8 +20,9 @@ SplatInputs<T> bind_splats(Binder& bind, int64_t width, int64_t height, bool thr
   in.conics = bind.in<T>("conics", conics, {in.n_cameras, in.n, 3});
   in.opacities = bind.in<T>("opacities", opacities, {in.n_cameras, in.n});
   in.radii = bind.in<int32_t>("radii", radii, {in.n_cameras, in.n});
-  bind.require(fits_int32(in.n) && fits_int32(width) && fits_int32(height),
-               "sizes must be below 2^31");
+  bind.require(
+      fits_int32(in.n) && in.n_cameras >= 1 && is_image_side(width) && is_image_side(height),
+      kBadSizes);
   in.width = static_cast<int>(width);
   in.height = static_cast<int>(height);
   in.three_sigma = three_sigma;

@@ -17,6 +17,7 @@ inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
 // backward pass may divide by 1 - alpha; a pixel ends before its transmittance would fall below the
 // last value.
 inline constexpr double kAlphaMin = 1.0 / 255.0;
+inline constexpr double kLog2AlphaMin = -7.99435343685885793770;  // log2 of it
 inline constexpr double kAlphaMax = 0.99;
 inline constexpr double kTransmittanceMin = 1e-4;
 

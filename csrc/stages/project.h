@@ -41,11 +41,11 @@ struct ProjectBackward {
   Batched<const T> v_depths;           // [C, N] or absent
   Batched<const T> v_conics;           // [C, N, 3] or absent
   Batched<const T> v_splat_opacities;  // [C, N] or absent
-  Batched<T> v_means;                  // [N, 3], summed over cameras in their order
+  Batched<T> v_means;                  // [N, 3] or absent; summed over cameras in their order
   Batched<T> v_quats;                  // [N, 4] or absent
   Batched<T> v_scales;                 // [N, 3] or absent
   Batched<T> v_covars;                 // [N, 6] or absent
-  Batched<T> v_opacities;              // [N]
+  Batched<T> v_opacities;              // [N] or absent
   Batched<T> v_viewmat;                // [C, 4, 4] or absent
   Batched<T> v_K;                      // [C, 3, 3] or absent
 };

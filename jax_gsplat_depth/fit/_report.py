@@ -25,6 +25,9 @@ _MIN_PANEL_HEIGHT = 180
 # Dots per inch decide the size of the letters only: a photo pixel stays a picture pixel.
 _DPI = 100
 
+# Apart from the white of a full weight map.
+_PAPER = "0.9"
+
 # Pixels with less weight show mostly background; their depth does not stretch the colour range.
 _SOLID = 0.5
 
@@ -115,7 +118,7 @@ def _draw_row(panels: list[_Panel], path: Path) -> None:
     n_bars = sum(panel.norm is not None for panel in panels)
     total_width = _MARGIN + len(panels) * (width + _MARGIN) + n_bars * bar
     total_height = _TITLE + height + _MARGIN
-    figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI)
+    figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI, facecolor=_PAPER)
     FigureCanvasAgg(figure)
 
     def add_axes(left: int, axes_width: int) -> Axes:
@@ -153,9 +156,10 @@ def _draw_row(panels: list[_Panel], path: Path) -> None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Return the running mean over the last twentieth of the curve."""
-    window = max(1, len(values) // 20)
+    """Return the mean over a window of a twentieth of the curve, cut off at its ends."""
+    half = len(values) // 40
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
+    steps = np.arange(len(values))
+    starts = np.maximum(0, steps - half)
+    ends = np.minimum(len(values), steps + half + 1)
     return (sums[ends] - sums[starts]) / (ends - starts)
