@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
+
 from jax_gsplat_depth.fit import FitError, FitSettings
 
 _USAGE_ERROR = 2
@@ -61,7 +63,7 @@ def _add_fit(commands: Any) -> None:
             "Fit Gaussians to posed photos and render views that the fit never saw. Writes to the "
             "output folder: heldout/NAME.png (photo, rendering, depth and weight side by side), "
             "metrics.json, splats.ply, loss.png and loss.csv. Ctrl-C ends the fit early and "
-            "writes what has been reached (exit code 130); a second Ctrl-C writes nothing."
+            "writes what has been reached (exit code 130); a second Ctrl-C stops at once."
         ),
     )
     defaults = FitSettings()
@@ -140,7 +142,6 @@ def _fit(options: argparse.Namespace) -> int:
 
             def on_fitted() -> None:
                 progress.close()
-                interrupt.restore()
                 _say("rendering the held-out views")
 
             metrics = fit_to_folder(
@@ -155,10 +156,12 @@ def _fit(options: argparse.Namespace) -> int:
             )
     except (datasets.CaptureError, FitError, OutputError, ImportError) as error:
         return _fail(error)
-    except MemoryError:
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
         return _fail("there is not enough memory: try --downscale or a smaller --max-gaussians")
     except KeyboardInterrupt:
-        _say("stopped; nothing was written")
+        _say("stopped")
         return _INTERRUPTED
     _say(_summary(metrics, options.out))
     return _INTERRUPTED if metrics["interrupted"] else 0

@@ -1,5 +1,6 @@
 """Process-wide JAX settings and the fixtures that every test module shares."""
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -48,6 +49,8 @@ def backend(request):
         device = jax.devices(request.param)[0]
     except RuntimeError:
         pytest.skip(f"no {request.param} device")
+    if request.param == "cuda" and importlib.util.find_spec("jax_gsplat_depth._cuda") is None:
+        pytest.skip("the package was built without its CUDA module")
     if request.param == "cuda" and "float64" in request.node.name:
         pytest.skip("the CUDA kernels are float32 only")
     with jax.default_device(device):

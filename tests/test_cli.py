@@ -1,11 +1,13 @@
 """The command line: help, errors in one sentence, and short runs that write everything."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ pytest.importorskip("dm_pix")
 from PIL import Image
 
 from jax_gsplat_depth import cli, datasets, io
-from jax_gsplat_depth.fit import FitSettings
+from jax_gsplat_depth.fit import FitSettings, _job
 
 
 @pytest.fixture
@@ -64,6 +66,8 @@ def test_help_and_version(arguments, capsys):
         (["fit", "--out", "a_file"], "a_file is not a folder"),
         (["fit", "--out", "a_file/out"], "cannot be written"),
         (["fit", "--out", "other"], "not empty"),
+        (["fit", "--data", "n" * 300], "cannot be read: File name too long"),
+        (["fit", "--out", "n" * 300], "cannot be written: File name too long"),
     ],
 )
 def test_errors_of_the_user(arguments, words, capsys, tmp_path, monkeypatch):
@@ -139,6 +143,42 @@ def test_short_run_writes_everything(small_capture, tmp_path, capsys):
     assert (out / "splats.ply").read_bytes() == splats
     assert run("fit", "--out", out, "--steps", 4, "--max-gaussians", 120, "--seed", 8) == 0
     assert (out / "splats.ply").read_bytes() != splats
+
+
+def test_out_on_another_disk(small_capture, tmp_path, monkeypatch):
+    """A rename cannot leave the folder that stands for a mounted disk."""
+    out = tmp_path / "mounted"
+    out.mkdir()
+    rename = os.replace
+
+    def replace_on_one_disk(source, target):
+        if not Path(source).is_relative_to(out):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_on_one_disk)
+    assert run("fit", "--out", out, "--steps", 2, "--max-gaussians", 50) == 0
+    assert_complete(out, 50, [small_capture.names[i] for i in small_capture.test_indices])
+
+
+def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
+    odd = dataclasses.replace(small_capture, names=[f"$\\frac${i}" for i in range(9)])
+    monkeypatch.setattr(datasets, "load_capture", lambda path, downscale: odd)
+    assert run("fit", "--data", "x", "--out", tmp_path / "o", "--steps", 1) == 0
+    assert len(list((tmp_path / "o" / "heldout").iterdir())) == 2
+
+
+def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path, monkeypatch):
+    evaluate = _job.evaluate
+
+    def interrupted_evaluate(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(_job, "evaluate", interrupted_evaluate)
+    assert run("fit", "--out", tmp_path / "o", "--steps", 2, "--max-gaussians", 50) == 0
+    names = [small_capture.names[i] for i in small_capture.test_indices]
+    assert not assert_complete(tmp_path / "o", 50, names)["interrupted"]
 
 
 def test_run_without_points_and_depth(small_capture, tmp_path, monkeypatch):

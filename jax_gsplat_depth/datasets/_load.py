@@ -42,6 +42,14 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
     root = Path(path)
     if downscale < 1:
         raise CaptureError(f"downscale is {downscale}: expected a whole number of at least 1")
+    try:
+        return _load(root, downscale)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CaptureError(f"{error.filename or root} cannot be read: {reason}") from error
+
+
+def _load(root: Path, downscale: int) -> Capture:
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise CaptureError(f"{root} {problem}: expected a folder with posed photos")

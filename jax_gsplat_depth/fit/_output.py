@@ -1,7 +1,8 @@
-"""Publishing a folder of results all at once: a reader never meets half of it.
+"""Publishing a folder of results all at once.
 
-Files are built in a hidden folder next to the target and moved at the end, ``metrics.json`` last.
-An earlier result of ours is replaced file by file; files that are not ours are never touched.
+Files are built in a hidden folder on the disk of the target and moved at the end, ``metrics.json``
+last. A new folder appears whole. An earlier result of ours is replaced file by file, so that only
+a kill in that moment leaves files of both; files that are not ours are never touched.
 """
 
 import json
@@ -27,18 +28,19 @@ def check_folder(target: Path) -> None:
     Raises:
         OutputError: It is a file, a folder with someone else's files, or not writable.
     """
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is not a folder")
-    if target.is_dir() and any(target.iterdir()) and _earlier_files(target) is None:
-        raise OutputError(
-            f"{target} is not empty and holds no earlier result of {PROGRAM}: choose another folder"
-        )
     try:
+        is_folder = target.is_dir()
+        if not is_folder and target.exists():
+            raise OutputError(f"{target} is not a folder")
+        if is_folder and any(target.iterdir()) and _earlier_files(target) is None:
+            raise OutputError(
+                f"{target} is not empty and holds no earlier result of {PROGRAM}: choose another "
+                "folder"
+            )
         with tempfile.TemporaryDirectory(prefix=".fit-", dir=_workplace(target)):
             pass
-        if target.is_dir():
-            with tempfile.TemporaryDirectory(prefix=".fit-", dir=target):
-                pass
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror}") from error
 
@@ -102,8 +104,8 @@ def _earlier_files(target: Path) -> list[str] | None:
 
 
 def _workplace(target: Path) -> Path:
-    """Return the nearest existing folder above ``target``: on its disk, so moving is atomic."""
-    folder = target.absolute().parent
+    """Return the folder itself, or the nearest one above it: on its disk, so moving is atomic."""
+    folder = target.absolute()
     while not folder.exists():
         folder = folder.parent
     return folder

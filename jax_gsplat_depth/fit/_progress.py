@@ -36,7 +36,7 @@ class Progress:
             maxinterval=_LOG_INTERVAL,
             bar_format=(
                 "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} "
-                "[{elapsed}<{remaining}, {rate_noinv_fmt}] {postfix}"
+                "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
             ),
         )
 

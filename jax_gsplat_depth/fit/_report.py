@@ -135,7 +135,8 @@ def _draw_row(panels: list[_Panel], path: Path) -> None:
     for panel in panels:
         axes = add_axes(left, width)
         axes.set_axis_off()
-        axes.set_title(panel.title, fontsize=9, pad=5)
+        # The title holds the name of a photo, in which a $ is just a character.
+        axes.set_title(panel.title, fontsize=9, pad=5, parse_math=False)
         if panel.norm is None:
             axes.imshow(panel.values, interpolation="nearest", aspect="auto")
         else:
