@@ -1,6 +1,7 @@
 """The fit: initialisation, training loop, evaluation, pictures and the output folder."""
 
 import dataclasses
+import math
 import json
 
 import jax
@@ -279,7 +280,20 @@ def test_sh_degree_rises_to_the_highest():
 
 
 @pytest.mark.parametrize(
-    "values", [{"steps": 0}, {"max_gaussians": 0}, {"seed": -1}, {"seed": 2**32}, {"sh_degree": 5}]
+    "values",
+    [
+        {"steps": 0},
+        {"max_gaussians": 0},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"sh_degree": 5},
+        {"sh_warmup": -0.1},
+        {"ssim_weight": 1.5},
+        {"alpha_weight": math.nan},
+        {"lr_means": 0.0},
+        {"lr_final": math.nan},
+        {"initial_opacity": 1.0},
+    ],
 )
 def test_settings_out_of_range(values):
     with pytest.raises(fit.FitError, match=next(iter(values))):

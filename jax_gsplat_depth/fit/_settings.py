@@ -1,6 +1,7 @@
 """What can be chosen about a fit, with the defaults of the command."""
 
 import dataclasses
+import math
 
 
 class FitError(ValueError):
@@ -60,6 +61,19 @@ class FitSettings:
         for name in ("steps", "max_gaussians"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("sh_warmup", "ssim_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FitError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0 < self.initial_opacity < 1:
+            raise FitError(
+                f"initial_opacity must be above 0 and below 1, got {self.initial_opacity}"
+            )
+        if not 0 <= self.alpha_weight < math.inf:
+            raise FitError(f"alpha_weight must not be negative, got {self.alpha_weight}")
+        for field in dataclasses.fields(self):
+            rate = getattr(self, field.name)
+            if field.name.startswith("lr_") and not 0 < rate < math.inf:
+                raise FitError(f"{field.name} must be positive, got {rate}")
         if not 0 <= self.seed < 2**32:
             raise FitError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
         if not 0 <= self.sh_degree <= 4:
