@@ -1,8 +1,8 @@
 """The fit: initialisation, training loop, evaluation, pictures and the output folder."""
 
 import dataclasses
-import math
 import json
+import math
 
 import jax
 import jax.numpy as jnp

@@ -12,8 +12,10 @@ class FitError(ValueError):
 class FitSettings:
     """Settings of one fit.
 
-    The defaults are those of the command line. Learning rates are those of 3DGS where no other
-    reason is given; the means' are relative to the extent of the scene.
+    The defaults are those of the command line. Learning rates are two to four times those of 3DGS,
+    whose schedule is 15 times longer: measured on the built-in capture and on photos, the rates of
+    3DGS end 1 dB lower after 1000 steps, and twice the present rates disturb the initial geometry
+    so much that 14 photos of a scene end 1 dB lower as well.
 
     Attributes:
         steps: Optimiser steps, one rendered view each.
@@ -31,7 +33,6 @@ class FitSettings:
         lr_opacities: Learning rate of the opacity logits.
         lr_sh0: Learning rate of the constant colour coefficients.
         lr_sh_rest: Learning rate of the other colour coefficients.
-        lr_final: What the other learning rates fall to, as a fraction of their start.
         initial_opacity: Opacity of the initial Gaussians, between 0 and 1.
     """
 
@@ -42,14 +43,13 @@ class FitSettings:
     sh_warmup: float = 0.4
     ssim_weight: float = 0.2
     alpha_weight: float = 0.1
-    lr_means: float = 1.5e-3
+    lr_means: float = 6e-4
     lr_means_final: float = 0.01
-    lr_scales: float = 2e-2
-    lr_quats: float = 4e-3
+    lr_scales: float = 1e-2
+    lr_quats: float = 2e-3
     lr_opacities: float = 5e-2
-    lr_sh0: float = 1e-2
-    lr_sh_rest: float = 5e-4
-    lr_final: float = 1.0
+    lr_sh0: float = 5e-3
+    lr_sh_rest: float = 2.5e-4
     initial_opacity: float = 0.3
 
     def __post_init__(self) -> None:

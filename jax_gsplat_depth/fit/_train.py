@@ -165,18 +165,15 @@ def make_optimizer(settings: FitSettings, extent: float) -> optax.GradientTransf
         settings: The learning rates and the number of steps over which they fall.
         extent: World units; see ``scene_extent``.
     """
-    starts = {
-        "means": settings.lr_means * extent,
+    rates: dict[str, Any] = {
+        "means": optax.exponential_decay(
+            settings.lr_means * extent, settings.steps, settings.lr_means_final
+        ),
         "quats": settings.lr_quats,
         "log_scales": settings.lr_scales,
         "opacity_logits": settings.lr_opacities,
         "sh0": settings.lr_sh0,
         "sh_rest": settings.lr_sh_rest,
-    }
-    falls = {name: settings.lr_final for name in starts} | {"means": settings.lr_means_final}
-    rates = {
-        name: optax.exponential_decay(start, settings.steps, falls[name])
-        for name, start in starts.items()
     }
     adams: dict[Hashable, optax.GradientTransformation] = {
         name: optax.adam(rate, eps=_ADAM_EPS) for name, rate in rates.items()
