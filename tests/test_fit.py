@@ -291,7 +291,7 @@ def test_sh_degree_rises_to_the_highest():
         {"ssim_weight": 1.5},
         {"alpha_weight": math.nan},
         {"lr_means": 0.0},
-        {"lr_final": math.nan},
+        {"lr_scales": math.nan},
         {"initial_opacity": 1.0},
     ],
 )

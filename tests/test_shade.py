@@ -129,3 +129,19 @@ def test_given_colors_pass_through(backend, dtype):
 def test_no_gaussians(backend, dtype):
     scene = scenes.empty()
     assert jgd.shade(scene.gaussians(dtype, color="sh"), scene.camera(dtype)).shape == (0, 3)
+
+
+def test_one_bad_coefficient_silences_its_gaussian():
+    """Forward gives NaN in all channels; backward gives no gradient in any."""
+    sh = jnp.ones((2, 4, 3), jnp.float32).at[0, 1, 0].set(jnp.nan)
+    means = jnp.asarray([[0.0, 0.0, 1.0], [0.1, 0.0, 1.0]], jnp.float32)
+    camera = jgd.Camera(jnp.eye(4), jnp.eye(3), width=4, height=4)
+
+    def shade(sh):
+        return jgd.shade(jgd.Gaussians(means, sh=sh), camera)
+
+    colors, vjp = jax.vjp(shade, sh)
+    assert np.isnan(colors[0]).all() and np.isfinite(colors[1]).all()
+    (v_sh,) = vjp(jnp.ones_like(colors))
+    np.testing.assert_array_equal(v_sh[0], 0)
+    assert np.abs(v_sh[1]).max() > 0

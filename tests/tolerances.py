@@ -1,11 +1,12 @@
-"""Every numerical bound of the tests, beside the largest error measured with the CPU backend.
+"""Every numerical bound of the tests.
 
 Values are compared by largest absolute difference relative to the largest expected magnitude,
 gradients by relative L2 norm per input. A bound that fails is a bug to understand, not a number to
-raise: what plain float32 costs is recorded in the README of the golden files.
+raise: what plain float32 costs is recorded in the README of the golden files. With JGD_TEST_ERRORS
+set to a file, the tests append each error beside its bound.
 """
 
-# (stage, quantity) -> {dtype: bound}. The comments hold the measured float32 and float64 errors.
+# (stage, quantity) -> {dtype: bound}
 BOUNDS = {
     ("project", "value"): {"float32": 3e-6, "float64": 1e-12},
     ("project", "gradient"): {"float32": 1e-5, "float64": 1e-10},
@@ -21,6 +22,7 @@ BOUNDS = {
     ("golden", "value"): {"float32": 3e-6, "float64": 1e-10},
     # The reference itself in plain float32 has an error of 3.2e-5 in a depth of up to 7.1.
     ("golden", "depth"): {"float32": 5e-6, "float64": 1e-10},
+    # Measured: 6.9e-6 and 1.1e-14.
     ("golden", "gradient"): {"float32": 1e-5, "float64": 1e-10},
 }
 
