@@ -326,10 +326,10 @@ class Config:
             polynomials with the axes (x, y, z) replaced by (z, x, y).
         absgrad: Default False. True makes the gradient of ``means2d_offset`` the sum over pixels
             of absolute values, a densification criterion; no other gradient changes.
-        deterministic: Default False. True makes the GPU backend add up in a fixed order, which is
-            slower. The CPU backend always does.
-        capacity: Expected number of (Gaussian, tile) pairs on a GPU, or None (default) to choose
-            it automatically. Affects speed and memory, never the image. Not read on the CPU.
+        deterministic: Default False. For the GPU backend to come: True will make it add up in a
+            fixed order. The CPU backend always does.
+        capacity: None (default) or a positive number. For the GPU backend to come: the expected
+            number of (Gaussian, tile) pairs. The CPU backend needs none.
 
     Raises:
         ValueError: A value is outside its range.
