@@ -305,7 +305,9 @@ def test_intrinsics_may_hold_traced_numbers():
 def test_numpy_integer_sizes():
     checked = _check.check_camera(camera(width=np.int64(9), height=np.uint8(3)), np.float32)
     assert (type(checked.width), checked.width, checked.height) == (int, 9, 3)
-    assert _check.check_image_size(np.int32(1), 2**20) == (1, 2**20)  # pyright: ignore
+    assert _check.check_image_size(np.int32(1), 2**20, ()) == (1, 2**20)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"width \* height \* C = .* pixels, expected at most"):
+        _check.check_image_size(2**20, 2**20, (64,))
     assert _check.check_sh_degree(np.int64(1), 16) == 1  # pyright: ignore
 
 
