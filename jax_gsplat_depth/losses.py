@@ -4,12 +4,12 @@ Every function takes JAX or NumPy arrays of one floating dtype, is differentiabl
 jitted and vmapped. Images are ``[H, W, C]`` with values in 0..1.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from jax_gsplat_depth.io._extras import require
 
 SSIM_WINDOW = 11
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
@@ -74,17 +74,10 @@ def ssim(image: Array, target: Array) -> Array:
             f"image has shape {np.shape(image)}, expected (H, W, C) with H and W at least "
             f"{SSIM_WINDOW}, the window of SSIM"
         )
-    try:
-        import dm_pix
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "ssim needs dm-pix: python -m pip install 'jax-gsplat-depth[fit]'"
-        ) from error
+    dm_pix = require("dm_pix")
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        blur: Any = _blur  # dm_pix names another Array type.
-        value = dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
-    return jnp.asarray(value)
+        return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=_blur)
 
 
 def dssim(image: Array, target: Array) -> Array:

@@ -389,5 +389,5 @@ def test_compressed_file_is_refused(shared):
 
 def test_missing_library_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plyfile", None)
-    with pytest.raises(ImportError, match=r'pip install "jax-gsplat-depth\[fit\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'jax-gsplat-depth\[fit\]'"):
         write_ply(tmp_path / "a.ply", random_gaussians())

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
+from jax_gsplat_depth.io._extras import missing
 
 if TYPE_CHECKING:
     from jax_gsplat_depth.fit._evaluate import HeldOutView, evaluate
@@ -60,8 +61,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "jax_gsplat_depth":
             raise
-        raise ImportError(
-            f"fitting needs the Python package {error.name}: "
-            "python -m pip install 'jax-gsplat-depth[fit]'"
-        ) from error
+        raise missing(error.name) from error
     return getattr(module, name)

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.io._ply import SH_C0
 
 Params = dict[str, Array]
 """Unconstrained float32 parameters of ``N`` Gaussians.
@@ -15,9 +16,6 @@ Params = dict[str, Array]
 - ``opacity_logits`` ``[N]``: logit of ``opacities``.
 - ``sh0`` ``[N, 1, 3]`` and ``sh_rest`` ``[N, B - 1, 3]``: ``sh``, apart for their learning rates.
 """
-
-# The constant spherical harmonic, 1 / (2 sqrt(pi)).
-_SH0 = 0.28209479177387814
 
 
 def to_gaussians(params: Params) -> Gaussians:
@@ -51,7 +49,7 @@ def from_points(
         "quats": quats,
         "log_scales": np.repeat(np.log(scales)[:, None], 3, axis=1),
         "opacity_logits": np.full(n, np.log(opacity / (1 - opacity))),
-        "sh0": (colors[:, None, :] - 0.5) / _SH0,
+        "sh0": (colors[:, None, :] - 0.5) / SH_C0,
         "sh_rest": np.zeros((n, (sh_degree + 1) ** 2 - 1, 3)),
     }
     return {name: jnp.asarray(array, dtype=jnp.float32) for name, array in arrays.items()}

@@ -19,7 +19,12 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(
-            f'{package} is needed for this; install it with: pip install "jax-gsplat-depth[fit]"'
-        ) from error
+        raise missing(module) from error
+
+
+def missing(module: str) -> ImportError:
+    """Return the error for a module of the ``fit`` extra that is not installed."""
+    return ImportError(
+        f"{module.partition('.')[0]} is needed for this; install it with: "
+        "python -m pip install 'jax-gsplat-depth[fit]'"
+    )

@@ -17,8 +17,8 @@ import numpy as np
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._extras import require
 
-_SH_C0 = 0.28209479177387814
-"""Value of the constant basis function: a colour is 0.5 + _SH_C0 * f_dc."""
+SH_C0 = 0.28209479177387814
+"""Value of the constant basis function: a colour is 0.5 + SH_C0 * f_dc."""
 
 _OPACITY_MARGIN = 1e-7
 """Opacities are written at least this far from 0 and 1: the logit stays finite in float32."""
@@ -163,7 +163,7 @@ def _fields(gaussians: Gaussians) -> dict[str, np.ndarray]:
         colors = fields.pop("colors", np.zeros(0))
         if colors.shape != (n, 3):
             raise ValueError(f"gaussians.colors has shape {colors.shape}, expected ({n}, 3) or sh")
-        fields["sh"] = ((colors - 0.5) / _SH_C0)[:, None]
+        fields["sh"] = ((colors - 0.5) / SH_C0)[:, None]
     fields.pop("colors", None)
     n_bases = fields["sh"].shape[1] if fields["sh"].ndim == 3 else 0
     shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
