@@ -317,5 +317,5 @@ def test_colmap_pose_that_is_nan_in_binary(colmap):
 
 def test_missing_library_names_the_extra(nerf, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r'pip install "jax-gsplat-depth\[fit\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'jax-gsplat-depth\[fit\]'"):
         load_capture(nerf[0])
