@@ -22,6 +22,7 @@ import report
 import scenes
 
 _HERE = Path(__file__).resolve().parent
+_PACKAGES = ("jax", "jaxlib", "numpy", "jax-gsplat-depth")
 _ISA_FLAGS = "sse4_2 avx avx2 fma avx512f avx512dq avx512bw avx512vl avx512_bf16 asimd sve sve2"
 
 
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-    full = _describe()
+    full = describe()
     full["results"] = []
     for scene in options.scenes:
         for threads in options.threads:
@@ -93,10 +94,14 @@ def _measure(options, scene: str, threads: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _describe() -> dict:
-    """Everything that a number needs to be compared with another."""
+def describe(packages: tuple[str, ...] = ()) -> dict:
+    """Everything that a number needs to be compared with another.
+
+    Args:
+        packages: Distributions whose versions matter besides the ones of this package.
+    """
     module = _native_module()
-    versions = {name: _version(name) for name in ("jax", "jaxlib", "numpy", "jax-gsplat-depth")}
+    versions = {name: _version(name) for name in (*_PACKAGES, *packages)}
     versions |= {"python": platform.python_version(), "compiler": module["compiler"]}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

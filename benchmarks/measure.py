@@ -7,6 +7,7 @@ its pool when it starts: one process measures one number of threads.
 
 import ctypes
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -56,27 +57,34 @@ def limit_threads(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def time_together(cases: dict[Any, Callable[[], Any]], options: Options) -> dict[Any, dict]:
+def time_together(
+    cases: dict[Any, Callable[[], Any]],
+    options: Any,
+    wait: Callable[[Any], Any] | None = None,
+) -> dict[Any, dict]:
     """Time functions in turn, so that a disturbance of the machine hits all of them alike.
 
     Args:
         cases: Functions without arguments that return JAX arrays.
-        options: Number of repeats and time limit.
+        options: Number of repeats and time limit: the fields ``repeats`` and ``max_seconds``.
+        wait: Called with a result, returns when it is there; default ``jax.block_until_ready``.
 
     Returns:
         Per function: best, median and all times in milliseconds, the least time that all threads
         together computed (which other programs disturb little), and the seconds that the first
         call took, compilation included.
     """
-    import jax
+    if wait is None:
+        import jax
 
+        wait = jax.block_until_ready
     first = {}
     times, cpu_times = {name: [] for name in cases}, {name: [] for name in cases}
     for name, case in cases.items():
         start = time.perf_counter()
-        jax.block_until_ready(case())
+        wait(case())
         first[name] = time.perf_counter() - start
-        jax.block_until_ready(case())
+        wait(case())
     gc.collect()
     gc.disable()
     begin = time.perf_counter()
@@ -85,7 +93,7 @@ def time_together(cases: dict[Any, Callable[[], Any]], options: Options) -> dict
             break
         for name, case in cases.items():
             start, cpu_start = time.perf_counter(), time.process_time()
-            jax.block_until_ready(case())
+            wait(case())
             times[name].append((time.perf_counter() - start) * 1e3)
             cpu_times[name].append((time.process_time() - cpu_start) * 1e3)
     gc.enable()
@@ -140,18 +148,20 @@ def whole_cases(render, parameters, cotangents, n_outputs) -> dict[str, Callable
         outputs, pull = jax.vjp(lambda p: render(p)[:n_outputs], parameters)
         return outputs, pull(cotangents)
 
+    # partial, so that a caller can also lower the jitted function.
     return {
-        "forward": lambda: forward(parameters),
-        "forward_backward": lambda: forward_backward(parameters, cotangents[:n_outputs]),
+        "forward": functools.partial(forward, parameters),
+        "forward_backward": functools.partial(forward_backward, parameters, cotangents[:n_outputs]),
     }
 
 
-def package_renderer(width: int, height: int):
+def package_renderer(width: int, height: int, config: Any = None):
     """The package under test as a function of the parameters."""
     import jax_gsplat_depth as jgd
 
     def render(p):
-        output = jgd.render(*_inputs(p, width, height), background=p["background"])
+        inputs = _inputs(p, width, height)
+        output = jgd.render(*inputs, background=p["background"], config=config)
         return output.image, output.depth, output.weight
 
     return render
@@ -186,21 +196,21 @@ def baseline_renderer(parameters, width: int, height: int, threads: int):
     return lambda p: pure_jax.render(pure_jax.Scene(**p), settings)
 
 
-def stage_cases(parameters, width, height, cotangents, n_outputs):
+def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
     """The stages of the package one by one, forward and pull-back, and the pair count."""
     import jax
 
     import jax_gsplat_depth as jgd
 
     floats = ("means2d", "depths", "conics", "opacities")
-    size = {"width": width, "height": height}
+    size = {"width": width, "height": height, "config": config}
 
     def project(p):
-        splats = jgd.project(*_inputs(p, width, height))
+        splats = jgd.project(*_inputs(p, width, height), config=config)
         return {name: getattr(splats, name) for name in floats}, splats.radii
 
     def shade(p):
-        return jgd.shade(*_inputs(p, width, height))
+        return jgd.shade(*_inputs(p, width, height), config=config)
 
     def make_bin(values, radii):
         return jgd.bin(jgd.Splats(**values, radii=radii), **size)

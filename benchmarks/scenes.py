@@ -5,6 +5,11 @@ opacities [N], colors [N, 3], sh [N, 16, 3], viewmat [4, 4], K [3, 3], backgroun
 cotangent [H, W, 3] (a fixed derivative of the loss with respect to the image), and the integers
 width and height. Times of a frozen scene and of its stand-in must not be compared: ``load`` says
 which one it returned.
+
+The blobs of the GPU scenes are the frozen ones with smaller scales, because at full size a pixel of
+the largest is behind thousands of Gaussians. The factors were computed from the area in which the
+alpha of a Gaussian reaches 1/255, 2 pi log(255 opacity) sqrt(det(cov2d)), summed over the Gaussians
+whose centre is in the image: 27 to 29 per pixel in all three, before a pixel ends early.
 """
 
 import importlib.util
@@ -14,7 +19,12 @@ from typing import Any
 
 import numpy as np
 
-_FROZEN = Path(__file__).resolve().parents[2] / "shared" / "bench" / "scenes.py"
+_ROOT = Path(__file__).resolve().parents[1]
+# The project's data lies beside the repository or in it.
+SHARED = next(
+    (folder for folder in (_ROOT.parent / "shared", _ROOT / "shared") if folder.is_dir()),
+    _ROOT.parent / "shared",
+)
 
 COUNTS = {"1k": 1_000, "10k": 10_000, "50k": 50_000, "100k": 100_000}
 # "tiny" is for tests; the others are those of the frozen scenes.
@@ -22,48 +32,89 @@ SIZES = {"tiny": (72, 40), "256": (256, 256), "480p": (640, 480), "1080p": (1920
 MAIN = ("garden_half", "blob_10k_1080p", "blob_50k_480p")
 NAMES = ("garden_half", *(f"blob_{n}_{size}" for size in SIZES for n in COUNTS))
 
+# Number of Gaussians, and the factor of the scales.
+GPU_BLOBS = {
+    "blob_100k_gpu": (100_000, 0.4),
+    "blob_1m_gpu": (1_000_000, 0.12),
+    "blob_5m_gpu": (5_000_000, 0.03),
+}
+GPU = (*GPU_BLOBS, "garden", "trained")
 
-def load(name: str) -> tuple[dict[str, Any], str]:
+
+def load(name: str, shared: Path = SHARED) -> tuple[dict[str, Any], str]:
     """Make a scene by name.
 
     Args:
-        name: One of ``NAMES``.
+        name: One of ``NAMES`` or ``GPU``.
+        shared: The folder with the frozen scenes and the data of the project.
 
     Returns:
         The scene, a dictionary of arrays, and "frozen" or "stand-in".
 
     Raises:
         ValueError: No scene has this name.
+        FileNotFoundError: The trained scene is not there; it has no stand-in.
     """
-    if name not in NAMES:
-        raise ValueError(f"no scene is called {name!r}; there are {', '.join(NAMES)}")
-    frozen = _frozen_module()
-    if name == "garden_half":
+    if name not in (*NAMES, *GPU):
+        raise ValueError(f"no scene is called {name!r}; there are {', '.join((*NAMES, *GPU))}")
+    if name == "trained":
+        return _trained(shared / "data" / "splats" / "playbot_lod3" / "playbot_lod3.ply"), "frozen"
+    frozen = _frozen_module(shared / "bench" / "scenes.py")
+    if name.startswith("garden"):
+        downscale = 2 if name == "garden_half" else 1
         if frozen is not None and Path(frozen.GARDEN).exists():
-            return frozen.garden(), "frozen"
-        return _ground_and_objects(138_766, 324, 210), "stand-in"
+            return frozen.garden(downscale=downscale), "frozen"
+        return _ground_and_objects(138_766, 648 // downscale, 420 // downscale), "stand-in"
+    make, source = (_cloud, "stand-in") if frozen is None else (frozen.blob, "frozen")
+    if name in GPU_BLOBS:
+        count, factor = GPU_BLOBS[name]
+        scene = make(count, *SIZES["1080p"])
+        return scene | {"scales": scene["scales"] * np.float32(factor)}, source
     _, count, size = name.split("_")
-    arguments = (COUNTS[count], *SIZES[size])
-    if frozen is not None:
-        return frozen.blob(*arguments), "frozen"
-    return _cloud(*arguments), "stand-in"
+    return make(COUNTS[count], *SIZES[size]), source
 
 
-def _frozen_module() -> ModuleType | None:
-    if not _FROZEN.exists():
+def _frozen_module(path: Path) -> ModuleType | None:
+    if not path.exists():
         return None
-    spec = importlib.util.spec_from_file_location("frozen_benchmark_scenes", _FROZEN)
+    spec = importlib.util.spec_from_file_location("frozen_benchmark_scenes", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _look_at(eye, target):
-    """World-to-camera matrix, camera axes x right, y down, z forward; world z is up."""
+def _trained(path):
+    """A rendered robot of 31 000 Gaussians; it stands on y = 0, y down, 2 wide and 1 high."""
+    # Only here: the other scenes need NumPy alone, and this is the package under test.
+    from jax_gsplat_depth.io import read_ply
+
+    gaussians = read_ply(path)
+    n = len(gaussians.means)
+    width, height = SIZES["1080p"]
+    viewmat = _look_at(np.array([1.3, -1.3, 1.6]), np.array([0.0, -0.45, 0.0]), up=(0, -1, 0))
+    names = ("means", "scales", "quats", "opacities")
+    scene = _finish(
+        np.random.default_rng(n),
+        *(np.asarray(getattr(gaussians, name)) for name in names),
+        viewmat,
+        1.2 * height,
+        width,
+        height,
+    )
+    # Degree 2, filled up to 3 with zeros: all renderers then do the same work.
+    sh = np.zeros((n, 16, 3), np.float32)
+    assert gaussians.sh is not None
+    sh[:, : gaussians.sh.shape[1]] = np.asarray(gaussians.sh)[:, :16]
+    colors = np.maximum(0.5 + sh[:, 0] / np.float32(np.sqrt(4 * np.pi)), 0)
+    return scene | {"sh": sh, "colors": colors}
+
+
+def _look_at(eye, target, up=(0.0, 0.0, 1.0)):
+    """World-to-camera matrix, camera axes x right, y down, z forward."""
     forward = np.subtract(target, eye).astype(np.float64)
     forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = np.cross(forward, up)
     right /= np.linalg.norm(right)
     viewmat = np.eye(4)
     viewmat[:3, :3] = np.stack([right, np.cross(forward, right), forward])

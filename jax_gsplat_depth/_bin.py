@@ -56,6 +56,7 @@ def _bin(
         "jgd_bin_fwd",
         operands,
         [((c, n), jnp.int32), ((c, *n_tiles) if count_tiles else _ffi.Absent(3), jnp.int32)],
+        sizes=_ffi.Sizes(n_cameras=c, n=n, width=width, height=height),
         width=width,
         height=height,
         three_sigma=config.footprint == "3sigma",

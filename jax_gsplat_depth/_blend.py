@@ -1,6 +1,7 @@
 """Stage 4, blend: splats in depth order to image, depth and weight."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -41,7 +42,7 @@ def blend(
         background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
         absgrad_probe: Shaped like ``splats.means2d``; its value is not used. Its gradient is the
             sum over pixels of the absolute gradient of means2d.
-        config: Static settings; reads footprint.
+        config: Static settings; reads footprint, capacity and deterministic.
 
     Returns:
         RenderOutput; ``radii`` are those of the splats. A splat with a value that is not finite
@@ -95,18 +96,41 @@ def blend_checked(
         background if background.ndim == 2 else background[None],
         with_camera_axis(absgrad_probe),
     )
-    static = (*size, config.footprint == "3sigma")
-    image, depth, weight = _blend(static, *operands)
-    if not has_camera_axis:
-        image, depth, weight = image[0], depth[0], weight[0]
-    return RenderOutput(image, depth, weight, splats.radii)
+    static = _Static(
+        *size,
+        three_sigma=config.footprint == "3sigma",
+        capacity=_list_capacity(config.capacity, splats.means2d.shape[-2], *size),
+        deterministic=config.deterministic,
+    )
+    image, depth, weight, n_isects, n_isects_listed = (
+        x if has_camera_axis else x[0] for x in _blend(static, *operands)
+    )
+    return RenderOutput(image, depth, weight, splats.radii, n_isects, n_isects_listed)
 
 
-Static = tuple[int, int, bool]
+def _list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
+    """Return how many (Gaussian, tile) pairs the lists of one image hold on a GPU.
+
+    The default is about twice the need of trained scenes: a Gaussian in them meets 2 to 4 tiles of
+    a photo, and where few Gaussians fill an image, a pixel is opaque behind a few tens. Below one
+    pair for each tile the nearest Gaussian might not fit.
+    """
+    if not isinstance(n, int):  # a symbol of jax.export, which only the CPU can take
+        return 0
+    n_tiles = -(-width // _ffi.TILE_SIZE) * -(-height // _ffi.TILE_SIZE)
+    return max(n_tiles, 8 * n + 64 * n_tiles if capacity is None else capacity)
+
+
+class _Static(NamedTuple):
+    width: int
+    height: int
+    three_sigma: bool
+    capacity: int
+    deterministic: bool
 
 
 @_ffi.custom_vjp
-def _blend(static: Static, *operands: Any) -> tuple[Array, Array, Array]:
+def _blend(static: _Static, *operands: Any) -> tuple[Array, ...]:
     """Operands: means2d, depths, conics, opacities, radii, order, colors, background, probe.
 
     All with camera axis; that of colors and background may be 1 for all cameras.
@@ -114,12 +138,11 @@ def _blend(static: Static, *operands: Any) -> tuple[Array, Array, Array]:
     return _forward(static, operands, with_residuals=False)[0]
 
 
-def _forward(static: Static, operands: Any, *, with_residuals: bool) -> tuple[Any, Any]:
+def _forward(static: _Static, operands: Any, *, with_residuals: bool) -> tuple[Any, Any]:
     """Return the outputs, and what only the backward pass reads: transmittance and last."""
-    width, height, _ = static
     means2d, colors = operands[0], operands[6]
     c, d, dtype = means2d.shape[0], colors.shape[2], means2d.dtype
-    pixels = (c, height, width)
+    pixels = (c, static.height, static.width)
     residual = pixels if with_residuals else Absent(3)
     results = [
         ((*pixels, d), dtype),
@@ -127,23 +150,25 @@ def _forward(static: Static, operands: Any, *, with_residuals: bool) -> tuple[An
         (pixels, dtype),
         (residual, dtype),
         (residual, jnp.int32),
+        ((c,), jnp.int32),
+        ((c,), jnp.int32),
     ]
-    image, depth, weight, transmittance, last = _ffi.call(
-        "jgd_blend_fwd", operands[:8], results, **_attributes(static)
+    image, depth, weight, transmittance, last, *counts = _call(
+        "jgd_blend_fwd", static, operands[:8], results
     )
-    return (image, depth, weight), (transmittance, last)
+    return (image, depth, weight, *counts), (transmittance, last)
 
 
-def _blend_fwd(static: Static, *primals: Any) -> tuple[tuple[Array, Array, Array], Any]:
+def _blend_fwd(static: _Static, *primals: Any) -> tuple[tuple[Array, ...], Any]:
     operands, needed = _ffi.values_and_needed(primals)
     outputs, residuals = _forward(static, operands, with_residuals=True)
-    _, depth, weight = outputs
+    _, depth, weight, _, _ = outputs
     return outputs, (operands, (depth, weight, *residuals), needed)
 
 
-def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:
+def _blend_bwd(static: _Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:
     operands, forward, needed = residuals
-    v_image, v_depth, v_weight = (_ffi.known(v) for v in cotangents)
+    v_image, v_depth, v_weight = (_ffi.known(v) for v in cotangents[:3])
     if v_image is None and v_depth is None and v_weight is None:
         return (None,) * len(operands)
     means2d, depths, conics, opacities, _, _, colors, background, _ = operands
@@ -159,8 +184,9 @@ def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array |
         (colors.shape if wants_colors else Absent(3), dtype),
         (background.shape if wants_background else Absent(2), dtype),
     ]
-    v_means2d, v_probe, v_depths, v_conics, v_opacities, v_colors, v_background = _ffi.call(
+    v_means2d, v_probe, v_depths, v_conics, v_opacities, v_colors, v_background = _call(
         "jgd_blend_bwd",
+        static,
         [
             *operands[:8],
             *forward,
@@ -169,7 +195,6 @@ def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array |
             Absent(3) if v_weight is None else v_weight,
         ],
         results,
-        **_attributes(static),
     )
     return (
         v_means2d,
@@ -187,6 +212,21 @@ def _blend_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array |
 _blend.defvjp(_blend_fwd, _blend_bwd, symbolic_zeros=True)
 
 
-def _attributes(static: Static) -> dict[str, Any]:
-    width, height, three_sigma = static
-    return {"width": width, "height": height, "three_sigma": three_sigma}
+def _call(
+    target: str,
+    static: _Static,
+    operands: Sequence[Array | Absent],
+    results: Sequence[tuple[Any, Any]],
+) -> list[Any]:
+    means2d, colors = operands[0], operands[6]
+    assert not isinstance(means2d, Absent) and not isinstance(colors, Absent)
+    sizes = _ffi.Sizes(
+        n_cameras=means2d.shape[0],
+        n=means2d.shape[1],
+        width=static.width,
+        height=static.height,
+        n_channels=colors.shape[2],
+        capacity=static.capacity,
+        deterministic=static.deterministic,
+    )
+    return _ffi.call(target, operands, results, sizes=sizes, **static._asdict())

@@ -7,3 +7,15 @@ TRANSMITTANCE_MIN: float
 
 def registrations() -> Mapping[str, object]: ...
 def isa() -> str: ...
+def workspace_bytes(
+    target: str,
+    is_double: bool,
+    n_batch: int,
+    n_cameras: int,
+    n: int,
+    width: int,
+    height: int,
+    n_channels: int,
+    capacity: int,
+    deterministic: bool,
+) -> int: ...

@@ -1,5 +1,6 @@
 """Stage 1, project: 3D Gaussians to 2D splats."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,8 +41,14 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
     return project_checked(gaussians, camera, config)
 
 
-def project_checked(gaussians: Gaussians, camera: Camera, config: Config) -> Splats:
-    """``project`` without the checks."""
+def project_checked(
+    gaussians: Gaussians, camera: Camera, config: Config, *, keep_outside: bool = False
+) -> Splats:
+    """``project`` without the checks.
+
+    With ``keep_outside`` a footprint that misses the image does not cull, for those who then move
+    the centres.
+    """
     has_camera_axis = camera.viewmat.ndim == 3
     viewmat = camera.viewmat if has_camera_axis else camera.viewmat[None]
     K = camera.K if has_camera_axis else camera.K[None]
@@ -54,11 +61,11 @@ def project_checked(gaussians: Gaussians, camera: Camera, config: Config) -> Spl
         viewmat,
         K,
     )
-    results = _project((config, camera.width, camera.height), *operands)
+    results = _project((config, camera.width, camera.height, keep_outside), *operands)
     return Splats(*(results if has_camera_axis else (x[0] for x in results)))
 
 
-Static = tuple[Config, int, int]
+Static = tuple[Config, int, int, bool]
 
 
 @_ffi.custom_vjp
@@ -74,7 +81,7 @@ def _project(static: Static, *operands: Array | None) -> tuple[Array, ...]:
         ((c, n), dtype),
         ((c, n), jnp.int32),
     ]
-    return tuple(_ffi.call("jgd_project_fwd", _present(operands), results, **_attributes(static)))
+    return tuple(_call("jgd_project_fwd", static, operands, [], results))
 
 
 def _project_fwd(static: Static, *primals: Any) -> tuple[tuple[Array, ...], Any]:
@@ -96,14 +103,8 @@ def _project_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array
         (x.shape if wanted else Absent(rank), operands[0].dtype)
         for x, wanted, rank in zip(operands, needed.inputs, _RANKS, strict=True)
     ]
-    return tuple(
-        _ffi.call(
-            "jgd_project_bwd",
-            [*_present(operands), radii, *cotangent_operands],
-            results,
-            **_attributes(static),
-        )
-    )
+    others = [radii, *cotangent_operands]
+    return tuple(_call("jgd_project_bwd", static, operands, others, results))
 
 
 _project.defvjp(_project_fwd, _project_bwd, symbolic_zeros=True)
@@ -112,18 +113,28 @@ _project.defvjp(_project_fwd, _project_bwd, symbolic_zeros=True)
 _RANKS = (2, 2, 2, 2, 1, 3, 3)
 
 
-def _present(operands: tuple[Array | None, ...]) -> list[Array | Absent]:
-    return [Absent(rank) if x is None else x for x, rank in zip(operands, _RANKS, strict=True)]
-
-
-def _attributes(static: Static) -> dict[str, Any]:
-    config, width, height = static
-    return {
-        "near_plane": config.near_plane,
-        "far_plane": config.far_plane,
-        "eps2d": config.eps2d,
-        "width": width,
-        "height": height,
-        "antialiased": config.antialiased,
-        "three_sigma": config.footprint == "3sigma",
-    }
+def _call(
+    target: str,
+    static: Static,
+    operands: Sequence[Any],
+    others: Sequence[Array | Absent],
+    results: Sequence[tuple[Any, Any]],
+) -> list[Any]:
+    config, width, height, keep_outside = static
+    present = [Absent(rank) if x is None else x for x, rank in zip(operands, _RANKS, strict=True)]
+    return _ffi.call(
+        target,
+        [*present, *others],
+        results,
+        sizes=_ffi.Sizes(
+            n_cameras=operands[5].shape[0], n=operands[0].shape[0], width=width, height=height
+        ),
+        near_plane=config.near_plane,
+        far_plane=config.far_plane,
+        eps2d=config.eps2d,
+        width=width,
+        height=height,
+        antialiased=config.antialiased,
+        three_sigma=config.footprint == "3sigma",
+        keep_outside=keep_outside,
+    )

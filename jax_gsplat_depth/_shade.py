@@ -1,12 +1,13 @@
 """Stage 2, shade: spherical harmonics to colours."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._ffi import Absent
-from jax_gsplat_depth._types import Camera, Config, Gaussians
+from jax_gsplat_depth._types import SH_CONVENTIONS, Camera, Config, Gaussians
 
 
 def shade(
@@ -57,17 +58,17 @@ def shade_checked(
     has_camera_axis = camera.viewmat.ndim == 3
     viewmat = camera.viewmat if has_camera_axis else camera.viewmat[None]
     operands = _ffi.same_axes(gaussians.means, gaussians.sh, viewmat)
-    colors = _shade((degree, config.sh_convention == "e3nn"), *operands)
+    colors = _shade((degree, SH_CONVENTIONS.index(config.sh_convention)), *operands)
     return colors if has_camera_axis else colors[0]
 
 
-Static = tuple[int, bool]
+Static = tuple[int, int]
 
 
 @_ffi.custom_vjp
 def _shade(static: Static, means: Array, sh: Array, viewmat: Array) -> Array:
     results = [((viewmat.shape[0], means.shape[0], 3), means.dtype)]
-    return _ffi.call("jgd_shade_fwd", [means, sh, viewmat], results, **_attributes(static))[0]
+    return _call("jgd_shade_fwd", static, [means, sh, viewmat], results)[0]
 
 
 def _shade_fwd(static: Static, *primals: Any) -> tuple[Array, Any]:
@@ -84,12 +85,22 @@ def _shade_bwd(static: Static, residuals: Any, cotangent: Any) -> tuple[Array | 
         (x.shape if wanted else Absent(x.ndim), x.dtype)
         for x, wanted in zip(operands, needed.inputs, strict=True)
     ]
-    return tuple(_ffi.call("jgd_shade_bwd", [*operands, v_colors], results, **_attributes(static)))
+    return tuple(_call("jgd_shade_bwd", static, [*operands, v_colors], results))
 
 
 _shade.defvjp(_shade_fwd, _shade_bwd, symbolic_zeros=True)
 
 
-def _attributes(static: Static) -> dict[str, Any]:
-    degree, e3nn_axes = static
-    return {"degree": degree, "e3nn_axes": e3nn_axes}
+def _call(
+    target: str, static: Static, operands: Sequence[Array], results: Sequence[tuple[Any, Any]]
+) -> list[Any]:
+    means, _, viewmat = operands[:3]
+    degree, convention = static
+    return _ffi.call(
+        target,
+        operands,
+        results,
+        sizes=_ffi.Sizes(n_cameras=viewmat.shape[0], n=means.shape[0]),
+        degree=degree,
+        convention=convention,
+    )

@@ -21,12 +21,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 Footprint = Literal["exact", "3sigma"]
-ShConvention = Literal["3dgs", "e3nn"]
+ShConvention = Literal["3dgs", "e3nn", "e3nn-seed"]
 # What the camera constructors take: nested sequences too.
 Numbers = ArrayLike | Sequence[Any]
 
 FOOTPRINTS = ("exact", "3sigma")
-SH_CONVENTIONS = ("3dgs", "e3nn")
+# Their positions are the values of the enum in csrc/math/sh.h.
+SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-seed")
 
 # Parameters of the COLMAP models that are a pinhole.
 _COLMAP_PARAMS = {"SIMPLE_PINHOLE": ("f", "cx", "cy"), "PINHOLE": ("fx", "fy", "cx", "cy")}
@@ -298,12 +299,19 @@ class RenderOutput:
         depth: ``[H, W]`` sum of w z over sum of w in world units, 0 where nothing was hit.
         weight: ``[H, W]`` sum of w, 0..1: how much of the pixel the Gaussians cover.
         radii: ``[N]`` int32, as in ``Splats``.
+        n_isects: ``[]`` int32, the (Gaussian, tile) pairs of the image; 2^31 - 1 if there are more.
+        n_isects_listed: ``[]`` int32, those of them that were in the lists of the GPU, which
+            ``Config.capacity`` limits; on the CPU all. If it is less than ``n_isects`` the result
+            is the same, but took longer: the largest ``n_isects`` of a scene, and some 10 % on top,
+            is a good capacity.
     """
 
     image: Array
     depth: Array
     weight: Array
     radii: Array
+    n_isects: Array
+    n_isects_listed: Array
 
 
 @jax.tree_util.register_static
@@ -322,14 +330,18 @@ class Config:
             opacity from 0 on then has a radius, although no pixel shows one below 1/255.
         antialiased: Default False. True scales opacities down by what eps2d adds to the area, so
             that small Gaussians do not get brighter as the image gets coarser.
-        sh_convention: Axes of the spherical harmonics. "3dgs" (default), or "e3nn": the same
-            polynomials with the axes (x, y, z) replaced by (z, x, y).
+        sh_convention: What the coefficients belong to. "3dgs" (default), or "e3nn": the same
+            polynomials with the axes (x, y, z) replaced by (z, x, y). "e3nn-seed" is for models
+            that were trained with the e3nn seed: "e3nn" with that rasterizer's wrong polynomial,
+            z (z^2 - x^2) for y (z^2 - x^2), of coefficient 14.
         absgrad: Default False. True makes the gradient of ``means2d_offset`` the sum over pixels
             of absolute values, a densification criterion; no other gradient changes.
-        deterministic: Default False. For the GPU backend to come: True will make it add up in a
-            fixed order. The CPU backend always does.
-        capacity: None (default) or a positive number. For the GPU backend to come: the expected
-            number of (Gaussian, tile) pairs. The CPU backend needs none.
+        deterministic: Default False. True gives gradients that are the same bits on every run on a
+            GPU too, a little slower. On the CPU they always are.
+        capacity: How many (Gaussian, tile) pairs the lists of one image hold on a GPU: None
+            (default) for 8 N + 64 times the number of tiles, or a positive number, raised to the
+            number of tiles. Only time and memory depend on it, never the result; see
+            ``RenderOutput.n_isects``. The CPU needs none.
 
     Raises:
         ValueError: A value is outside its range.
@@ -366,7 +378,7 @@ class Config:
         for name, choices in (("footprint", FOOTPRINTS), ("sh_convention", SH_CONVENTIONS)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
-                expected = " or ".join(map(repr, choices))
+                expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
         if self.capacity is not None and self.capacity <= 0:
             raise ValueError(f"capacity must be positive or None, got {self.capacity}")

@@ -13,6 +13,8 @@ from tolerances import bound
 import jax_gsplat_depth as jgd
 
 OUTPUTS = ("image", "depth", "weight")
+# For gradients of two calls that must have the same bits: on a GPU they do not otherwise.
+SAME_BITS = jgd.Config(deterministic=True)
 SPLAT_FIELDS = ("means2d", "depths", "conics", "opacities")
 
 

@@ -51,8 +51,6 @@ def backend(request):
         pytest.skip(f"no {request.param} device")
     if request.param == "cuda" and importlib.util.find_spec("jax_gsplat_depth._cuda") is None:
         pytest.skip("the package was built without its CUDA module")
-    if request.param == "cuda" and "float64" in request.node.name:
-        pytest.skip("the CUDA kernels are float32 only")
     with jax.default_device(device):
         yield request.param
 

@@ -170,7 +170,7 @@ def sh_basis(directions, degree, convention="3dgs"):
     From the recursion of the associated Legendre functions, with no table of polynomials.
     """
     x, y, z = directions.T
-    if convention == "e3nn":
+    if convention != "3dgs":
         x, y, z = z, x, y
     basis = {}
     # (cos m phi, sin m phi) times sin^m theta, that is the real and imaginary part of (x + iy)^m.
@@ -191,6 +191,9 @@ def sh_basis(directions, degree, convention="3dgs"):
                 basis[band, m] = norm * re * legendre[band]
                 basis[band, -m] = norm * im * legendre[band]
         re, im = re * x - im * y, re * y + im * x
+    if convention == "e3nn-seed" and degree >= 3:
+        # The seed multiplies this coefficient by z (z^2 - x^2) in the axes before the permutation.
+        basis[3, 2] = math.sqrt(105 / (16 * math.pi)) * x * (x * x - y * y)
     order = [(band, m) for band in range(degree + 1) for m in range(-band, band + 1)]
     return jnp.stack([basis[key] for key in order], -1)
 

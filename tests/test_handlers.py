@@ -8,6 +8,7 @@ from jax_gsplat_depth import _ffi
 
 C, N = 2, 5
 SIZE = {"width": 20, "height": 10}
+SIZES = _ffi.Sizes(n_cameras=C, n=N, **SIZE)
 
 
 def bin_operands(dtype=jnp.float32):
@@ -25,6 +26,7 @@ def call_bin(operands, order_shape=(C, N), **size):
         "jgd_bin_fwd",
         list(operands.values()),
         [(order_shape, jnp.int32), (_ffi.Absent(3), jnp.int32)],
+        sizes=SIZES,
         **{**SIZE, **size},
         three_sigma=False,
     )
@@ -74,7 +76,8 @@ def test_no_camera():
     operands = {name: x[:0] for name, x in bin_operands().items()}
     operands["means2d"] = jnp.ones((0, N, 2), jnp.float32)
     results = [((1,), jnp.int32), (_ffi.Absent(3), jnp.int32)]
+    static = {**SIZE, "three_sigma": False}
     with pytest.raises(jax.errors.JaxRuntimeError, match="1 or more cameras"):
         jax.block_until_ready(
-            _ffi.call("jgd_bin_fwd", list(operands.values()), results, **SIZE, three_sigma=False)
+            _ffi.call("jgd_bin_fwd", list(operands.values()), results, sizes=SIZES, **static)
         )

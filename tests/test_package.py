@@ -1,7 +1,9 @@
 """The package as installed: names, documentation, version, compiled module, instruction sets."""
 
 import dataclasses
+import importlib
 import importlib.resources
+import importlib.util
 import inspect
 import json
 import os
@@ -25,7 +27,14 @@ FIELDS = {
     jgd.Camera: ("viewmat", "K", "width", "height"),
     jgd.Splats: ("means2d", "depths", "conics", "opacities", "radii"),
     jgd.Intersections: ("order", "tile_counts"),
-    jgd.RenderOutput: ("image", "depth", "weight", "radii"),
+    jgd.RenderOutput: (
+        "image",
+        "depth",
+        "weight",
+        "radii",
+        "n_isects",
+        "n_isects_listed",
+    ),
     jgd.Config: (
         "near_plane",
         "far_plane",
@@ -132,9 +141,41 @@ def test_constants_of_the_compiled_module():
     assert _cpu.TRANSMITTANCE_MIN == 1e-4
 
 
-def test_targets_are_those_of_ops_inc():
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_targets_are_those_of_ops_inc(name):
+    """The CUDA module loads without a driver, so this runs wherever it was built."""
+    if importlib.util.find_spec(f"jax_gsplat_depth.{name}") is None:
+        pytest.skip("the package was built without its CUDA module")
+    module = importlib.import_module(f"jax_gsplat_depth.{name}")
     ops = re.findall(r"^JGD_OP\((\w+)\)$", (ROOT / "csrc/ffi/ops.inc").read_text(), re.MULTILINE)
-    assert sorted(_cpu.registrations()) == sorted(ops)
+    assert sorted(module.registrations()) == sorted(ops)
+
+
+IMPORT_WITHOUT_CUDA = """
+import sys, warnings
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax_gsplat_depth._cuda":
+            raise {error}("undefined symbol: cudaNewThing", name=name)
+
+sys.meta_path.insert(0, Finder())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import jax_gsplat_depth as jgd
+print(*(str(w.message) for w in caught if "jax_gsplat_depth" in str(w.message)), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("error", ["ModuleNotFoundError", "ImportError"])
+def test_a_cuda_module_that_does_not_load_leaves_the_cpu(error):
+    done = run_python(IMPORT_WITHOUT_CUDA.format(error=error))
+    assert done.returncode == 0, done.stderr
+    if error == "ModuleNotFoundError":
+        assert not done.stdout.strip()
+    else:
+        (line,) = done.stdout.splitlines()
+        assert "runs on the CPU only" in line and "undefined symbol: cudaNewThing" in line
 
 
 def test_unknown_instruction_set():

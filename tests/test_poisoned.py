@@ -46,7 +46,8 @@ def run(scene, dtype, *, color="colors", shape="quats", config=None, inputs=None
     channels = 3 if color == "sh" else scene.colors.shape[1]
     shapes = {"image": (*image, channels), "depth": image, "weight": image}
     cotangents = make_cotangents(shapes, seed=31) if cotangents is None else cotangents
-    return library(render_call, (size, config or jgd.Config(), None), inputs, cotangents)
+    config = dataclasses.replace(config or jgd.Config(), deterministic=True)
+    return library(render_call, (size, config, None), inputs, cotangents)
 
 
 def assert_finite(out, grads):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scenes
-from asserts import Size, same_bits
+from asserts import SAME_BITS, Size, same_bits
 from yardstick import (
     CAMERA,
     COTANGENTS,
@@ -55,7 +55,7 @@ def test_grad_of_the_containers():
     inputs, size = small()
 
     def total(gaussians, camera):
-        out = jgd.render(gaussians, camera)
+        out = jgd.render(gaussians, camera, config=SAME_BITS)
         return (out.image * inputs["v_image"]).sum(), out.radii
 
     gaussians, camera = scenes.build(inputs, size)

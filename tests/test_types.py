@@ -37,7 +37,12 @@ def examples():
             jnp.arange(n, dtype=jnp.int32), jnp.zeros((3, 2), jnp.int32)
         ),
         "output": jgd.RenderOutput(
-            array(33, 17, 3), array(33, 17), array(33, 17), jnp.arange(n, dtype=jnp.int32)
+            array(33, 17, 3),
+            array(33, 17),
+            array(33, 17),
+            jnp.arange(n, dtype=jnp.int32),
+            jnp.asarray(9, jnp.int32),
+            jnp.asarray(8, jnp.int32),
         ),
     }
 
@@ -230,8 +235,8 @@ CONFIG_ERRORS = [
     ({"eps2d": float("inf")}, ValueError, "eps2d must be finite and not negative, got inf"),
     ({"footprint": "2sigma"}, ValueError, "footprint must be 'exact' or '3sigma', got '2sigma'"),
     ({"footprint": ["exact"]}, ValueError, "footprint must be 'exact' or '3sigma'"),
-    ({"sh_convention": "E3NN"}, ValueError, "sh_convention must be '3dgs' or 'e3nn', got 'E3NN'"),
-    ({"sh_convention": None}, ValueError, "sh_convention must be '3dgs' or 'e3nn', got None"),
+    ({"sh_convention": "E3NN"}, ValueError, "sh_convention must be '3dgs', 'e3nn' or 'e3nn-seed', got 'E3NN'"),
+    ({"sh_convention": None}, ValueError, "sh_convention must be '3dgs', 'e3nn' or 'e3nn-seed', got None"),
     ({"capacity": 0}, ValueError, "capacity must be positive or None, got 0"),
     ({"capacity": -4}, ValueError, "capacity must be positive or None, got -4"),
     ({"capacity": 1.5}, TypeError, "capacity has type float, expected int"),

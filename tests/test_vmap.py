@@ -199,7 +199,10 @@ def test_grad_of_vmap(name, cameras, x64):
 
 
 def kernel_calls(f, *args):
-    """Compile; for each of our targets the shapes of its operands and of its results."""
+    """Compile; for each of our targets the shapes of its operands and of its results.
+
+    Without the last result, the workspace.
+    """
     text = jax.jit(f).lower(*args).compile().as_text()
     assert text is not None
     array = r"\w+\[([\d,]*)\]"
@@ -212,9 +215,11 @@ def kernel_calls(f, *args):
     pattern = r"= (.*?) custom-call\((.*?)\), custom_call_target=\"(jgd_\w+)\""
     for results, operands, target in re.findall(pattern, text):
         assert target not in calls
+        *shapes_of_results, workspace = [shape(digits) for digits in re.findall(array, results)]
+        assert len(workspace) == 1
         calls[target] = (
             [shapes[name] for name in re.findall(r"%([\w.-]+)", operands)],
-            [shape(digits) for digits in re.findall(array, results)],
+            shapes_of_results,
         )
     return calls
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scenes
-from asserts import Size, same_bits
+from asserts import SAME_BITS, Size, same_bits
 
 import jax_gsplat_depth as jgd
 
@@ -46,7 +46,7 @@ def forward(inputs, size, config=None):
     """The three float outputs by name."""
     gaussians, camera = scenes.build(inputs, size)
     extra = {k: inputs[k] for k in REST if k in inputs}
-    out = jgd.render(gaussians, camera, config=config or jgd.Config(), **extra)
+    out = jgd.render(gaussians, camera, config=config or SAME_BITS, **extra)
     return {name: getattr(out, name) for name in OUTPUTS}
 
 

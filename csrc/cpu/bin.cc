@@ -1,13 +1,10 @@
 #include "cpu/bin.h"
 
-#include <cmath>
-#include <cstring>
-#include <limits>
+#include <algorithm>
 #include <numeric>
-#include <type_traits>
 #include <utility>
 
-#include "cpu/load.h"
+#include "stages/load.h"
 
 namespace jgd::cpu {
 namespace {
@@ -20,17 +17,6 @@ constexpr int64_t kSplatGrain = 1024;
 // Rows of tiles per claim: a few claims per worker even out rows of different weight.
 int64_t row_grain(const ThreadPool& pool, int64_t n_rows) {
   return std::max<int64_t>(1, n_rows / (4 * max_workers(pool)));
-}
-
-// Unsigned key with the order of the floating-point number (IEEE 754 total order for non-NaN).
-template <typename T>
-auto sort_key(T value) {
-  using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-  constexpr Key kSign = Key{1} << (8 * sizeof(T) - 1);
-  value += T(0);  // -0 becomes +0: equal depths must have equal keys
-  Key bits;
-  std::memcpy(&bits, &value, sizeof(T));
-  return (bits & kSign) ? static_cast<Key>(~bits) : static_cast<Key>(bits | kSign);
 }
 
 // Stable least-significant-digit radix sort of (key, id) pairs.
@@ -50,43 +36,16 @@ void radix_sort(std::vector<std::pair<Key, int32_t>>& items) {
   }
 }
 
-}  // namespace
-
+// Depth order of one image: a permutation of 0..n-1, ties by index, what is not drawn last.
 template <typename T>
-CameraSplats<T>::CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int64_t camera)
-    : means2d(in.means2d.at(in.batch, batch_index) + 2 * camera * in.n),
-      depths(in.depths.at(in.batch, batch_index) + camera * in.n),
-      conics(in.conics.at(in.batch, batch_index) + 3 * camera * in.n),
-      opacities(in.opacities.at(in.batch, batch_index) + camera * in.n),
-      radii(in.radii.at(in.batch, batch_index) + camera * in.n),
-      n(in.n),
-      width(in.width),
-      height(in.height),
-      three_sigma(in.three_sigma) {}
-
-template <typename T>
-bool CameraSplats<T>::drawable(int64_t id) const {
-  if (radii[id] <= 0 || !(opacities[id] > T(0))) return false;
-  return is_finite(load_vec2(means2d, id)) && is_finite(load_sym2(conics, id)) &&
-         is_finite(depths[id]) && is_finite(opacities[id]);
-}
-
-template <typename T>
-Footprint<T> CameraSplats<T>::footprint(int64_t id) const {
-  const Vec2<T> center = load_vec2(means2d, id);
-  if (three_sigma) return square_footprint(center, radii[id]);
-  return ellipse_footprint(center, load_sym2(conics, id), opacities[id]);
-}
-
-template <typename T>
-void depth_order(const CameraSplats<T>& splats, int32_t* order) {
-  using Key = decltype(sort_key(T(0)));
+void depth_order(const ImageSplats<T>& splats, int64_t n, int32_t* order) {
+  using Key = decltype(depth_key(T(0)));
   std::vector<std::pair<Key, int32_t>> items;
-  items.reserve(splats.n);
+  items.reserve(n);
   std::vector<int32_t> culled;
-  for (int64_t id = 0; id < splats.n; ++id) {
+  for (int64_t id = 0; id < n; ++id) {
     if (splats.drawable(id)) {
-      items.emplace_back(sort_key(splats.depths[id]), static_cast<int32_t>(id));
+      items.emplace_back(depth_key(splats.depths[id]), static_cast<int32_t>(id));
     } else {
       culled.push_back(static_cast<int32_t>(id));
     }
@@ -96,10 +55,16 @@ void depth_order(const CameraSplats<T>& splats, int32_t* order) {
   std::copy(culled.begin(), culled.end(), order);
 }
 
+}  // namespace
+
 template <typename T>
-TileIndex<T>::TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order,
-                        const T* colors, int64_t n_channels)
-    : n_(splats.n), n_tiles_x_(tile_count(splats.width)), n_tiles_y_(tile_count(splats.height)) {
+TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
+                        const int32_t* order, const T* colors, int64_t n_channels)
+    : n_(in.n),
+      width_(in.width),
+      height_(in.height),
+      n_tiles_x_(tile_count(in.width)),
+      n_tiles_y_(tile_count(in.height)) {
   packed_ = make_array<PackedSplat<T>>(n_);
   tile_rows_ = make_array<Range>(n_);
   span_begin_ = make_array<int64_t>(n_ + 1);
@@ -128,9 +93,8 @@ void TileIndex<T>::find_ids(const int32_t* order) {
 }
 
 template <typename T>
-void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const T* colors,
+void TileIndex<T>::pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
                         int64_t n_channels, Footprint<T>* footprints) {
-  const T log2_e = T(1.4426950408889634074);
   parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t rank = begin; rank < end; ++rank) {
       PackedSplat<T>& p = packed_[rank];
@@ -145,13 +109,10 @@ void TileIndex<T>::pack(ThreadPool& pool, const CameraSplats<T>& splats, const T
       if (rows.empty()) continue;
       tile_rows_[rank] = rows;
       p.center = f.center;
-      p.exponent_xx = T(-0.5) * log2_e * splats.conics[3 * id];
-      p.exponent_xy = -log2_e * splats.conics[3 * id + 1];
-      p.exponent_yy = T(-0.5) * log2_e * splats.conics[3 * id + 2];
-      p.log2_opacity = std::log2(splats.opacities[id]);
+      p.exponent = make_exponent(load_sym2(splats.conics, id), splats.opacities[id]);
       p.depth = splats.depths[id];
-      p.rows = pixel_rows(f, splats.height);
-      p.columns = pixel_columns(f, splats.width);
+      p.rows = pixel_rows(f, height_);
+      p.columns = pixel_columns(f, width_);
     }
   });
 }
@@ -191,6 +152,11 @@ void TileIndex<T>::count_tiles(ThreadPool& pool) {
     }
   };
   parallel_for(pool, n_tiles_y_, row_grain(pool, n_tiles_y_), count_rows);
+}
+
+template <typename T>
+int64_t TileIndex<T>::n_instances() const {
+  return std::accumulate(tile_counts_.get(), tile_counts_.get() + n_tiles(), int64_t{0});
 }
 
 template <typename T>
@@ -296,11 +262,11 @@ void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
   const int64_t n_tiles = int64_t{tile_count(in.width)} * tile_count(in.height);
   for (int64_t b = 0; b < in.batch.count(); ++b) {
     for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-      const CameraSplats<T> splats(in, b, camera);
+      const ImageSplats<T> splats(in, b, camera);
       int32_t* order = args.order.at(in.batch, b) + camera * in.n;
-      depth_order(splats, order);
+      depth_order(splats, in.n, order);
       if (!args.tile_counts.data) continue;
-      const TileIndex<T> index(pool, splats, order, nullptr, 0);
+      const TileIndex<T> index(pool, in, splats, order, nullptr, 0);
       std::copy(index.tile_counts(), index.tile_counts() + n_tiles,
                 args.tile_counts.at(in.batch, b) + camera * n_tiles);
     }
@@ -308,7 +274,6 @@ void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
 }
 
 #define JGD_INSTANTIATE(T)                                         \
-  template struct CameraSplats<T>;                                 \
   template class TileIndex<T>;                                     \
   template class TileLists<T>;                                     \
   template void bin_forward<T>(ThreadPool&, const BinForward<T>&);

@@ -10,41 +10,18 @@
 #include <vector>
 
 #include "cpu/parallel.h"
+#include "math/blend.h"
 #include "math/tile.h"
 #include "stages/bin.h"
+#include "stages/image_splats.h"
 
 namespace jgd::cpu {
-
-// One camera's splats, as the stages store them.
-template <typename T>
-struct CameraSplats {
-  const T* means2d;
-  const T* depths;
-  const T* conics;
-  const T* opacities;
-  const int32_t* radii;
-  int64_t n;
-  int width;
-  int height;
-  bool three_sigma;
-
-  CameraSplats(const SplatInputs<T>& in, int64_t batch_index, int64_t camera);
-  bool drawable(int64_t id) const;  // visible and finite
-  Footprint<T> footprint(int64_t id) const;
-};
-
-// Depth order of one camera: a permutation of 0..n-1, ties by index, what is not drawn last.
-template <typename T>
-void depth_order(const CameraSplats<T>& splats, int32_t* order);
 
 // What the blend loop reads of a splat, so that one cache line serves a whole tile.
 template <typename T>
 struct PackedSplat {
   Vec2<T> center;            // pixels
-  T exponent_xx;             // log2(alpha) = log2_opacity + exponent_xx dx^2
-  T exponent_xy;             //               + exponent_xy dx dy + exponent_yy dy^2
-  T exponent_yy;
-  T log2_opacity;
+  Exponent<T> exponent;
   T depth;
   int32_t id;                // index of the Gaussian, or -1
   Range rows;                // pixels outside of which nothing can be drawn
@@ -58,8 +35,8 @@ class TileIndex {
   // `colors` may be null; a splat whose colour is not finite is not drawn. Entries of `order`
   // outside of 0..n-1 are skipped, and so are repeated ones: an id belongs to one rank, so that the
   // gradient of a splat has one writer.
-  TileIndex(ThreadPool& pool, const CameraSplats<T>& splats, const int32_t* order, const T* colors,
-            int64_t n_channels);
+  TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
+            const int32_t* order, const T* colors, int64_t n_channels);
 
   int n_tiles_x() const { return n_tiles_x_; }
   int n_tiles_y() const { return n_tiles_y_; }
@@ -68,6 +45,7 @@ class TileIndex {
   const PackedSplat<T>& splat(int64_t rank) const { return packed_[rank]; }
   const PackedSplat<T>* splats() const { return packed_.get(); }
   const int32_t* tile_counts() const { return tile_counts_.get(); }
+  int64_t n_instances() const;  // (tile, splat) pairs
 
   // Bounds of consecutive tiles whose lists fit into a memory limit (or one tile, if even that is
   // larger). The index itself takes 8 bytes for each splat and tile row besides.
@@ -82,18 +60,20 @@ class TileIndex {
     return spans_[span_begin_[rank] + (row - tile_rows_[rank].begin)];
   }
   void find_ids(const int32_t* order);
-  void pack(ThreadPool& pool, const CameraSplats<T>& splats, const T* colors, int64_t n_channels,
+  void pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors, int64_t n_channels,
             Footprint<T>* footprints);
   void find_spans(ThreadPool& pool, const Footprint<T>* footprints);
   void count_tiles(ThreadPool& pool);
 
   int64_t n_;
+  int width_;
+  int height_;
   int n_tiles_x_;
   int n_tiles_y_;
-  std::unique_ptr<PackedSplat<T>[]> packed_;   // by rank
-  std::unique_ptr<Range[]> tile_rows_;         // by rank
-  std::unique_ptr<int64_t[]> span_begin_;      // by rank, n + 1
-  std::unique_ptr<Range[]> spans_;             // tile columns, for each tile row of each rank
+  std::unique_ptr<PackedSplat<T>[]> packed_;  // by rank
+  std::unique_ptr<Range[]> tile_rows_;  // by rank
+  std::unique_ptr<int64_t[]> span_begin_;  // by rank, n + 1
+  std::unique_ptr<Range[]> spans_;  // tile columns, for each tile row of each rank
   std::unique_ptr<int32_t[]> tile_counts_;
 };
 
@@ -124,9 +104,9 @@ class TileLists {
   int row_begin_;
   int row_end_;
   int64_t n_instances_;
-  std::unique_ptr<int64_t[]> begin_;       // by tile, relative to the first tile of the group
-  std::unique_ptr<int32_t[]> ranks_;       // by instance
-  std::unique_ptr<uint32_t[]> slots_;      // by instance
+  std::unique_ptr<int64_t[]> begin_;  // by tile, relative to the first tile of the group
+  std::unique_ptr<int32_t[]> ranks_;  // by instance
+  std::unique_ptr<uint32_t[]> slots_;  // by instance
   std::unique_ptr<int64_t[]> slot_begin_;  // by rank, n + 1
 };
 

@@ -3,10 +3,14 @@
 
 #include "cpu/blend.h"
 
+#include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "cpu/bin.h"
 #include "cpu/blend_tile.h"
+#include "math/blend.h"
+#include "stages/load.h"
 
 namespace jgd::cpu {
 namespace {
@@ -35,7 +39,7 @@ class Scratch {
 // What the tiles of one camera share.
 template <typename T>
 struct CameraInputs {
-  CameraSplats<T> splats;
+  ImageSplats<T> splats;
   const int32_t* order;
   const T* colors;
   const T* background;
@@ -50,18 +54,18 @@ struct CameraInputs {
 };
 
 template <typename T>
-Tile<T> make_tile(const CameraInputs<T>& camera, const TileIndex<T>& index,
-                  const TileLists<T>& lists, int64_t tile, int64_t n_channels, T* scratch) {
+Tile<T> make_tile(const BlendInputs<T>& in, const CameraInputs<T>& camera,
+                  const TileIndex<T>& index, const TileLists<T>& lists, int64_t tile, T* scratch) {
   return {index.splats(),
           lists.ranks(tile),
           lists.size(tile),
           camera.colors,
           camera.background,
-          n_channels,
+          in.n_channels,
           static_cast<int>(tile % index.n_tiles_x()) * kTileSize,
           static_cast<int>(tile / index.n_tiles_x()) * kTileSize,
-          camera.splats.width,
-          camera.splats.height,
+          in.splats.width,
+          in.splats.height,
           scratch};
 }
 
@@ -70,9 +74,7 @@ T* camera_of(const Batched<T>& array, const BatchShape& batch, int64_t b, int64_
   return array.data ? array.at(batch, b) + offset : nullptr;
 }
 
-// Adds the gradients of a splat, from the sums over the pixels of its instances `first`..`last`:
-//   sigma = (a dx^2 + c dy^2) / 2 + b dx dy, alpha = o exp(-sigma), s = dL/dsigma
-//   dL/dx = -sum s (a dx + b dy), dL/da = sum s dx^2 / 2, dL/db = sum s dx dy, dL/do = -sum s / o
+// Adds the gradients of a splat, from the moments of its instances.
 template <typename T>
 class SplatGradients {
  public:
@@ -105,26 +107,24 @@ class SplatGradients {
     if (camera == 0 || !args.in.shared_background) zero(v_background_, n_channels_);
   }
 
-  void add(const CameraSplats<T>& splats, int64_t id, const T* moments, int64_t n_instances) const {
+  void add(const ImageSplats<T>& splats, int64_t id, const T* moments, int64_t n_instances) const {
     const int64_t slot_size = kMoments + n_channels_;
     T m[kMoments] = {};
     for (int64_t i = 0; i < n_instances; ++i) {
       for (int j = 0; j < kMoments; ++j) m[j] += moments[i * slot_size + j];
     }
-    const T ln2 = T(0.69314718055994530942);
-    const T a = splats.conics[3 * id];
-    const T b = splats.conics[3 * id + 1];
-    const T c = splats.conics[3 * id + 2];
-    v_means2d_[2 * id] -= a * m[kMomentX] + b * m[kMomentY];
-    v_means2d_[2 * id + 1] -= b * m[kMomentX] + c * m[kMomentY];
-    v_conics_[3 * id] += T(0.5) * m[kMomentXX];
-    v_conics_[3 * id + 1] += m[kMomentXY];
-    v_conics_[3 * id + 2] += T(0.5) * m[kMomentYY];
-    v_opacities_[id] -= m[kMoment0] / splats.opacities[id];
-    v_depths_[id] += m[kMomentDepth];
-    if (v_means2d_abs_) {  // the moments are in units of the exponent, log2(alpha)
-      v_means2d_abs_[2 * id] += ln2 * m[kMomentAbsX];
-      v_means2d_abs_[2 * id + 1] += ln2 * m[kMomentAbsY];
+    const SplatGradient<T> g =
+        splat_gradient(load_sym2(splats.conics, id), splats.opacities[id], m);
+    v_means2d_[2 * id] += g.mean2d.x;
+    v_means2d_[2 * id + 1] += g.mean2d.y;
+    v_conics_[3 * id] += g.conic.xx;
+    v_conics_[3 * id + 1] += g.conic.xy;
+    v_conics_[3 * id + 2] += g.conic.yy;
+    v_opacities_[id] += g.opacity;
+    v_depths_[id] += g.depth;
+    if (v_means2d_abs_) {
+      v_means2d_abs_[2 * id] += g.mean2d_abs.x;
+      v_means2d_abs_[2 * id + 1] += g.mean2d_abs.y;
     }
     if (!v_colors_) return;
     for (int64_t d = 0; d < n_channels_; ++d) {
@@ -157,19 +157,23 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
   const CameraInputs<T> inputs(in, b, camera);
   const BatchShape& batch = in.splats.batch;
   const int64_t first_pixel = camera * in.splats.width * in.splats.height;
-  const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
+  const TileIndex<T> index(pool, in.splats, inputs.splats, inputs.order, inputs.colors,
+                           in.n_channels);
+  const int32_t n_isects = static_cast<int32_t>(
+      std::min<int64_t>(index.n_instances(), std::numeric_limits<int32_t>::max()));
+  *camera_of(args.n_isects, batch, b, camera) = n_isects;
+  *camera_of(args.n_isects_listed, batch, b, camera) = n_isects;
   const std::vector<int64_t> groups = index.groups(sizeof(int32_t));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
     const auto blend_tiles = [&](int64_t worker, int64_t begin, int64_t end) {
       for (int64_t tile = groups[g] + begin; tile < groups[g] + end; ++tile) {
-        blend_kernels<T>().forward(
-            {make_tile(inputs, index, lists, tile, in.n_channels, scratch.of(worker)),
-             camera_of(args.image, batch, b, first_pixel * in.n_channels),
-             camera_of(args.depth, batch, b, first_pixel),
-             camera_of(args.weight, batch, b, first_pixel),
-             camera_of(args.transmittance, batch, b, first_pixel),
-             camera_of(args.last, batch, b, first_pixel)});
+        blend_kernels<T>().forward({make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
+                                    camera_of(args.image, batch, b, first_pixel * in.n_channels),
+                                    camera_of(args.depth, batch, b, first_pixel),
+                                    camera_of(args.weight, batch, b, first_pixel),
+                                    camera_of(args.transmittance, batch, b, first_pixel),
+                                    camera_of(args.last, batch, b, first_pixel)});
       }
     };
     parallel_for(pool, groups[g + 1] - groups[g], 1, blend_tiles);
@@ -185,7 +189,8 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
   const int64_t first_pixel = camera * in.splats.width * in.splats.height;
   const SplatGradients<T> gradients(args, b, camera);
   gradients.clear(args, camera);
-  const TileIndex<T> index(pool, inputs.splats, inputs.order, inputs.colors, in.n_channels);
+  const TileIndex<T> index(pool, in.splats, inputs.splats, inputs.order, inputs.colors,
+                           in.n_channels);
   const int64_t slot_size = kMoments + in.n_channels;
   std::vector<double> v_background(in.n_channels, 0.0);
   const std::vector<int64_t> groups =
@@ -200,7 +205,7 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
       for (int64_t i = begin; i < end; ++i) {
         const int64_t tile = groups[g] + i;
         blend_kernels<T>().backward(
-            {make_tile(inputs, index, lists, tile, in.n_channels, scratch.of(worker)),
+            {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
              camera_of(args.depth, batch, b, first_pixel),
              camera_of(args.weight, batch, b, first_pixel),
              camera_of(args.transmittance, batch, b, first_pixel),

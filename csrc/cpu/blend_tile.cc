@@ -49,10 +49,11 @@ struct Reach {
   }
 };
 
-// log2(opacity exp(-sigma)) along a row; `slope` is exponent_xx dx.
+// log2(opacity exp(-sigma)) along a row; `slope` is exponent.xx dx.
 template <typename T, typename V>
 V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
-  return fma(dx, slope + s.exponent_xy * dy, splat(s.log2_opacity + s.exponent_yy * dy * dy));
+  return fma(dx, slope + s.exponent.xy * dy,
+             splat(s.exponent.log2_opacity + s.exponent.yy * dy * dy));
 }
 
 // Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0, tested before the exponential is
@@ -60,7 +61,7 @@ V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
 template <typename T, typename V>
 auto seen(const PackedSplat<T>& s, V exponent) {
   return less_equal(splat(T(kLog2AlphaMin)), exponent) &
-         less_equal(exponent, splat(s.log2_opacity));
+         less_equal(exponent, splat(s.exponent.log2_opacity));
 }
 
 template <typename V, typename T>
@@ -144,7 +145,7 @@ void forward(const TileForward<T>& args) {
     if (any_live == 0) break;
     for (int column = reach.column_begin; column < reach.column_end; ++column) {
       const V dx = centers.x[column] - s.center.x;
-      const V slope = s.exponent_xx * dx;
+      const V slope = s.exponent.xx * dx;
       for (int row = reach.row_begin; row < reach.row_end; ++row) {
         if (!(live_rows[column] >> row & 1)) continue;
         const T dy = centers.y[row] - s.center.y;
@@ -252,7 +253,7 @@ void backward(const TileBackward<T>& args) {
     for (int64_t d = 0; d < n_channels; ++d) v_color[d] = V{};
     for (int column = reach.column_begin; column < reach.column_end; ++column) {
       const V dx = centers.x[column] - s.center.x;
-      const V slope = s.exponent_xx * dx;
+      const V slope = s.exponent.xx * dx;
       for (int row = reach.row_begin; row < reach.row_end; ++row) {
         if (rank >= last_in_row[column][row]) continue;
         const T dy = centers.y[row] - s.center.y;
@@ -284,8 +285,8 @@ void backward(const TileBackward<T>& args) {
         mxy = fma(v_sigma_dx, splat(dy), mxy);
         myy = fma(v_sigma, splat(dy * dy), myy);
         if (args.absolute) {
-          const V x = v_sigma * (T(2) * slope + s.exponent_xy * dy);
-          const V y = v_sigma * (s.exponent_xy * dx + T(2) * s.exponent_yy * dy);
+          const V x = v_sigma * (T(2) * slope + s.exponent.xy * dy);
+          const V y = v_sigma * (s.exponent.xy * dx + T(2) * s.exponent.yy * dy);
           abs_x += select(less_equal(x, V{}), -x, x);
           abs_y += select(less_equal(y, V{}), -y, y);
         }

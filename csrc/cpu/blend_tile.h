@@ -33,22 +33,6 @@ struct TileForward {
   int32_t* last;
 };
 
-// What the backward pass leaves for each instance; sums over the pixels of the tile, with
-// s = dL/dsigma, (dx, dy) = pixel - centre and w = alpha T. They are sums about the centre of the
-// splat, so those of several tiles add up; the stage turns them into gradients once per splat.
-enum Moment : int {
-  kMoment0,      // s
-  kMomentX,      // s dx
-  kMomentY,      // s dy
-  kMomentXX,     // s dx^2
-  kMomentXY,     // s dx dy
-  kMomentYY,     // s dy^2
-  kMomentDepth,  // w dL/d(sum w z)
-  kMomentAbsX,   // |s d(exponent)/dx|, only with absgrad
-  kMomentAbsY,
-  kMoments,      // followed by w dL/dcolour for each channel
-};
-
 template <typename T>
 struct TileBackward {
   Tile<T> tile;
@@ -60,7 +44,7 @@ struct TileBackward {
   const T* v_depth;
   const T* v_weight;
   const uint32_t* slots;  // by instance of the tile
-  T* moments;             // [slot][kMoments + D]
+  T* moments;             // [slot][kMoments + D] for each instance, see Moment
   bool absolute;          // fill kMomentAbsX and kMomentAbsY
   T* v_background;        // [D] of this tile, or null
 };

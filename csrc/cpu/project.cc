@@ -5,7 +5,8 @@
 
 #include <vector>
 
-#include "cpu/load.h"
+#include "cpu/camera_gradient.h"
+#include "stages/load.h"
 
 namespace jgd::cpu {
 namespace {

@@ -5,21 +5,14 @@
 #include <limits>
 #include <vector>
 
-#include "cpu/load.h"
+#include "cpu/camera_gradient.h"
 #include "math/sh.h"
+#include "stages/load.h"
 
 namespace jgd::cpu {
 namespace {
 
 constexpr int64_t kGrain = 512;
-
-// The clamp at 0 would hide a coefficient of -inf or NaN; blend culls by the colour.
-template <typename T>
-bool all_finite(const T* sh, int n) {
-  T zero = T(0);
-  for (int i = 0; i < n; ++i) zero += T(0) * sh[i];
-  return zero == T(0);
-}
 
 template <typename T>
 void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_t b) {
@@ -36,7 +29,7 @@ void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_
         constexpr T nan = std::numeric_limits<T>::quiet_NaN();
         Vec3<T> color{nan, nan, nan};
         if (all_finite(coefficients, 3 * sh_bases(in.degree))) {
-          color = sh_color(in.degree, coefficients, load_vec3(means, i) - center, in.e3nn_axes);
+          color = sh_color(in.degree, coefficients, load_vec3(means, i) - center, in.convention);
         }
         T* out = colors + 3 * (camera * in.n + i);
         out[0] = color.x;
@@ -80,8 +73,8 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
           if (!all_finite(coefficients, n_used)) continue;
           T v_coefficients[3 * sh_bases(kMaxShDegree)];
           Vec3<T> v_offset;
-          sh_color_vjp(in.degree, coefficients, load_vec3(means, i) - center, in.e3nn_axes, v_color,
-                       v_coefficients, v_offset);
+          sh_color_vjp(in.degree, coefficients, load_vec3(means, i) - center, in.convention,
+                       v_color, v_coefficients, v_offset);
           if (v_sh) {
             T* v = v_sh + 3 * in.n_bases * i;
             for (int k = 0; k < n_used; ++k) v[k] += v_coefficients[k];

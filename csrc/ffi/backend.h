@@ -1,12 +1,43 @@
-// What differs between backends at the XLA boundary; the handler files do not. So far there is the
-// CPU.
+// What differs between the backends at the XLA boundary; the handler files do not.
+//
+// A backend has: XlaContext, what XLA gives a handler, bound as BindContext; Context, made from it,
+// what the stages take; finish(), the result of a handler after its stage; JGD_DEFINE_HANDLER,
+// which defines the symbol of an op from its function and binding.
 #pragma once
+
+#include "xla/ffi/api/ffi.h"
+
+#ifdef JGD_BACKEND_CUDA
+
+#include "cuda/context.h"
+
+namespace jgd {
+
+namespace backend = cuda;
+
+namespace cuda {
+
+using XlaContext = cudaStream_t;
+using BindContext = xla::ffi::PlatformStream<cudaStream_t>;
+
+inline xla::ffi::Error finish(const Context& context) {
+  return context.error.empty() ? xla::ffi::Error::Success()
+                               : xla::ffi::Error::Internal(context.error);
+}
+
+}  // namespace cuda
+}  // namespace jgd
+
+// The trait lets XLA record the op into a CUDA graph.
+#define JGD_DEFINE_HANDLER(name, function, binding)                                                \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function, binding, {xla::ffi::Traits::kCmdBufferCompatible})
+
+#else
 
 #include <functional>
 #include <utility>
 
 #include "cpu/parallel.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace jgd {
 
@@ -25,9 +56,16 @@ class XlaThreadPool final : public ThreadPool {
   xla::ffi::ThreadPool& pool_;
 };
 
-// The handler argument that XLA fills in, and the execution context that the stages take.
 using XlaContext = xla::ffi::ThreadPool;
+using BindContext = xla::ffi::ThreadPool;
 using Context = XlaThreadPool;
+
+inline xla::ffi::Error finish(const Context&) { return xla::ffi::Error::Success(); }
 
 }  // namespace cpu
 }  // namespace jgd
+
+#define JGD_DEFINE_HANDLER(name, function, binding)      \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function, binding)
+
+#endif

@@ -26,7 +26,8 @@ using Arg = ffi::AnyBuffer;
 using Ret = ffi::Result<ffi::AnyBuffer>;
 
 ffi::Error forward(backend::XlaContext xla_context, BinAttributes attributes, Arg means2d,
-                   Arg depths, Arg conics, Arg opacities, Arg radii, Ret order, Ret tile_counts) {
+                   Arg depths, Arg conics, Arg opacities, Arg radii, Ret order, Ret tile_counts,
+                   Ret workspace) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_bin_fwd",
@@ -39,10 +40,11 @@ ffi::Error forward(backend::XlaContext xla_context, BinAttributes attributes, Ar
         "tile_counts", tile_counts,
         {args.in.n_cameras, tile_count(args.in.height), tile_count(args.in.width)},
         /*optional=*/true);
+    args.workspace = bind.workspace(workspace);
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::bin_forward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -53,14 +55,15 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(jgd::BinAttributes, ffi::StructMember<int6
                                       ffi::StructMember<int64_t>("height"),
                                       ffi::StructMember<bool>("three_sigma"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_bin_fwd, jgd::forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::BinAttributes>()
-                                  .Arg<ffi::AnyBuffer>()    // means2d
-                                  .Arg<ffi::AnyBuffer>()    // depths
-                                  .Arg<ffi::AnyBuffer>()    // conics
-                                  .Arg<ffi::AnyBuffer>()    // opacities
-                                  .Arg<ffi::AnyBuffer>()    // radii
-                                  .Ret<ffi::AnyBuffer>()    // order
-                                  .Ret<ffi::AnyBuffer>());  // tile_counts
+JGD_DEFINE_HANDLER(jgd_bin_fwd, jgd::forward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::BinAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means2d
+                       .Arg<ffi::AnyBuffer>()    // depths
+                       .Arg<ffi::AnyBuffer>()    // conics
+                       .Arg<ffi::AnyBuffer>()    // opacities
+                       .Arg<ffi::AnyBuffer>()    // radii
+                       .Ret<ffi::AnyBuffer>()    // order
+                       .Ret<ffi::AnyBuffer>()    // tile_counts
+                       .Ret<ffi::AnyBuffer>());  // workspace

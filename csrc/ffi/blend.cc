@@ -18,6 +18,8 @@ struct BlendAttributes {
   int64_t width;
   int64_t height;
   bool three_sigma;
+  int64_t capacity;
+  bool deterministic;
 };
 
 namespace {
@@ -46,12 +48,15 @@ BlendInputs<T> bind_inputs(Binder& bind, const BlendAttributes& attributes, cons
   in.order = bind.in<int32_t>("order", order, {n_cameras, n});
   in.colors = bind.in<T>("colors", colors, {n_color_sets, n, in.n_channels});
   in.background = bind.in<T>("background", background, {n_backgrounds, in.n_channels});
+  in.capacity = attributes.capacity;
+  bind.require(in.capacity >= 0, "capacity must not be negative");
   return in;
 }
 
 ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, Arg means2d,
                    Arg depths, Arg conics, Arg opacities, Arg radii, Arg order, Arg colors,
-                   Arg background, Ret image, Ret depth, Ret weight, Ret transmittance, Ret last) {
+                   Arg background, Ret image, Ret depth, Ret weight, Ret transmittance, Ret last,
+                   Ret n_isects, Ret n_isects_listed, Ret workspace) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_blend_fwd", {{means2d, 3},
@@ -74,12 +79,15 @@ ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, 
     args.transmittance =
         bind.out<T>("transmittance", transmittance, {n_cameras, h, w}, /*optional=*/true);
     args.last = bind.out<int32_t>("last", last, {n_cameras, h, w}, /*optional=*/true);
+    args.n_isects = bind.out<int32_t>("n_isects", n_isects, {n_cameras});
+    args.n_isects_listed = bind.out<int32_t>("n_isects_listed", n_isects_listed, {n_cameras});
     bind.require(!args.transmittance.data == !args.last.data,
                  "needs both or neither of transmittance and last");
+    args.workspace = bind.workspace(workspace);
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::blend_forward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -87,7 +95,7 @@ ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
                     Arg depths, Arg conics, Arg opacities, Arg radii, Arg order, Arg colors,
                     Arg background, Arg depth, Arg weight, Arg transmittance, Arg last, Arg v_image,
                     Arg v_depth, Arg v_weight, Ret v_means2d, Ret v_means2d_abs, Ret v_depths,
-                    Ret v_conics, Ret v_opacities, Ret v_colors, Ret v_background) {
+                    Ret v_conics, Ret v_opacities, Ret v_colors, Ret v_background, Ret workspace) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_blend_bwd", {{means2d, 3},
@@ -115,6 +123,7 @@ ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
     const int64_t d = args.in.n_channels;
     const int64_t n_color_sets = args.in.shared_colors ? 1 : n_cameras;
     const int64_t n_backgrounds = args.in.shared_background ? 1 : n_cameras;
+    args.deterministic = attributes.deterministic;
     args.depth = bind.in<T>("depth", depth, {n_cameras, h, w});
     args.weight = bind.in<T>("weight", weight, {n_cameras, h, w});
     args.transmittance = bind.in<T>("transmittance", transmittance, {n_cameras, h, w});
@@ -131,10 +140,11 @@ ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
     args.v_colors = bind.out<T>("v_colors", v_colors, {n_color_sets, n, d}, /*optional=*/true);
     args.v_background =
         bind.out<T>("v_background", v_background, {n_backgrounds, d}, /*optional=*/true);
+    args.workspace = bind.workspace(workspace);
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::blend_backward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -143,49 +153,55 @@ ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
 
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(jgd::BlendAttributes, ffi::StructMember<int64_t>("width"),
                                       ffi::StructMember<int64_t>("height"),
-                                      ffi::StructMember<bool>("three_sigma"));
+                                      ffi::StructMember<bool>("three_sigma"),
+                                      ffi::StructMember<int64_t>("capacity"),
+                                      ffi::StructMember<bool>("deterministic"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_blend_fwd, jgd::forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::BlendAttributes>()
-                                  .Arg<ffi::AnyBuffer>()    // means2d
-                                  .Arg<ffi::AnyBuffer>()    // depths
-                                  .Arg<ffi::AnyBuffer>()    // conics
-                                  .Arg<ffi::AnyBuffer>()    // opacities
-                                  .Arg<ffi::AnyBuffer>()    // radii
-                                  .Arg<ffi::AnyBuffer>()    // order
-                                  .Arg<ffi::AnyBuffer>()    // colors
-                                  .Arg<ffi::AnyBuffer>()    // background
-                                  .Ret<ffi::AnyBuffer>()    // image
-                                  .Ret<ffi::AnyBuffer>()    // depth
-                                  .Ret<ffi::AnyBuffer>()    // weight
-                                  .Ret<ffi::AnyBuffer>()    // transmittance
-                                  .Ret<ffi::AnyBuffer>());  // last
+JGD_DEFINE_HANDLER(jgd_blend_fwd, jgd::forward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::BlendAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means2d
+                       .Arg<ffi::AnyBuffer>()    // depths
+                       .Arg<ffi::AnyBuffer>()    // conics
+                       .Arg<ffi::AnyBuffer>()    // opacities
+                       .Arg<ffi::AnyBuffer>()    // radii
+                       .Arg<ffi::AnyBuffer>()    // order
+                       .Arg<ffi::AnyBuffer>()    // colors
+                       .Arg<ffi::AnyBuffer>()    // background
+                       .Ret<ffi::AnyBuffer>()    // image
+                       .Ret<ffi::AnyBuffer>()    // depth
+                       .Ret<ffi::AnyBuffer>()    // weight
+                       .Ret<ffi::AnyBuffer>()    // transmittance
+                       .Ret<ffi::AnyBuffer>()    // last
+                       .Ret<ffi::AnyBuffer>()    // n_isects
+                       .Ret<ffi::AnyBuffer>()    // n_isects_listed
+                       .Ret<ffi::AnyBuffer>());  // workspace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_blend_bwd, jgd::backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::BlendAttributes>()
-                                  .Arg<ffi::AnyBuffer>()    // means2d
-                                  .Arg<ffi::AnyBuffer>()    // depths
-                                  .Arg<ffi::AnyBuffer>()    // conics
-                                  .Arg<ffi::AnyBuffer>()    // opacities
-                                  .Arg<ffi::AnyBuffer>()    // radii
-                                  .Arg<ffi::AnyBuffer>()    // order
-                                  .Arg<ffi::AnyBuffer>()    // colors
-                                  .Arg<ffi::AnyBuffer>()    // background
-                                  .Arg<ffi::AnyBuffer>()    // depth
-                                  .Arg<ffi::AnyBuffer>()    // weight
-                                  .Arg<ffi::AnyBuffer>()    // transmittance
-                                  .Arg<ffi::AnyBuffer>()    // last
-                                  .Arg<ffi::AnyBuffer>()    // v_image
-                                  .Arg<ffi::AnyBuffer>()    // v_depth
-                                  .Arg<ffi::AnyBuffer>()    // v_weight
-                                  .Ret<ffi::AnyBuffer>()    // v_means2d
-                                  .Ret<ffi::AnyBuffer>()    // v_means2d_abs
-                                  .Ret<ffi::AnyBuffer>()    // v_depths
-                                  .Ret<ffi::AnyBuffer>()    // v_conics
-                                  .Ret<ffi::AnyBuffer>()    // v_opacities
-                                  .Ret<ffi::AnyBuffer>()    // v_colors
-                                  .Ret<ffi::AnyBuffer>());  // v_background
+JGD_DEFINE_HANDLER(jgd_blend_bwd, jgd::backward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::BlendAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means2d
+                       .Arg<ffi::AnyBuffer>()    // depths
+                       .Arg<ffi::AnyBuffer>()    // conics
+                       .Arg<ffi::AnyBuffer>()    // opacities
+                       .Arg<ffi::AnyBuffer>()    // radii
+                       .Arg<ffi::AnyBuffer>()    // order
+                       .Arg<ffi::AnyBuffer>()    // colors
+                       .Arg<ffi::AnyBuffer>()    // background
+                       .Arg<ffi::AnyBuffer>()    // depth
+                       .Arg<ffi::AnyBuffer>()    // weight
+                       .Arg<ffi::AnyBuffer>()    // transmittance
+                       .Arg<ffi::AnyBuffer>()    // last
+                       .Arg<ffi::AnyBuffer>()    // v_image
+                       .Arg<ffi::AnyBuffer>()    // v_depth
+                       .Arg<ffi::AnyBuffer>()    // v_weight
+                       .Ret<ffi::AnyBuffer>()    // v_means2d
+                       .Ret<ffi::AnyBuffer>()    // v_means2d_abs
+                       .Ret<ffi::AnyBuffer>()    // v_depths
+                       .Ret<ffi::AnyBuffer>()    // v_conics
+                       .Ret<ffi::AnyBuffer>()    // v_opacities
+                       .Ret<ffi::AnyBuffer>()    // v_colors
+                       .Ret<ffi::AnyBuffer>()    // v_background
+                       .Ret<ffi::AnyBuffer>());  // workspace

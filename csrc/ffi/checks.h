@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "stages/batch.h"
+#include "stages/workspace.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jgd {
@@ -65,6 +66,15 @@ class Binder {
   Batched<T> out(const char* name, xla::ffi::Result<xla::ffi::AnyBuffer>& buffer,
                  std::initializer_list<int64_t> shape, bool optional = false) {
     return bind<T>(name, *buffer, shape, optional, /*is_output=*/true);
+  }
+
+  // The last result of every op: scratch memory without leading axes; the CPU's has size 0.
+  Workspace workspace(xla::ffi::Result<xla::ffi::AnyBuffer>& buffer) {
+    if (buffer->element_type() != xla::ffi::U8 || buffer->dimensions().size() != 1) {
+      fail("the workspace must be bytes");
+      return {};
+    }
+    return {buffer->untyped_data(), static_cast<int64_t>(buffer->element_count())};
   }
 
   void require(bool condition, const char* message) {

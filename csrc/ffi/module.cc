@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include "cuda/workspace.h"
 #include "math/constants.h"
 #include "xla/ffi/api/c_api.h"
 
@@ -11,6 +12,7 @@
 #endif
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 #define JGD_OP(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame* call_frame);
 #include "ffi/ops.inc"
@@ -24,6 +26,17 @@ NB_MODULE(JGD_MODULE, m) {
 #undef JGD_OP
     return targets;
   });
+  // What Python has to allocate for an op on a GPU: where a call is compiled there may be none.
+  m.def(
+      "workspace_bytes",
+      [](const std::string& target, bool is_double, int64_t n_batch, int64_t n_cameras, int64_t n,
+         int64_t width, int64_t height, int64_t n_channels, int64_t capacity, bool deterministic) {
+        return jgd::cuda::workspace_bytes(
+            target.c_str(), is_double,
+            {n_batch, n_cameras, n, width, height, n_channels, capacity, deterministic});
+      },
+      "target"_a, "is_double"_a, "n_batch"_a, "n_cameras"_a, "n"_a, "width"_a, "height"_a,
+      "n_channels"_a, "capacity"_a, "deterministic"_a);
   m.attr("TILE_SIZE") = jgd::kTileSize;
   m.attr("ALPHA_MIN") = jgd::kAlphaMin;
   m.attr("ALPHA_MAX") = jgd::kAlphaMax;

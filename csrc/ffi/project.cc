@@ -21,6 +21,7 @@ struct ProjectAttributes {
   int64_t height;
   bool antialiased;
   bool three_sigma;
+  bool keep_outside;
 };
 
 namespace {
@@ -54,13 +55,15 @@ ProjectInputs<T> bind_inputs(Binder& bind, const ProjectAttributes& attributes, 
                  static_cast<int>(attributes.width),
                  static_cast<int>(attributes.height),
                  attributes.antialiased,
-                 attributes.three_sigma};
+                 attributes.three_sigma,
+                 attributes.keep_outside};
   return in;
 }
 
 ffi::Error forward(backend::XlaContext xla_context, ProjectAttributes attributes, Arg means,
                    Arg quats, Arg scales, Arg covars, Arg opacities, Arg viewmat, Arg K,
-                   Ret means2d, Ret depths, Ret conics, Ret splat_opacities, Ret radii) {
+                   Ret means2d, Ret depths, Ret conics, Ret splat_opacities, Ret radii,
+                   Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
     Binder bind(
@@ -75,10 +78,11 @@ ffi::Error forward(backend::XlaContext xla_context, ProjectAttributes attributes
     args.conics = bind.out<T>("conics", conics, {n_cameras, n, 3});
     args.opacities = bind.out<T>("splat opacities", splat_opacities, {n_cameras, n});
     args.radii = bind.out<int32_t>("radii", radii, {n_cameras, n});
+    bind.workspace(workspace);  // needs none
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::project_forward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -86,7 +90,7 @@ ffi::Error backward(backend::XlaContext xla_context, ProjectAttributes attribute
                     Arg quats, Arg scales, Arg covars, Arg opacities, Arg viewmat, Arg K, Arg radii,
                     Arg v_means2d, Arg v_depths, Arg v_conics, Arg v_splat_opacities, Ret v_means,
                     Ret v_quats, Ret v_scales, Ret v_covars, Ret v_opacities, Ret v_viewmat,
-                    Ret v_K) {
+                    Ret v_K, Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_project_bwd", {{means, 2},
@@ -118,10 +122,11 @@ ffi::Error backward(backend::XlaContext xla_context, ProjectAttributes attribute
     args.v_opacities = bind.out<T>("v_opacities", v_opacities, {n}, /*optional=*/true);
     args.v_viewmat = bind.out<T>("v_viewmat", v_viewmat, {n_cameras, 4, 4}, /*optional=*/true);
     args.v_K = bind.out<T>("v_K", v_K, {n_cameras, 3, 3}, /*optional=*/true);
+    args.workspace = bind.workspace(workspace);
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::project_backward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -132,45 +137,48 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     jgd::ProjectAttributes, ffi::StructMember<double>("near_plane"),
     ffi::StructMember<double>("far_plane"), ffi::StructMember<double>("eps2d"),
     ffi::StructMember<int64_t>("width"), ffi::StructMember<int64_t>("height"),
-    ffi::StructMember<bool>("antialiased"), ffi::StructMember<bool>("three_sigma"));
+    ffi::StructMember<bool>("antialiased"), ffi::StructMember<bool>("three_sigma"),
+    ffi::StructMember<bool>("keep_outside"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_project_fwd, jgd::forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::ProjectAttributes>()
-                                  .Arg<ffi::AnyBuffer>()   // means
-                                  .Arg<ffi::AnyBuffer>()   // quats
-                                  .Arg<ffi::AnyBuffer>()   // scales
-                                  .Arg<ffi::AnyBuffer>()   // covars
-                                  .Arg<ffi::AnyBuffer>()   // opacities
-                                  .Arg<ffi::AnyBuffer>()   // viewmat
-                                  .Arg<ffi::AnyBuffer>()   // K
-                                  .Ret<ffi::AnyBuffer>()   // means2d
-                                  .Ret<ffi::AnyBuffer>()   // depths
-                                  .Ret<ffi::AnyBuffer>()   // conics
-                                  .Ret<ffi::AnyBuffer>()   // opacities of the splats
-                                  .Ret<ffi::AnyBuffer>());  // radii
+JGD_DEFINE_HANDLER(jgd_project_fwd, jgd::forward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::ProjectAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means
+                       .Arg<ffi::AnyBuffer>()    // quats
+                       .Arg<ffi::AnyBuffer>()    // scales
+                       .Arg<ffi::AnyBuffer>()    // covars
+                       .Arg<ffi::AnyBuffer>()    // opacities
+                       .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Arg<ffi::AnyBuffer>()    // K
+                       .Ret<ffi::AnyBuffer>()    // means2d
+                       .Ret<ffi::AnyBuffer>()    // depths
+                       .Ret<ffi::AnyBuffer>()    // conics
+                       .Ret<ffi::AnyBuffer>()    // opacities of the splats
+                       .Ret<ffi::AnyBuffer>()    // radii
+                       .Ret<ffi::AnyBuffer>());  // workspace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_project_bwd, jgd::backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::ProjectAttributes>()
-                                  .Arg<ffi::AnyBuffer>()   // means
-                                  .Arg<ffi::AnyBuffer>()   // quats
-                                  .Arg<ffi::AnyBuffer>()   // scales
-                                  .Arg<ffi::AnyBuffer>()   // covars
-                                  .Arg<ffi::AnyBuffer>()   // opacities
-                                  .Arg<ffi::AnyBuffer>()   // viewmat
-                                  .Arg<ffi::AnyBuffer>()   // K
-                                  .Arg<ffi::AnyBuffer>()   // radii
-                                  .Arg<ffi::AnyBuffer>()   // v_means2d
-                                  .Arg<ffi::AnyBuffer>()   // v_depths
-                                  .Arg<ffi::AnyBuffer>()   // v_conics
-                                  .Arg<ffi::AnyBuffer>()   // v_splat_opacities
-                                  .Ret<ffi::AnyBuffer>()   // v_means
-                                  .Ret<ffi::AnyBuffer>()   // v_quats
-                                  .Ret<ffi::AnyBuffer>()   // v_scales
-                                  .Ret<ffi::AnyBuffer>()   // v_covars
-                                  .Ret<ffi::AnyBuffer>()   // v_opacities
-                                  .Ret<ffi::AnyBuffer>()   // v_viewmat
-                                  .Ret<ffi::AnyBuffer>());  // v_K
+JGD_DEFINE_HANDLER(jgd_project_bwd, jgd::backward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::ProjectAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means
+                       .Arg<ffi::AnyBuffer>()    // quats
+                       .Arg<ffi::AnyBuffer>()    // scales
+                       .Arg<ffi::AnyBuffer>()    // covars
+                       .Arg<ffi::AnyBuffer>()    // opacities
+                       .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Arg<ffi::AnyBuffer>()    // K
+                       .Arg<ffi::AnyBuffer>()    // radii
+                       .Arg<ffi::AnyBuffer>()    // v_means2d
+                       .Arg<ffi::AnyBuffer>()    // v_depths
+                       .Arg<ffi::AnyBuffer>()    // v_conics
+                       .Arg<ffi::AnyBuffer>()    // v_splat_opacities
+                       .Ret<ffi::AnyBuffer>()    // v_means
+                       .Ret<ffi::AnyBuffer>()    // v_quats
+                       .Ret<ffi::AnyBuffer>()    // v_scales
+                       .Ret<ffi::AnyBuffer>()    // v_covars
+                       .Ret<ffi::AnyBuffer>()    // v_opacities
+                       .Ret<ffi::AnyBuffer>()    // v_viewmat
+                       .Ret<ffi::AnyBuffer>()    // v_K
+                       .Ret<ffi::AnyBuffer>());  // workspace

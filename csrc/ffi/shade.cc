@@ -16,7 +16,7 @@ namespace jgd {
 
 struct ShadeAttributes {
   int64_t degree;
-  bool e3nn_axes;
+  int64_t convention;
 };
 
 namespace {
@@ -38,29 +38,33 @@ ShadeInputs<T> bind_inputs(Binder& bind, const ShadeAttributes& attributes, cons
   bind.require(attributes.degree >= 0 && attributes.degree <= kMaxShDegree &&
                    sh_bases(static_cast<int>(attributes.degree)) <= in.n_bases,
                "degree must be 0..4 and have its coefficients in sh");
+  bind.require(attributes.convention >= 0 && attributes.convention < kShConventions,
+               "convention must be 0, 1 or 2");
   bind.require(fits_int32(in.n) && in.n_cameras >= 1, kBadSizes);
   in.degree = static_cast<int>(attributes.degree);
-  in.e3nn_axes = attributes.e3nn_axes;
+  in.convention = static_cast<ShConvention>(attributes.convention);
   return in;
 }
 
 ffi::Error forward(backend::XlaContext xla_context, ShadeAttributes attributes, Arg means, Arg sh,
-                   Arg viewmat, Ret colors) {
+                   Arg viewmat, Ret colors, Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_shade_fwd", {{means, 2}, {sh, 3}, {viewmat, 3}});
     ShadeForward<T> args;
     args.in = bind_inputs<T>(bind, attributes, means, sh, viewmat);
     args.colors = bind.out<T>("colors", colors, {args.in.n_cameras, args.in.n, 3});
+    bind.workspace(workspace);  // needs none
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::shade_forward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
 ffi::Error backward(backend::XlaContext xla_context, ShadeAttributes attributes, Arg means, Arg sh,
-                    Arg viewmat, Arg v_colors, Ret v_means, Ret v_sh, Ret v_viewmat) {
+                    Arg viewmat, Arg v_colors, Ret v_means, Ret v_sh, Ret v_viewmat,
+                    Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_shade_bwd", {{means, 2}, {sh, 3}, {viewmat, 3}, {v_colors, 3}});
@@ -72,10 +76,11 @@ ffi::Error backward(backend::XlaContext xla_context, ShadeAttributes attributes,
     args.v_means = bind.out<T>("v_means", v_means, {n, 3}, /*optional=*/true);
     args.v_sh = bind.out<T>("v_sh", v_sh, {n, args.in.n_bases, 3}, /*optional=*/true);
     args.v_viewmat = bind.out<T>("v_viewmat", v_viewmat, {n_cameras, 4, 4}, /*optional=*/true);
+    args.workspace = bind.workspace(workspace);
     if (!bind.ok()) return bind.error();
-    backend::Context context(xla_context);
+    backend::Context context{xla_context};
     backend::shade_backward(context, args);
-    return ffi::Error::Success();
+    return backend::finish(context);
   });
 }
 
@@ -83,25 +88,27 @@ ffi::Error backward(backend::XlaContext xla_context, ShadeAttributes attributes,
 }  // namespace jgd
 
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(jgd::ShadeAttributes, ffi::StructMember<int64_t>("degree"),
-                                      ffi::StructMember<bool>("e3nn_axes"));
+                                      ffi::StructMember<int64_t>("convention"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_shade_fwd, jgd::forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::ShadeAttributes>()
-                                  .Arg<ffi::AnyBuffer>()    // means
-                                  .Arg<ffi::AnyBuffer>()    // sh
-                                  .Arg<ffi::AnyBuffer>()    // viewmat
-                                  .Ret<ffi::AnyBuffer>());  // colors
+JGD_DEFINE_HANDLER(jgd_shade_fwd, jgd::forward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::ShadeAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means
+                       .Arg<ffi::AnyBuffer>()    // sh
+                       .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Ret<ffi::AnyBuffer>()    // colors
+                       .Ret<ffi::AnyBuffer>());  // workspace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jgd_shade_bwd, jgd::backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<jgd::backend::XlaContext>()
-                                  .Attrs<jgd::ShadeAttributes>()
-                                  .Arg<ffi::AnyBuffer>()    // means
-                                  .Arg<ffi::AnyBuffer>()    // sh
-                                  .Arg<ffi::AnyBuffer>()    // viewmat
-                                  .Arg<ffi::AnyBuffer>()    // v_colors
-                                  .Ret<ffi::AnyBuffer>()    // v_means
-                                  .Ret<ffi::AnyBuffer>()    // v_sh
-                                  .Ret<ffi::AnyBuffer>());  // v_viewmat
+JGD_DEFINE_HANDLER(jgd_shade_bwd, jgd::backward,
+                   ffi::Ffi::Bind()
+                       .Ctx<jgd::backend::BindContext>()
+                       .Attrs<jgd::ShadeAttributes>()
+                       .Arg<ffi::AnyBuffer>()    // means
+                       .Arg<ffi::AnyBuffer>()    // sh
+                       .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Arg<ffi::AnyBuffer>()    // v_colors
+                       .Ret<ffi::AnyBuffer>()    // v_means
+                       .Ret<ffi::AnyBuffer>()    // v_sh
+                       .Ret<ffi::AnyBuffer>()    // v_viewmat
+                       .Ret<ffi::AnyBuffer>());  // workspace

@@ -12,6 +12,8 @@ template <typename T>
 inline constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
 template <typename T>
 inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <typename T>
+inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 
 // Blending: a contribution below one 8-bit grey level is skipped; alpha is capped so that the
 // backward pass may divide by 1 - alpha; a pixel ends before its transmittance would fall below the

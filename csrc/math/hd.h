@@ -14,9 +14,12 @@
 #endif
 
 // Loops over register arrays must be unrolled on the device: a runtime index would move the array
-// to local memory. The host compilers decide for themselves.
+// to local memory. The opposite limits how many values are in flight, each in a register. The host
+// compilers decide for themselves.
 #ifdef __CUDA_ARCH__
 #define JGD_UNROLL _Pragma("unroll")
+#define JGD_NO_UNROLL _Pragma("unroll 1")
 #else
 #define JGD_UNROLL
+#define JGD_NO_UNROLL
 #endif

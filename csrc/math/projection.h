@@ -21,6 +21,7 @@ struct ProjectionSettings {
   int width, height;        // image, pixels
   bool antialiased;         // opacity is compensated for eps2d
   bool three_sigma;  // footprint and culling rule of the seeds instead of the exact footprint
+  bool keep_outside = false;  // a footprint outside of the image does not cull
 };
 
 // A splat. radius 0: culled, and every other field is 0.
@@ -113,7 +114,10 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
 
   const T floor = settings.three_sigma ? T(kSeedDiscriminantFloor) : T(0);
   const int r = radius(cov2d, floor);
-  if (r <= 0 || !footprint_visible(mean2d, cov2d, effective, r, settings)) return culled;
+  if (r <= 0) return culled;
+  if (!settings.keep_outside && !footprint_visible(mean2d, cov2d, effective, r, settings)) {
+    return culled;
+  }
   return {mean2d, m.z, conic, effective, r};
 }
 

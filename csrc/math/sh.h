@@ -12,11 +12,19 @@ namespace jgd {
 
 inline constexpr int kMaxShDegree = 4;
 
+// What the coefficients belong to. The values are those of SH_CONVENTIONS in _types.py.
+enum class ShConvention {
+  k3dgs = 0,
+  kE3nn = 1,      // the polynomials of 3DGS on the axes (z, x, y)
+  kE3nnSeed = 2,  // the same, but for one polynomial that the e3nn seed has wrong: base 14
+};
+inline constexpr int kShConventions = 3;
+
 JGD_HD constexpr int sh_bases(int degree) { return (degree + 1) * (degree + 1); }
 
-// Writes the sh_bases(degree) basis values at a unit direction.
+// Writes the sh_bases(degree) basis values at a unit direction in the axes of the convention.
 template <typename T>
-JGD_HD inline void sh_basis(int degree, const Vec3<T>& dir, T* out) {
+JGD_HD inline void sh_basis(int degree, const Vec3<T>& dir, ShConvention convention, T* out) {
   const T x = dir.x, y = dir.y, z = dir.z;
   out[0] = T(kSh00);
   if (degree < 1) return;
@@ -44,7 +52,7 @@ JGD_HD inline void sh_basis(int degree, const Vec3<T>& dir, T* out) {
   out[11] = q31 * y;
   out[12] = T(kSh30) * z * (T(5) * zz - T(3));
   out[13] = q31 * x;
-  out[14] = q32 * c2;
+  out[14] = (convention == ShConvention::kE3nnSeed ? T(kSh32) * x : q32) * c2;
   out[15] = T(-kSh33) * c3;
   if (degree < 4) return;
 
@@ -78,7 +86,8 @@ JGD_HD inline void sh_pair_vjp(T m, T q, T dq, T c, T s, T c_lower, T s_lower, T
 // v_dir = sum_b v_basis_b dY_b/d(x, y, z), of the polynomials as written, with x, y, z free.
 // Returns v_dir.
 template <typename T>
-JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, const T* v) {
+JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, ShConvention convention,
+                                   const T* v) {
   const T x = dir.x, y = dir.y, z = dir.z;
   Vec3<T> v_dir{T(0), T(0), T(0)};
   if (degree < 1) return v_dir;
@@ -97,7 +106,12 @@ JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, const T* v) {
   v_dir.z += T(kSh30) * (T(15) * zz - T(3)) * v[12];
   sh_pair_vjp(T(1), T(-kSh31) * (T(5) * zz - T(1)), T(-10 * kSh31) * z, x, y, T(1), T(0), v[13],
               v[11], v_dir);
-  sh_pair_vjp(T(2), T(kSh32) * z, T(kSh32), c2, s2, x, y, v[14], v[10], v_dir);
+  const bool seed = convention == ShConvention::kE3nnSeed;
+  sh_pair_vjp(T(2), T(kSh32) * z, T(kSh32), c2, s2, x, y, seed ? T(0) : v[14], v[10], v_dir);
+  if (seed) {  // d(x c2) = (c2 + 2 x^2) dx - 2 x y dy
+    v_dir.x += T(kSh32) * v[14] * (c2 + T(2) * x * x);
+    v_dir.y -= T(kSh32) * v[14] * s2;
+  }
   sh_pair_vjp(T(3), T(-kSh33), T(0), c3, s3, c2, s2, v[15], v[9], v_dir);
   if (degree < 4) return v_dir;
 
@@ -135,14 +149,14 @@ JGD_HD inline Vec3<T> direction_vjp(const Vec3<T>& offset, const Vec3<T>& v_dir)
 // The direction at which the 3DGS polynomials are evaluated: itself, or cyclically permuted axes,
 // which makes them the real harmonics of e3nn at (-x, y, -z).
 template <typename T>
-JGD_HD inline Vec3<T> sh_axes(const Vec3<T>& dir, bool e3nn_axes) {
-  return e3nn_axes ? Vec3<T>{dir.z, dir.x, dir.y} : dir;
+JGD_HD inline Vec3<T> sh_axes(const Vec3<T>& dir, ShConvention convention) {
+  return convention == ShConvention::k3dgs ? dir : Vec3<T>{dir.z, dir.x, dir.y};
 }
 
 // The inverse permutation. Returns v_dir.
 template <typename T>
-JGD_HD inline Vec3<T> sh_axes_vjp(const Vec3<T>& v, bool e3nn_axes) {
-  return e3nn_axes ? Vec3<T>{v.y, v.z, v.x} : v;
+JGD_HD inline Vec3<T> sh_axes_vjp(const Vec3<T>& v, ShConvention convention) {
+  return convention == ShConvention::k3dgs ? v : Vec3<T>{v.y, v.z, v.x};
 }
 
 // Whether a channel passes the clamp at 0. A non-finite value does not: the colour is 0 and takes
@@ -150,6 +164,16 @@ JGD_HD inline Vec3<T> sh_axes_vjp(const Vec3<T>& v, bool e3nn_axes) {
 template <typename T>
 JGD_HD inline bool sh_unclamped(T value) {
   return value > T(0) && is_finite(value);
+}
+
+// Of the first n coefficients. The clamp at 0 would hide one of -inf or NaN; blend culls by the
+// colour.
+template <typename T>
+JGD_HD inline bool all_finite(const T* sh, int n) {
+  T zero = T(0);
+  JGD_UNROLL
+  for (int i = 0; i < n; ++i) zero += T(0) * sh[i];
+  return zero == T(0);
 }
 
 // SH + 0.5, before the clamp, from the basis values. The degree is a compile-time constant so that
@@ -165,20 +189,22 @@ JGD_HD inline Vec3<T> sh_sum(const T* basis, const T* sh) {
 }
 
 template <int kDegree, typename T>
-JGD_HD inline Vec3<T> sh_color_of_degree(const T* sh, const Vec3<T>& offset, bool e3nn_axes) {
+JGD_HD inline Vec3<T> sh_color_of_degree(const T* sh, const Vec3<T>& offset,
+                                         ShConvention convention) {
   T basis[sh_bases(kDegree)];
-  sh_basis(kDegree, sh_axes(direction(offset), e3nn_axes), basis);
+  sh_basis(kDegree, sh_axes(direction(offset), convention), convention, basis);
   const Vec3<T> value = sh_sum<kDegree>(basis, sh);
   return {sh_unclamped(value.x) ? value.x : T(0), sh_unclamped(value.y) ? value.y : T(0),
           sh_unclamped(value.z) ? value.z : T(0)};
 }
 
 template <int kDegree, typename T>
-JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset, bool e3nn_axes,
-                                          const Vec3<T>& v_color, T* v_sh, Vec3<T>& v_offset) {
+JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset,
+                                          ShConvention convention, const Vec3<T>& v_color, T* v_sh,
+                                          Vec3<T>& v_offset) {
   T basis[sh_bases(kDegree)];
-  const Vec3<T> axes = sh_axes(direction(offset), e3nn_axes);
-  sh_basis(kDegree, axes, basis);
+  const Vec3<T> axes = sh_axes(direction(offset), convention);
+  sh_basis(kDegree, axes, convention, basis);
   const Vec3<T> value = sh_sum<kDegree>(basis, sh);
   const bool use_x = sh_unclamped(value.x);
   const bool use_y = sh_unclamped(value.y);
@@ -194,24 +220,26 @@ JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset, bo
     v_sh[3 * b + 1] = v.y * basis[b];
     v_sh[3 * b + 2] = v.z * basis[b];
   }
-  v_offset = direction_vjp(offset, sh_axes_vjp(sh_basis_vjp(kDegree, axes, v_basis), e3nn_axes));
+  v_offset = direction_vjp(
+      offset, sh_axes_vjp(sh_basis_vjp(kDegree, axes, convention, v_basis), convention));
 }
 
 // Colour max(sum_b Y_b(dir) sh[b] + 0.5, 0) with dir = offset / |offset|, offset = mean - camera
 // centre. sh is [B,3] with B >= sh_bases(degree), degree 0..4.
 template <typename T>
-JGD_HD inline Vec3<T> sh_color(int degree, const T* sh, const Vec3<T>& offset, bool e3nn_axes) {
+JGD_HD inline Vec3<T> sh_color(int degree, const T* sh, const Vec3<T>& offset,
+                               ShConvention convention) {
   switch (degree) {
     case 0:
-      return sh_color_of_degree<0>(sh, offset, e3nn_axes);
+      return sh_color_of_degree<0>(sh, offset, convention);
     case 1:
-      return sh_color_of_degree<1>(sh, offset, e3nn_axes);
+      return sh_color_of_degree<1>(sh, offset, convention);
     case 2:
-      return sh_color_of_degree<2>(sh, offset, e3nn_axes);
+      return sh_color_of_degree<2>(sh, offset, convention);
     case 3:
-      return sh_color_of_degree<3>(sh, offset, e3nn_axes);
+      return sh_color_of_degree<3>(sh, offset, convention);
     default:
-      return sh_color_of_degree<4>(sh, offset, e3nn_axes);
+      return sh_color_of_degree<4>(sh, offset, convention);
   }
 }
 
@@ -219,19 +247,20 @@ JGD_HD inline Vec3<T> sh_color(int degree, const T* sh, const Vec3<T>& offset, b
 // v_color with the clamped channels set to 0. Writes v_sh for the sh_bases(degree) bases only, and
 // v_offset.
 template <typename T>
-JGD_HD inline void sh_color_vjp(int degree, const T* sh, const Vec3<T>& offset, bool e3nn_axes,
-                                const Vec3<T>& v_color, T* v_sh, Vec3<T>& v_offset) {
+JGD_HD inline void sh_color_vjp(int degree, const T* sh, const Vec3<T>& offset,
+                                ShConvention convention, const Vec3<T>& v_color, T* v_sh,
+                                Vec3<T>& v_offset) {
   switch (degree) {
     case 0:
-      return sh_color_of_degree_vjp<0>(sh, offset, e3nn_axes, v_color, v_sh, v_offset);
+      return sh_color_of_degree_vjp<0>(sh, offset, convention, v_color, v_sh, v_offset);
     case 1:
-      return sh_color_of_degree_vjp<1>(sh, offset, e3nn_axes, v_color, v_sh, v_offset);
+      return sh_color_of_degree_vjp<1>(sh, offset, convention, v_color, v_sh, v_offset);
     case 2:
-      return sh_color_of_degree_vjp<2>(sh, offset, e3nn_axes, v_color, v_sh, v_offset);
+      return sh_color_of_degree_vjp<2>(sh, offset, convention, v_color, v_sh, v_offset);
     case 3:
-      return sh_color_of_degree_vjp<3>(sh, offset, e3nn_axes, v_color, v_sh, v_offset);
+      return sh_color_of_degree_vjp<3>(sh, offset, convention, v_color, v_sh, v_offset);
     default:
-      return sh_color_of_degree_vjp<4>(sh, offset, e3nn_axes, v_color, v_sh, v_offset);
+      return sh_color_of_degree_vjp<4>(sh, offset, convention, v_color, v_sh, v_offset);
   }
 }
 

@@ -120,6 +120,16 @@ JGD_HD inline Sym2<T> operator+(const Sym2<T>& a, const Sym2<T>& b) {
 }
 
 template <typename T>
+JGD_HD inline Quat<T>& operator+=(Quat<T>& a, const Quat<T>& b) {
+  return a = {a.w + b.w, a.x + b.x, a.y + b.y, a.z + b.z};
+}
+
+template <typename T>
+JGD_HD inline Sym3<T>& operator+=(Sym3<T>& a, const Sym3<T>& b) {
+  return a = {a.xx + b.xx, a.xy + b.xy, a.xz + b.xz, a.yy + b.yy, a.yz + b.yz, a.zz + b.zz};
+}
+
+template <typename T>
 JGD_HD inline Mat3<T>& operator+=(Mat3<T>& a, const Mat3<T>& b) {
   JGD_UNROLL
   for (int i = 0; i < 9; ++i) a.m[i] += b.m[i];

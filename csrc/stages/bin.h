@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "stages/batch.h"
+#include "stages/workspace.h"
 
 namespace jgd {
 
@@ -28,6 +29,7 @@ struct BinForward {
   SplatInputs<T> in;
   Batched<int32_t> order;        // [C, N] a permutation: by depth, ties by index, culled last
   Batched<int32_t> tile_counts;  // [C, n_tiles_y, n_tiles_x], or absent
+  Workspace workspace;           // of the GPU
 };
 
 }  // namespace jgd

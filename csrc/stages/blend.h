@@ -14,6 +14,7 @@ struct BlendInputs {
   Batched<const T> colors;        // [C or 1, N, D]
   Batched<const T> background;    // [C or 1, D]
   int64_t n_channels = 0;         // D
+  int64_t capacity = 0;           // pairs that the lists of one image hold, on the GPU
   bool shared_colors = false;     // one set of colours for all cameras
   bool shared_background = false;
 };
@@ -27,6 +28,10 @@ struct BlendForward {
   // Only for the backward pass; both absent if none follows.
   Batched<T> transmittance;  // [C, H, W] what reaches the background
   Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor
+  // (Gaussian, tile) pairs, and those of them that were in the lists; the largest int if more.
+  Batched<int32_t> n_isects;         // [C]
+  Batched<int32_t> n_isects_listed;  // [C]
+  Workspace workspace;               // of the GPU
 };
 
 template <typename T>
@@ -46,6 +51,8 @@ struct BlendBackward {
   Batched<T> v_opacities;     // [C, N]
   Batched<T> v_colors;        // [C or 1, N, D], summed over cameras if shared, or absent
   Batched<T> v_background;    // [C or 1, D], likewise
+  bool deterministic = false;  // the GPU sums in a way that has one result
+  Workspace workspace;         // of the GPU
 };
 
 }  // namespace jgd

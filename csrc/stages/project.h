@@ -5,6 +5,7 @@
 
 #include "math/projection.h"
 #include "stages/batch.h"
+#include "stages/workspace.h"
 
 namespace jgd {
 
@@ -48,6 +49,7 @@ struct ProjectBackward {
   Batched<T> v_opacities;              // [N] or absent
   Batched<T> v_viewmat;                // [C, 4, 4] or absent
   Batched<T> v_K;                      // [C, 3, 3] or absent
+  Workspace workspace;                 // of the GPU
 };
 
 }  // namespace jgd

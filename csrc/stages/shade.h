@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
+#include "math/sh.h"
 #include "stages/batch.h"
+#include "stages/workspace.h"
 
 namespace jgd {
 
@@ -17,7 +19,7 @@ struct ShadeInputs {
   int64_t n_bases = 0;  // B, at least (degree + 1)^2
   int64_t n_cameras = 0;
   int degree = 0;
-  bool e3nn_axes = false;
+  ShConvention convention = ShConvention::k3dgs;
 };
 
 template <typename T>
@@ -33,6 +35,7 @@ struct ShadeBackward {
   Batched<T> v_means;         // [N, 3] or absent
   Batched<T> v_sh;            // [N, B, 3] or absent; 0 above the degree in use
   Batched<T> v_viewmat;       // [C, 4, 4] or absent
+  Workspace workspace;        // of the GPU
 };
 
 }  // namespace jgd

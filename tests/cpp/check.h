@@ -1,4 +1,4 @@
-// Harness of math_test.cc: reports, flat access to value types, and the check of a vjp against
+// Harness of the math tests: reports, flat access to value types, and the check of a vjp against
 // finite differences and of its float version against double.
 //
 // The differences are taken of the same templates in long double with a stencil of order 6, so
@@ -40,6 +40,12 @@ inline void Report(const std::string& name, double worst, double bound) {
 inline void Expect(const std::string& name, bool ok) {
   ++(ok ? n_passed : n_failed);
   std::printf("%s %s\n", ok ? "ok  " : "FAIL", name.c_str());
+}
+
+// What main returns.
+inline int Finish() {
+  std::printf("%d passed, %d failed\n", n_passed, n_failed);
+  return n_failed == 0 ? 0 : 1;
 }
 
 inline std::mt19937_64 generator(7);

@@ -1,0 +1,68 @@
+"""Compile the blend kernels for sm_90 and fail if one spills or needs more registers than stated.
+
+Called by .ci/run with the name of the CUDA compiler; needs no GPU. Spills and registers show in no
+other test: they only cost time.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+CSRC = pathlib.Path(__file__).resolve().parents[1] / "csrc"
+SOURCES = ("blend_forward.cu", "blend_backward.cu")
+FLAGS = ["-arch=sm_90", "-std=c++17", "-O3", "-fmad=false", "-cubin", "--resource-usage"]
+
+# Registers of a thread, by the beginning of the name; the first that fits. With 80, three blocks of
+# 256 threads are on a multiprocessor at once, with 128 two.
+LIMITS = {
+    "blend_forward_kernel<float": 80,
+    "blend_backward_kernel<float, -1": 128,
+    "blend_backward_kernel<float": 96,
+    "": 255,
+}
+
+
+def resources(nvcc: str, source: str) -> list[tuple[str, int, int, int]]:
+    """Name, registers, bytes on the stack and bytes spilled of each kernel."""
+    command = [nvcc, *FLAGS, f"-I{CSRC}", str(CSRC / "cuda" / source), "-o", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
+    report = subprocess.run(
+        ["c++filt"], input=done.stdout + done.stderr, capture_output=True, text=True, check=True
+    ).stdout
+    kernel = (
+        r"Compiling entry function '(.*?)' for 'sm_90'.*?(\d+) bytes stack frame, "
+        r"(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
+    )
+    found = []
+    for name, stack, stores, loads, registers in re.findall(kernel, report, re.DOTALL):
+        short = re.sub(r"\(anonymous namespace\)::|jgd::cuda::|^void ", "", name)
+        short = short.partition(">(")[0] + ">"
+        found.append((short, int(registers), int(stack), int(stores) + int(loads)))
+    if len(found) != report.count("Compiling entry function"):
+        sys.exit(f"the report of {nvcc} reads differently:\n{report}")
+    return sorted(found)
+
+
+def main(nvcc: str) -> None:
+    """Print a line for each kernel; exit with 1 if one is over its limit."""
+    failed = False
+    for source in SOURCES:
+        kernels = resources(nvcc, source)
+        if not any(name.startswith(source.partition(".")[0]) for name, *_ in kernels):
+            sys.exit(f"no kernel in {source}")
+        for name, registers, stack, spilled in kernels:
+            limit = next(n for prefix, n in LIMITS.items() if name.startswith(prefix))
+            over = spilled > 0 or registers > limit
+            failed |= over
+            print(
+                f"{registers:4} of {limit} registers, {stack} bytes of stack, {spilled} spilled: "
+                f"{name}{'  <-- too many' if over else ''}"
+            )
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,15 @@
+// Stage 4 on the GPU.
+#pragma once
+
+#include "cuda/context.h"
+#include "stages/blend.h"
+
+namespace jgd::cuda {
+
+template <typename T>
+void blend_forward(Context& context, const BlendForward<T>& args);
+
+template <typename T>
+void blend_backward(Context& context, const BlendBackward<T>& args);
+
+}  // namespace jgd::cuda

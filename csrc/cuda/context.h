@@ -1,0 +1,23 @@
+// Where the kernels of a call go: XLA's stream. No kernel code; the XLA boundary includes it too.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+namespace jgd::cuda {
+
+// Nothing here or in the stages waits for the stream, copies to the host or allocates: a handler
+// may run while XLA records a CUDA graph.
+struct Context {
+  cudaStream_t stream;
+  std::string error{};  // of the first launch that failed; empty if none did
+
+  void check(cudaError_t status, const char* what) {
+    if (status != cudaSuccess && error.empty()) {
+      error = std::string(what) + ": " + cudaGetErrorString(status);
+    }
+  }
+};
+
+}  // namespace jgd::cuda

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "cuda/context.h"
+#include "stages/project.h"
+
+namespace jgd::cuda {
+
+template <typename T>
+void project_forward(Context& context, const ProjectForward<T>& args);
+template <typename T>
+void project_backward(Context& context, const ProjectBackward<T>& args);
+
+}  // namespace jgd::cuda

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "cuda/context.h"
+#include "stages/shade.h"
+
+namespace jgd::cuda {
+
+template <typename T>
+void shade_forward(Context& context, const ShadeForward<T>& args);
+template <typename T>
+void shade_backward(Context& context, const ShadeBackward<T>& args);
+
+}  // namespace jgd::cuda

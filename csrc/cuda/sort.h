@@ -1,0 +1,20 @@
+// Device-wide sort and scan. sort.cu has them from CUB; tests/cuda_host from the standard library.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/context.h"
+#include "cuda/workspace.h"
+
+namespace jgd::cuda {
+
+// Stable sort by the lowest `key_bits` bits of the keys, uint32_t or uint64_t. `temporary` is for n
+// items or more.
+template <typename Key>
+void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
+                int key_bits, const Temporary& temporary);
+
+// data[i] = data[0] + ... + data[i], in place.
+void inclusive_sum(Context& context, int64_t* data, int64_t n, const Temporary& temporary);
+
+}  // namespace jgd::cuda

@@ -1,0 +1,44 @@
+// The splats of one image, one camera of one batch element, as bin and blend see them.
+#pragma once
+
+#include <cstdint>
+
+#include "math/hd.h"
+#include "math/tile.h"
+#include "stages/bin.h"
+#include "stages/load.h"
+
+namespace jgd {
+
+template <typename T>
+struct ImageSplats {
+  const T* means2d;
+  const T* depths;
+  const T* conics;
+  const T* opacities;
+  const int32_t* radii;
+  bool three_sigma;
+
+  JGD_HD ImageSplats(const SplatInputs<T>& in, int64_t batch_index, int64_t camera)
+      : means2d(in.means2d.at(in.batch, batch_index) + 2 * camera * in.n),
+        depths(in.depths.at(in.batch, batch_index) + camera * in.n),
+        conics(in.conics.at(in.batch, batch_index) + 3 * camera * in.n),
+        opacities(in.opacities.at(in.batch, batch_index) + camera * in.n),
+        radii(in.radii.at(in.batch, batch_index) + camera * in.n),
+        three_sigma(in.three_sigma) {}
+
+  // Visible and finite. The one test that decides what is sorted, counted, listed and drawn.
+  JGD_HD bool drawable(int64_t id) const {
+    if (radii[id] <= 0 || !(opacities[id] > T(0))) return false;
+    return is_finite(load_vec2(means2d, id)) && is_finite(load_sym2(conics, id)) &&
+           is_finite(depths[id]) && is_finite(opacities[id]);
+  }
+
+  JGD_HD Footprint<T> footprint(int64_t id) const {
+    const Vec2<T> center = load_vec2(means2d, id);
+    if (three_sigma) return square_footprint(center, radii[id]);
+    return ellipse_footprint(center, load_sym2(conics, id), opacities[id]);
+  }
+};
+
+}  // namespace jgd
