@@ -78,7 +78,7 @@ class Renderer:
     Attributes:
         cases: Functions to time, by outputs ("image" or "all") and mode ("forward" or
             "forward_backward").
-        wait: Returns when a result is there.
+        wait: Returns its argument, a result, when that is there.
         pictures: From the result of a forward case to arrays by name of the output.
         gradients: From the result of a forward + backward case to L2 norms by parameter.
         settings: What a reader of the numbers has to know.
@@ -183,11 +183,11 @@ def splax(scene: dict[str, Any], options: Options) -> Renderer:
     comparable = [name for name, value in values.items() if value is scene[name]]
 
     def peak() -> int | None:
-        import warp
-
         in_jax = jax_peak()
         if in_jax is None:
             return None
+        import warp
+
         return in_jax + int(warp.get_mempool_used_mem_high(warp.get_device("cuda:0")))
 
     # Its compiler plans nothing for what Warp allocates.
@@ -251,9 +251,9 @@ def gsplat(scene: dict[str, Any], options: Options) -> Renderer:
         outputs = render(with_depth, packed)
         return outputs, torch.autograd.grad(outputs, parameters, cotangents[: len(outputs)])
 
-    def wait(result: Any = None) -> None:
-        del result
+    def wait(result: Any) -> Any:
         torch.cuda.synchronize()
+        return result
 
     seconds = {}
     for packed in (False, True):
@@ -486,7 +486,7 @@ def _measure_case(renderer: Renderer, case: Callable[[], Any], options: Options)
     if renderer.reset_peak is not None:
         renderer.reset_peak()
     renderer.wait(case())
-    peak = renderer.peak()
+    peak = _or_none(renderer.peak)
     times = measure.time_together({"": case}, options, renderer.wait)[""]
     # Without the gap between a result and the next call: how long the device is busy, if it is the
     # slower side.
@@ -498,8 +498,17 @@ def _measure_case(renderer: Renderer, case: Callable[[], Any], options: Options)
     renderer.wait(result)
     times["queued_ms"] = (time.perf_counter() - start) * 1e3 / n_queued
     times["peak_bytes"] = peak
-    times["planned_bytes"] = renderer.planned(case)
+    times["planned_bytes"] = _or_none(renderer.planned, case)
     return times
+
+
+def _or_none(read: Callable[..., int | None], *arguments: Any) -> int | None:
+    """A number that is not worth losing the times for."""
+    try:
+        return read(*arguments)
+    except Exception:
+        traceback.print_exc()
+        return None
 
 
 def _package_details(scene: dict[str, Any], options: Options) -> dict[str, Any]:

@@ -13,19 +13,25 @@ from jax_gsplat_depth._types import (
     RenderOutput,
     Splats,
 )
+from jax_gsplat_depth.seeds import GaussianRasterizationSettings, GaussianRasterizer
+from jax_gsplat_depth.sh import convert_sh, rotate_sh
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Camera",
     "Config",
+    "GaussianRasterizationSettings",
+    "GaussianRasterizer",
     "Gaussians",
     "Intersections",
     "RenderOutput",
     "Splats",
     "bin",
     "blend",
+    "convert_sh",
     "project",
     "render",
+    "rotate_sh",
     "shade",
 ]

@@ -8,7 +8,7 @@ type or dtype a TypeError. Data is never looked at: bad data is culled by the ke
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -76,17 +76,67 @@ def check_config(config: Config) -> Config:
     return _instance("config", config, Config)
 
 
-def check_image_size(width: int, height: int, camera_batch: tuple[int, ...]) -> tuple[int, int]:
+def check_image_size(
+    width: int, height: int, camera_batch: tuple[int, ...], *, owner: str = ""
+) -> tuple[int, int]:
     """Return the static image size as Python integers, 1 to 2**20 pixels each.
 
     Args:
         width: Pixels.
         height: Pixels.
         camera_batch: ``()`` or ``(C,)``; limits the pixels of all images together.
+        owner: What the message has before the words width and height.
     """
-    width, height = _image_side("width", width), _image_side("height", height)
-    _check_pixels("", width, height, camera_batch)
+    width, height = _image_side(f"{owner}width", width), _image_side(f"{owner}height", height)
+    _check_pixels(owner, width, height, camera_batch)
     return width, height
+
+
+def check_arrays(
+    values: Mapping[str, Any], patterns: Mapping[str, Sequence[tuple[Dim, ...]]]
+) -> dict[str, Array]:
+    """Check arrays of one dtype, which the first of them has, against patterns of their shapes.
+
+    Args:
+        values: By the name that the user knows.
+        patterns: Of every value, the shapes that it may have; their symbols are bound in order.
+
+    Returns:
+        JAX arrays by the same names.
+    """
+    first = next(iter(values))
+    arrays = {first: _reference_array(first, values[first])}
+    dims = _Dims()
+    for name, value in values.items():
+        if name != first:
+            arrays[name] = _float_array(name, value, arrays[first].dtype, first)
+        dims.match(name, arrays[name].shape, *patterns[name])
+        if ("N", "B", 3) in patterns[name]:
+            _check_bases(name, arrays[name].shape)
+    _check_counts(first, arrays[first].shape[0], ())
+    return arrays
+
+
+def check_sh_and_rotation(sh: Any, R: Any) -> tuple[Array, Array]:
+    """Check coefficients ``[..., B, 3]`` and a rotation, or one for each of the leading axes."""
+    sh = _reference_array("sh", sh)
+    if sh.ndim < 2 or sh.shape[-2] not in SH_BASES or sh.shape[-1] != 3:
+        raise ValueError(
+            f"sh has shape {sh.shape}, expected (..., B, 3) with B = 1, 4, 9, 16 or 25"
+        )
+    R = _float_array("R", R, sh.dtype, "sh")
+    if R.shape not in ((3, 3), (*sh.shape[:-2], 3, 3)):
+        raise ValueError(
+            f"R has shape {R.shape}, expected (3, 3) or {(*sh.shape[:-2], 3, 3)} (from sh)"
+        )
+    return sh, R
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return a static flag."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} has type {type(value).__name__}, expected bool: it is static")
 
 
 def check_gaussians(
@@ -172,12 +222,16 @@ def check_camera(camera: Camera, dtype: Any) -> Camera:
     return dataclasses.replace(camera, viewmat=viewmat, K=K, width=width, height=height)
 
 
-def check_sh_degree(sh_degree: int | None, n_bases: int) -> int:
+def check_sh_degree(
+    sh_degree: int | None, n_bases: int, *, name: str = "sh_degree", source: str = "gaussians.sh"
+) -> int:
     """Return the degree of the spherical harmonics to evaluate.
 
     Args:
         sh_degree: 0 to 4, static; None is the highest that the coefficients allow.
         n_bases: B of checked Gaussians.
+        name: What the user calls the degree.
+        source: The argument that has the coefficients.
 
     Raises:
         ValueError: The degree is out of range or needs more coefficients than there are.
@@ -186,13 +240,13 @@ def check_sh_degree(sh_degree: int | None, n_bases: int) -> int:
     highest = SH_BASES.index(n_bases)
     if sh_degree is None:
         return highest
-    degree = _static_int("sh_degree", sh_degree)
+    degree = _static_int(name, sh_degree)
     if not 0 <= degree < len(SH_BASES):
-        raise ValueError(f"sh_degree is {degree}, expected 0 to {len(SH_BASES) - 1}")
+        raise ValueError(f"{name} is {degree}, expected 0 to {len(SH_BASES) - 1}")
     if degree > highest:
         raise ValueError(
-            f"sh_degree is {degree} and needs B = {SH_BASES[degree]} coefficients, but "
-            f"gaussians.sh has B = {n_bases}: expected at most {highest}"
+            f"{name} is {degree} and needs B = {SH_BASES[degree]} coefficients, but "
+            f"{source} has B = {n_bases}: expected at most {highest}"
         )
     return degree
 
@@ -323,14 +377,19 @@ def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
         hint = hints[name](array.shape) if name in hints else ""
         dims.match(f"gaussians.{name}", array.shape, *patterns[name], hint=hint)
     _check_counts("gaussians.means", arrays["means"].shape[0], ())
-    if "sh" in arrays and arrays["sh"].shape[1] not in SH_BASES:
-        hint = _sh_hint(arrays["sh"].shape)
-        raise ValueError(
-            f"gaussians.sh has shape {arrays['sh'].shape}, expected (N, B, 3) with "
-            f"B = 1, 4, 9, 16 or 25{'; ' + hint if hint else ''}"
-        )
+    if "sh" in arrays:
+        _check_bases("gaussians.sh", arrays["sh"].shape)
     if "colors" in arrays:
         _check_channels("gaussians.colors", arrays["colors"].shape[1])
+
+
+def _check_bases(name: str, shape: tuple[int, ...]) -> None:
+    if shape[1] not in SH_BASES:
+        hint = _sh_hint(shape)
+        raise ValueError(
+            f"{name} has shape {shape}, expected (N, B, 3) with "
+            f"B = 1, 4, 9, 16 or 25{'; ' + hint if hint else ''}"
+        )
 
 
 def _check_alternatives(arrays: dict[str, Array], need: frozenset[str]) -> None:

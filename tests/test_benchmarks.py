@@ -81,16 +81,18 @@ def test_baseline_agrees(pure_jax, color):
             assert error < 2e-4, f"{name} gradient of {k}: {error}"
 
 
-def test_stand_in_scenes(monkeypatch):
+def test_stand_in_scenes():
     """Without the frozen scenes there are own ones of the same size, the same every time."""
     scenes = load("scenes")
-    monkeypatch.setattr(scenes, "_FROZEN", pathlib.Path("absent"))
+    absent = pathlib.Path("absent")
     for name, n, shape in (
         ("garden_half", 138_766, (210, 324, 3)),
+        ("garden", 138_766, (420, 648, 3)),
         ("blob_10k_480p", 10_000, (480, 640, 3)),
+        ("blob_100k_gpu", 100_000, (1080, 1920, 3)),
     ):
-        scene, source = scenes.load(name)
-        again, _ = scenes.load(name)
+        scene, source = scenes.load(name, absent)
+        again, _ = scenes.load(name, absent)
         assert source == "stand-in"
         assert scene["means"].shape == (n, 3) and scene["cotangent"].shape == shape
         for k, value in scene.items():
@@ -98,18 +100,39 @@ def test_stand_in_scenes(monkeypatch):
             np.testing.assert_array_equal(value, again[k])
     with pytest.raises(ValueError, match="no scene is called 'blob'"):
         scenes.load("blob")
+    with pytest.raises(FileNotFoundError):
+        scenes.load("trained", absent)
+
+
+def test_frozen_gpu_scenes(shared):
+    """The blobs of the GPU are the frozen ones but for their scales."""
+    scenes = load("scenes")
+    scene, source = scenes.load("blob_100k_gpu", shared)
+    full, _ = scenes.load("blob_100k_1080p", shared)
+    assert source == "frozen"
+    for k, value in scene.items():
+        factor = scenes.GPU_BLOBS["blob_100k_gpu"][1] if k == "scales" else 1
+        np.testing.assert_allclose(value, full[k] * np.asarray(factor, value.dtype), rtol=1e-6)
+    trained, source = scenes.load("trained", shared)
+    assert source == "frozen" and trained["sh"].shape == (31_000, 16, 3)
+    assert trained.keys() == scene.keys()
+
+
+def run_script(name, *arguments, **variables):
+    """A script of the benchmarks folder in a process of its own."""
+    # The suite's fake devices would enlarge XLA's thread pool; a script finds its siblings through
+    # its own folder, which the suite takes off the path.
+    dropped = ("XLA_FLAGS", "PYTHONSAFEPATH")
+    environment = {k: v for k, v in os.environ.items() if k not in dropped} | variables
+    command = [sys.executable, str(FOLDER / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_benchmark_runs(tmp_path):
     """One tiny scene: the table is printed and the results are complete."""
     path = tmp_path / "results" / "tiny.json"
-    command = [sys.executable, str(FOLDER / "bench_cpu.py"), "--scenes", "blob_1k_tiny"]
-    command += ["--repeats", "1", "--threads", "1", "--colors", "sh", "--json", str(path)]
-    # The suite's fake devices would enlarge XLA's thread pool; a script finds its siblings through
-    # its own folder, which the suite takes off the path.
-    dropped = ("XLA_FLAGS", "PYTHONSAFEPATH")
-    environment = {k: v for k, v in os.environ.items() if k not in dropped}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    arguments = ("--scenes", "blob_1k_tiny", "--repeats", 1, "--threads", 1, "--colors", "sh")
+    done = run_script("bench_cpu.py", *arguments, "--json", path)
     assert done.returncode == 0, done.stderr
     assert "| blob_1k_tiny" in done.stdout
     report = json.loads(path.read_text())
@@ -123,7 +146,121 @@ def test_benchmark_runs(tmp_path):
     assert len(times) == 4 + 7
     assert all(t["best_ms"] > 0 and len(t["times_ms"]) == 1 for t in times)
 
-    command = [sys.executable, str(FOLDER / "bench_cpu.py"), "--compare", str(path), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = run_script("bench_cpu.py", "--compare", path, path)
     assert done.returncode == 0, done.stderr
     assert "| package forward |" in done.stdout and "1.00x" in done.stdout
+
+
+# A library with the arguments of splax that draws with the package under test. Its image is too
+# bright by SHIFT.
+FAKE_SPLAX = """
+import jax.numpy as jnp
+import jax_gsplat_depth as jgd
+
+def render(means3d, log_scales, quats, sh_colors, logit_opacities, *, viewmat, background,
+           img_shape, f, c, clip_thresh, render_depth):
+    height, width = img_shape
+    K = jnp.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]], jnp.float32)
+    gaussians = jgd.Gaussians(
+        means3d, quats, jnp.exp(log_scales), 1 / (1 + jnp.exp(-logit_opacities)), sh=sh_colors
+    )
+    camera = jgd.Camera(viewmat, K, width=width, height=height)
+    out = jgd.render(gaussians, camera, background=background)
+    image = out.image + SHIFT
+    if render_depth:
+        image = jnp.concatenate([image, out.depth[..., None]], -1)
+    return image, out.weight
+"""
+
+
+def run_bench_gpu(tmp_path, *arguments, **variables):
+    """On a tiny scene; returns the process and the result of the scene."""
+    path = tmp_path / "results" / "tiny.json"
+    done = run_script(
+        "bench_gpu.py",
+        *("--scenes", "blob_1k_tiny", "--repeat", 1, "--output", path, *arguments),
+        **variables,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    assert report["versions"]["jax"] == jax.__version__ and "bench_gpu.py" in report["command"]
+    (result,) = report["results"]
+    return done, result
+
+
+def test_gpu_benchmark_runs(tmp_path):
+    """Also without a GPU, where its numbers say nothing: all that the tables need is there."""
+    arguments = ("--libraries", "jax_gsplat_depth", "gsplat", "--capacity", 50, "--deterministic")
+    done, result = run_bench_gpu(tmp_path, *arguments)
+    scene = result["reference"]
+    assert scene["n_gaussians"] == 1000 and scene["n_tiles"] == 15 and scene["n_isects"] > 0
+    assert scene["mean_list"] == scene["n_isects"] / 15 and 1 < scene["pairs_per_pixel"] < 50
+    ours = result["libraries"]["jax_gsplat_depth"]
+    assert ours["settings"] == {"capacity": 50, "deterministic": True}
+    assert ours["accuracy"]["all"]["psnr"] > 60 and ours["accuracy"]["gradient"] < 1e-2
+    assert ours["n_isects"] == scene["n_isects"]
+    times = [mode for modes in ours["times"].values() for mode in modes.values()]
+    assert len(times) == 4 and all(t["planned_bytes"] > 0 and t["queued_ms"] > 0 for t in times)
+    times += ours["stages"].values()
+    assert len(times) == 4 + 7
+    assert all(0 < t["best_ms"] <= t["median_ms"] for t in times)
+    for heading in ("Scenes.", "Times in ms", "Stages of the package"):
+        assert heading in done.stdout
+    assert "| blob_1k_tiny | jax_gsplat_depth" in done.stdout
+    if importlib.util.find_spec("gsplat") is None:  # it does not hide the others
+        assert "No module named 'gsplat'" in result["libraries"]["gsplat"]["error"]
+        assert "- blob_1k_tiny, gsplat: ModuleNotFoundError" in done.stdout
+
+    show = run_script("bench_gpu.py", "--show", tmp_path / "results" / "tiny.json")
+    assert show.stdout == done.stdout
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_gpu_benchmark_compares_pictures(tmp_path, shift):
+    """A library gets its arguments in its own convention, and no time for a wrong picture."""
+    (tmp_path / "splax.py").write_text(FAKE_SPLAX.replace("SHIFT", str(shift)))
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done, result = run_bench_gpu(
+        tmp_path, "--no-stages", "--libraries", "jax_gsplat_depth", "splax", PYTHONPATH=path
+    )
+    assert "stages" not in result["libraries"]["jax_gsplat_depth"]
+    other = result["libraries"]["splax"]
+    if shift:
+        assert "times" not in other
+        assert "differs from the reference: psnr 20" in other["error"]
+        assert "faster by" not in done.stdout
+        return
+    assert other["accuracy"]["all"]["psnr"] > 60 and other["accuracy"]["gradient"] < 1e-3
+    assert set(other["accuracy"]["gradient_norms"]) == {"means", "quats", "sh"}
+    assert other["times"]["all"]["forward_backward"]["median_ms"] > 0
+    assert "| blob_1k_tiny | image, depth, weight |" in done.stdout
+    assert "faster by" in done.stdout
+
+
+def test_gpu_benchmark_has_a_time_limit(tmp_path):
+    """What is not begun in time is reported; nothing is lost."""
+    path = tmp_path / "tiny.json"
+    done = run_script("bench_gpu.py", "--scenes", "blob_1k_tiny", "--seconds", 0, "--output", path)
+    assert done.returncode == 1
+    assert "- blob_1k_tiny, reference: not run: no time was left" in done.stdout
+    assert set(json.loads(path.read_text())["results"][0]["libraries"]) == {
+        "jax_gsplat_depth",
+        "gsplat",
+        "splax",
+    }
+
+
+def test_limits_of_the_stages():
+    """By hand: 1e6 Gaussians and 1e7 pairs on an H200."""
+    limit = load("report").stage_limit_ms
+    assert limit("project_forward", 10**6, 10**7) == pytest.approx(76e6 / 4.3e12 * 1e3)
+    assert limit("blend_forward", 10**6, 10**7) == pytest.approx(
+        (2.56e9 / 1.8e12 + 44e7 / 4.3e12) * 1e3
+    )
+
+
+def test_scene_for_the_sanitizer():
+    """Its cases run, on whatever device there is."""
+    done = run_script("sanitize_scene.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": ok\n") == 7 and "not finite" not in done.stdout

@@ -46,6 +46,22 @@ FIELDS = {
         "deterministic",
         "capacity",
     ),
+    jgd.GaussianRasterizationSettings: (
+        "image_height",
+        "image_width",
+        "tanfovx",
+        "tanfovy",
+        "bg",
+        "scale_modifier",
+        "viewmatrix",
+        "projmatrix",
+        "sh_degree",
+        "campos",
+        "prefiltered",
+        "debug",
+        "sh_convention",
+    ),
+    jgd.GaussianRasterizer: ("raster_settings",),
 }
 CALLS = {
     jgd.project: "gaussians camera * config",
@@ -59,6 +75,13 @@ CALLS = {
     jgd.Camera.from_opengl: "camera_to_world K * fov_x fov_y width height",
     jgd.Camera.from_fov: "viewmat * fov_x fov_y width height",
     jgd.Camera.from_colmap: "qvec tvec params * model width height",
+    jgd.rotate_sh: "sh R * convention",
+    jgd.convert_sh: "sh * source target",
+    jgd.GaussianRasterizer: "raster_settings",
+    jgd.GaussianRasterizer.__call__: (
+        "self means3D means2D opacities shs colors_precomp scales rotations cov3D_precomp"
+    ),
+    jgd.GaussianRasterizer.markVisible: "self positions",
 }
 
 
@@ -83,7 +106,8 @@ def test_typed():
 
 
 def test_public_names():
-    functions = {f.__name__ for f in CALLS if inspect.isfunction(f)}
+    calls = {call.__qualname__ for call in CALLS if inspect.isfunction(call)}
+    functions = {name for name in calls if "." not in name}
     assert set(jgd.__all__) == {cls.__name__ for cls in FIELDS} | functions
     assert list(jgd.__all__) == sorted(jgd.__all__)
     for name in jgd.__all__:
@@ -127,7 +151,7 @@ def test_docstrings(name):
     assert doc and not doc.startswith(f"{name}("), name
     if inspect.isfunction(value):
         for parameter in inspect.signature(value).parameters:
-            if parameter != "cls":
+            if parameter not in ("cls", "self"):
                 assert re.search(rf"^ +{parameter}: ", doc, re.MULTILINE), f"{name}: {parameter}"
     elif inspect.isclass(value):
         for field in FIELDS[value]:

@@ -16,6 +16,7 @@ import jax_gsplat_depth as jgd
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNABLE = [PAGES[0], ROOT / "docs" / "migration.md"]
 README = PAGES[0].read_text(encoding="utf-8")
 COMMANDS = (
     'python -m pip install ".[fit]" && jax-gsplat-depth fit',
@@ -31,9 +32,12 @@ def blocks(page, language):
     )
 
 
-def test_code_runs(tmp_path):
-    """The blocks continue one another."""
-    code = "\n".join(blocks(PAGES[0], "python"))
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+def test_code_runs(page, tmp_path):
+    """The blocks of a page continue one another."""
+    code = "\n".join(blocks(page, "python"))
+    if "import optax" in code:
+        pytest.importorskip("optax")
     script = tmp_path / "page.py"
     script.write_text(code, encoding="utf-8")
     # JAX as a user has it, not with the settings of the suite.

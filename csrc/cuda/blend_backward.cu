@@ -311,19 +311,25 @@ __global__ void background_parts_kernel(BackwardArrays<T> args, double* parts) {
   }
 }
 
-// One thread for each channel of each background; cameras and blocks in their order.
+// One thread for each channel of each background; blocks in their order, then cameras in theirs, as
+// if each had been a call of its own.
 template <typename T>
 __global__ void background_kernel(const double* parts, int64_t n_backgrounds, int64_t n_images,
                                   int64_t n_channels, T* v_background) {
   const int64_t i = thread_index();
   if (i >= n_backgrounds * n_channels) return;
   const int64_t d = i % n_channels;
-  const int64_t n_parts = n_images / n_backgrounds * kBackgroundBlocks;
-  double sum = 0;
-  for (int64_t part = 0; part < n_parts; ++part) {
-    sum += parts[(i / n_channels * n_parts + part) * n_channels + d];
+  const int64_t n_cameras = n_images / n_backgrounds;  // that share one
+  const int64_t first = i / n_channels * n_cameras;
+  T total = T(0);
+  for (int64_t image = first; image < first + n_cameras; ++image) {
+    double sum = 0;
+    for (int64_t part = 0; part < kBackgroundBlocks; ++part) {
+      sum += parts[(image * kBackgroundBlocks + part) * n_channels + d];
+    }
+    total += static_cast<T>(sum);
   }
-  v_background[i] = static_cast<T>(sum);
+  v_background[i] = total;
 }
 
 template <typename T, int kChannels, Pass kPass>

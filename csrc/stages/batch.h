@@ -33,7 +33,7 @@ struct Batched {
     if (data == nullptr) return nullptr;
     int64_t offset = 0;
     JGD_NO_UNROLL  // a 64-bit division is long, and there is rarely more than one axis
-    for (int i = batch.n_axes - 1; i >= 0; --i) {
+        for (int i = batch.n_axes - 1; i >= 0; --i) {
       offset += (index % batch.size[i]) * stride[i];
       index /= batch.size[i];
     }

@@ -4,11 +4,12 @@ import importlib
 from typing import Any
 
 
-def require(module: str) -> Any:
-    """Import a module of the ``fit`` extra.
+def require(module: str, extra: str = "fit") -> Any:
+    """Import a module of an extra.
 
     Args:
         module: Dotted name, such as ``PIL.Image``.
+        extra: The extra that it belongs to.
 
     Returns:
         The module.
@@ -19,12 +20,12 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise missing(module) from error
+        raise missing(module, extra) from error
 
 
-def missing(module: str) -> ImportError:
-    """Return the error for a module of the ``fit`` extra that is not installed."""
+def missing(module: str, extra: str = "fit") -> ImportError:
+    """Return the error for a module of an extra that is not installed."""
     return ImportError(
         f"{module.partition('.')[0]} is needed for this; install it with: "
-        "python -m pip install 'jax-gsplat-depth[fit]'"
+        f"python -m pip install 'jax-gsplat-depth[{extra}]'"
     )

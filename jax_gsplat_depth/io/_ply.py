@@ -5,20 +5,23 @@ opacity, the quaternion wxyz. ``f_dc_*`` are the first coefficients of red, gree
 ``f_rest_*`` the others, all of red before all of green before all of blue.
 """
 
-import contextlib
-import os
 import re
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth.io._record import (
+    N_BASES,
+    SH_C0,
+    Record,
+    from_gaussians,
+    replace,
+    to_gaussians,
+)
 
-SH_C0 = 0.28209479177387814
-"""Value of the constant basis function: a colour is 0.5 + SH_C0 * f_dc."""
+__all__ = ["SH_C0", "ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
 
 _OPACITY_MARGIN = 1e-7
 """Opacities are written at least this far from 0 and 1: the logit stays finite in float32."""
@@ -28,7 +31,7 @@ _NORMALS = ("nx", "ny", "nz")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 _SCALES = ("scale_0", "scale_1", "scale_2")
 _QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
-_N_REST = (0, 9, 24, 45, 72)
+_N_REST = tuple(3 * (n_bases - 1) for n_bases in N_BASES)
 """Properties ``f_rest_*`` of SH degree 0 to 4."""
 
 _MAX_HEADER_BYTES = 1 << 16
@@ -55,33 +58,24 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
         ValueError: A field is missing or has the wrong shape.
         ImportError: plyfile is not installed.
     """
-    plyfile = require("plyfile")
-    fields = _fields(gaussians)
-    sh = fields["sh"]
-    finite = [np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in fields.values()]
-    drawn = np.logical_and.reduce(finite)
-    length = np.linalg.norm(fields["quats"], axis=1, keepdims=True)
-    drawn &= (length[:, 0] > 0) & (fields["scales"] > 0).all(axis=1)
-
+    record = from_gaussians(gaussians)
+    sh = record.sh
     rest = [f"f_rest_{i}" for i in range(3 * (sh.shape[1] - 1))]
-    opacities = np.clip(fields["opacities"], _OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
-    with np.errstate(invalid="ignore", divide="ignore"):  # Of the rows that are left out.
-        columns = np.concatenate(
-            [
-                fields["means"],
-                np.zeros_like(fields["means"]),
-                sh[:, 0],
-                sh[:, 1:].swapaxes(1, 2).reshape(len(sh), len(rest)),
-                np.log(opacities / (1 - opacities))[:, None],
-                np.log(fields["scales"]),
-                fields["quats"] / length,
-            ],
-            axis=1,
-        )[drawn]
+    opacities = np.clip(record.opacities, _OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
+    columns = np.concatenate(
+        [
+            record.means,
+            np.zeros_like(record.means),
+            sh[:, 0],
+            sh[:, 1:].swapaxes(1, 2).reshape(len(sh), len(rest)),
+            np.log(opacities / (1 - opacities))[:, None],
+            np.log(record.scales),
+            record.quats,
+        ],
+        axis=1,
+    )
     names = [*_MEANS, *_NORMALS, *_DC, *rest, "opacity", *_SCALES, *_QUATS]
-    rows = np.ascontiguousarray(columns, "<f4").view([(name, "<f4") for name in names])[:, 0]
-    element = plyfile.PlyElement.describe(rows, "vertex")
-    _replace(Path(path), plyfile.PlyData([element], byte_order="<").write)
+    write_elements(Path(path), {"vertex": (names, columns.astype("<f4"))})
 
 
 def read_ply(path: str | Path) -> Gaussians:
@@ -100,7 +94,31 @@ def read_ply(path: str | Path) -> Gaussians:
         ImportError: plyfile is not installed.
     """
     path = Path(path)
-    vertex = _read_vertices(path)
+    vertex, wanted = _read_vertices(path)
+    for name in wanted:
+        # An infinite logit is an opacity of exactly 0 or 1, which some exporters write.
+        bad = np.isnan(vertex[name]) if name == "opacity" else ~np.isfinite(vertex[name])
+        if bad.any():
+            raise ValueError(
+                f"{path} has {name} {vertex[name][bad.argmax()]} in vertex {bad.argmax()}: "
+                "expected a finite number"
+            )
+    record = _record(vertex, wanted)
+    if not np.isfinite(record.scales).all():
+        raise ValueError(f"{path} has a scale above the range of float32: expected its logarithm")
+    if (zero := ~record.quats.any(axis=1)).any():
+        raise ValueError(f"{path} has a zero rotation in vertex {zero.argmax()}")
+    return to_gaussians(path, record)
+
+
+def ply_record(path: Path) -> Record:
+    """Return what the file holds, NaN included."""
+    return _record(*_read_vertices(path))
+
+
+def _read_vertices(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Return the vertices and the names of the properties that count, all of them floats."""
+    vertex = read_elements(path)["vertex"]
     names = set(vertex.dtype.names or ())
     n_rest = sum(name.startswith("f_rest_") for name in names)
     rest = [f"f_rest_{i}" for i in range(n_rest)]
@@ -115,90 +133,62 @@ def read_ply(path: str | Path) -> Gaussians:
     for name in wanted:
         if vertex.dtype[name].kind != "f":
             raise ValueError(f"{path} has {name} of type {vertex.dtype[name]}: expected float")
-        # An infinite logit is an opacity of exactly 0 or 1, which some exporters write.
-        bad = np.isnan(vertex[name]) if name == "opacity" else ~np.isfinite(vertex[name])
-        if bad.any():
-            raise ValueError(
-                f"{path} has {name} {vertex[name][bad.argmax()]} in vertex {bad.argmax()}: "
-                "expected a finite number"
-            )
+    return vertex, wanted
 
+
+def _record(vertex: np.ndarray, wanted: list[str]) -> Record:
     def columns(names) -> np.ndarray:
         stacked = [np.asarray(vertex[name], np.float64) for name in names]
         return np.stack(stacked, axis=-1) if stacked else np.zeros((len(vertex), 0))
 
-    quats = columns(_QUATS)
-    length = np.linalg.norm(quats, axis=1, keepdims=True)
-    if (length == 0).any():
-        raise ValueError(f"{path} has a zero rotation in vertex {length.argmin()}")
+    rest = [name for name in wanted if name.startswith("f_rest_")]
+    coefficients = columns(rest).reshape(len(vertex), 3, len(rest) // 3).swapaxes(1, 2)
     with np.errstate(over="ignore"):
         scales = np.exp(columns(_SCALES)).astype(np.float32)
         opacities = 1 / (1 + np.exp(-columns(["opacity"])[:, 0]))
-    if not np.isfinite(scales).all():
-        raise ValueError(f"{path} has a scale above the range of float32: expected its logarithm")
-    sh = np.concatenate(
-        [columns(_DC)[:, None], columns(rest).reshape(len(vertex), 3, n_rest // 3).swapaxes(1, 2)],
-        axis=1,
-    )
-    return Gaussians(
-        jnp.asarray(columns(_MEANS), jnp.float32),
-        jnp.asarray(quats / length, jnp.float32),
-        jnp.asarray(scales),
-        jnp.asarray(opacities, jnp.float32),
-        sh=jnp.asarray(sh, jnp.float32),
+    return Record(
+        means=columns(_MEANS),
+        quats=columns(_QUATS),
+        scales=scales,
+        opacities=opacities,
+        sh=np.concatenate([columns(_DC)[:, None], coefficients], axis=1),
     )
 
 
-def _fields(gaussians: Gaussians) -> dict[str, np.ndarray]:
-    """Return the fields in float64, with ``colors`` turned into ``sh``."""
-    if gaussians.quats is None or gaussians.scales is None:
-        raise ValueError("gaussians has no quats and scales: a PLY file cannot hold covars")
-    fields = {
-        name: np.asarray(getattr(gaussians, name), np.float64)
-        for name in ("means", "quats", "scales", "opacities", "sh", "colors")
-        if getattr(gaussians, name) is not None
-    }
-    n = len(fields["means"])
-    if "sh" not in fields:
-        colors = fields.pop("colors", np.zeros(0))
-        if colors.shape != (n, 3):
-            raise ValueError(f"gaussians.colors has shape {colors.shape}, expected ({n}, 3) or sh")
-        fields["sh"] = ((colors - 0.5) / SH_C0)[:, None]
-    fields.pop("colors", None)
-    n_bases = fields["sh"].shape[1] if fields["sh"].ndim == 3 else 0
-    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
-    shapes["sh"] = (n, n_bases if 3 * (n_bases - 1) in _N_REST else 1, 3)
-    for name, shape in shapes.items():
-        if name not in fields or fields[name].shape != shape:
-            found = fields[name].shape if name in fields else None
-            raise ValueError(f"gaussians.{name} has shape {found}, expected {shape}")
-    return fields
+def write_elements(path: Path, elements: dict[str, tuple[list[str], np.ndarray]]) -> None:
+    """Write a little-endian PLY file, whole or not at all.
+
+    Args:
+        path: File to write.
+        elements: Names of the properties and ``(N, properties)`` values by element; the type of
+            the values is that of all properties of the element.
+    """
+    plyfile = require("plyfile")
+    described = []
+    for element, (names, values) in elements.items():
+        kinds = [(name, values.dtype) for name in names]
+        rows = np.ascontiguousarray(values).view(kinds).reshape(len(values))
+        described.append(plyfile.PlyElement.describe(rows, element))
+    replace(path, plyfile.PlyData(described, byte_order="<").write)
 
 
-def _replace(path: Path, write: Any) -> None:
-    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("wb") as stream:
-            write(stream)
-        scratch.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
+def read_elements(path: Path) -> dict[str, np.ndarray]:
+    """Return the rows of every element of a PLY file that has vertices, by element.
 
-
-def _read_vertices(path: Path) -> np.ndarray:
+    Raises:
+        ValueError: The file is not a PLY or is damaged.
+    """
     plyfile = require("plyfile")
     _check_header(path)
     try:
         data = plyfile.PlyData.read(str(path))
-        vertex = data["vertex"].data
+        rows = {element.name: element.data for element in data.elements}
     except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is not a readable PLY file ({reason})") from error
-    if any(vertex.dtype[name].kind == "O" for name in vertex.dtype.names or ()):
+    if any(rows["vertex"].dtype[name].kind == "O" for name in rows["vertex"].dtype.names or ()):
         raise ValueError(f"{path} has lists in its vertices: expected a PLY in the 3DGS form")
-    return vertex
+    return rows
 
 
 def _check_header(path: Path) -> None:

@@ -97,6 +97,7 @@ struct Results {
   std::vector<int32_t> order = std::vector<int32_t>(kCameras * kSplats);
   std::vector<int32_t> tile_counts = std::vector<int32_t>(kCameras * 5 * 6);
   std::vector<int32_t> last = std::vector<int32_t>(kPixels);
+  std::vector<int32_t> n_isects = std::vector<int32_t>(kCameras), n_isects_listed = n_isects;
   std::vector<T> image = std::vector<T>(kPixels * kChannels), depth = std::vector<T>(kPixels),
                  weight = depth, transmittance = depth;
   std::vector<T> v_means2d = std::vector<T>(2 * kCameras * kSplats), v_abs = v_means2d,
@@ -144,6 +145,8 @@ Results<T> run(const Scene<T>& scene, bool three_sigma, bool garbage_order, int6
   forward.weight = output(r.weight);
   forward.transmittance = output(r.transmittance);
   forward.last = output(r.last);
+  forward.n_isects = output(r.n_isects);
+  forward.n_isects_listed = output(r.n_isects_listed);
   jgd::cpu::blend_forward(pool, forward);
 
   jgd::BlendBackward<T> backward;

@@ -142,6 +142,42 @@ void CheckDepthKey(const std::string& type) {
   Expect("depth_key of -0 is that of 0, " + type, jgd::depth_key(-T(0)) == jgd::depth_key(T(0)));
 }
 
+// Never no where a pixel of the box is seen, and rarely yes where none is: discs to needles as long
+// as a large image, placed so that the box is near the rim.
+template <typename T>
+void CheckMayBeSeen(const std::string& type, double most_kept) {
+  constexpr int kSide = 8;
+  int64_t n_wrong = 0, n_kept = 0, n_seen = 0;
+  for (int trial = 0; trial < 200000; ++trial) {
+    const double longer = trial % 3 ? std::exp(Uniform(-1, 6)) : std::exp(Uniform(2, 9));
+    const double shorter = trial % 3 ? std::exp(Uniform(-1, 3)) : 0.55;
+    const double angle = Uniform(0, 3.2), c = std::cos(angle), s = std::sin(angle);
+    const double p = 1 / (longer * longer), q = 1 / (shorter * shorter);
+    const Sym2<T> conic{T(c * c * p + s * s * q), T(c * s * (p - q)), T(s * s * p + c * c * q)};
+    const Exponent<T> e = jgd::make_exponent(conic, T(Uniform(0.004, 1)));
+    const double reach = 3.5 * (trial % 2 ? longer : shorter);
+    const Vec2<T> center{T(Uniform(-reach, reach)), T(Uniform(-reach, reach))};
+    bool any_seen = false;
+    for (int i = 0; i < kSide * kSide; ++i) {
+      const T dx = T(i % kSide) + T(0.5) - center.x, dy = T(i / kSide) + T(0.5) - center.y;
+      any_seen |= seen(e, log2_alpha(e, dx, dy));
+    }
+    const T low = T(0.5), high = T(kSide) - T(0.5);
+    const bool kept = jgd::may_be_seen(e, center, {low, low}, {high, high});
+    n_wrong += any_seen && !kept;
+    n_kept += kept;
+    n_seen += any_seen;
+  }
+  Expect("may_be_seen, " + type, n_wrong == 0);
+  Report("may_be_seen, kept for each seen, " + type, double(n_kept) / double(n_seen), most_kept);
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const Exponent<T> saddle = jgd::make_exponent(Sym2<T>{T(1), T(-3), T(1)}, T(0.5));
+  Expect("may_be_seen of a saddle, " + type,
+         jgd::may_be_seen(saddle, Vec2<T>{T(99), T(0)}, Vec2<T>{T(0), T(0)}, Vec2<T>{T(1), T(1)}));
+  Expect("may_be_seen of NaN, " + type,
+         jgd::may_be_seen(saddle, Vec2<T>{nan, nan}, Vec2<T>{T(0), T(0)}, Vec2<T>{T(1), T(1)}));
+}
+
 }  // namespace
 
 int main() {
@@ -149,6 +185,8 @@ int main() {
   CheckExponent<double>("double");
   CheckSeen<float>("float");
   CheckSeen<double>("double");
+  CheckMayBeSeen<float>("float", 1.2);
+  CheckMayBeSeen<double>("double", 1.002);
   CheckGradient();
   CheckDepthKey<float>("float");
   CheckDepthKey<double>("double");

@@ -1,5 +1,5 @@
-// Memory that ends at a page nobody may touch, filled with garbage: an access behind the end stops
-// the process, and what is read before it was written is NaN or -1.
+// Memory that ends at a page nobody may touch: an access behind the end is a fault. It holds
+// garbage at first and in front: what is read there, or before it was written, is NaN or -1.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@ namespace jgd::cuda::host {
 
 class GuardedArray {
  public:
+  static constexpr int kGarbage = 0xff;
+
   explicit GuardedArray(int64_t bytes);
   ~GuardedArray();
   GuardedArray(const GuardedArray&) = delete;
@@ -16,17 +18,17 @@ class GuardedArray {
 
   unsigned char* data() const { return data_; }
   int64_t size() const { return size_; }
-  void fill_with_garbage() { std::memset(data_, 0xff, static_cast<size_t>(size_)); }
+  void fill_with_garbage() { std::memset(data_, kGarbage, static_cast<size_t>(size_)); }
   void make_read_only();
+  bool intact() const;  // nobody wrote in front of it
 
  private:
+  unsigned char* front() const;
+
   unsigned char* pages_;
   int64_t page_bytes_;
   unsigned char* data_;
   int64_t size_;
 };
-
-// For the message when the process stops: what runs on this host thread (null: nothing).
-void note_position(const char* kernel, const int64_t* block, const int* thread);
 
 }  // namespace jgd::cuda::host

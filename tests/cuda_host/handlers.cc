@@ -23,6 +23,12 @@ int64_t size_of(const XLA_FFI_Buffer& buffer) {
   return bytes;
 }
 
+XLA_FFI_Error* failure(const XLA_FFI_CallFrame* frame, const char* message) {
+  XLA_FFI_Error_Create_Args args{XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
+                                 XLA_FFI_Error_Code_INTERNAL};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
 // Copies of buffers with their descriptions.
 struct Copies {
   std::vector<std::unique_ptr<GuardedArray>> arrays;
@@ -54,13 +60,17 @@ XLA_FFI_Error* call(XLA_FFI_Error* (*handler)(XLA_FFI_CallFrame*), XLA_FFI_CallF
   inner.args.args = args.pointers.data();
   inner.rets.rets = rets.pointers.data();
   XLA_FFI_Error* error = handler(&inner);
+  bool intact = true;
+  for (const auto& entry : workspace_arrays) intact &= entry.second->intact();
+  workspace_arrays.clear();
   for (int64_t i = 0; i < frame->rets.size; ++i) {
+    intact &= rets.arrays[i]->intact();
     void* original = static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i])->data;
     if (rets.arrays[i]->size() == 0) continue;
     std::memcpy(original, rets.arrays[i]->data(), rets.arrays[i]->size());
   }
-  workspace_arrays.clear();
-  return error;
+  if (error != nullptr || intact) return error;
+  return failure(frame, "something was written in front of an array");
 }
 
 }  // namespace

@@ -1,19 +1,15 @@
 #include "machine.h"
 
 #include <setjmp.h>
-#include <sys/mman.h>
+#include <signal.h>
 #include <ucontext.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <utility>
-#include <vector>
 
 #include "guarded.h"
 
@@ -93,6 +89,7 @@ class Machine {
                   int n_threads, int64_t n_shared_bytes);
   void sync_block(int line);
   const uint64_t* meet_warp(Meeting what, uint64_t value, int line);
+  [[noreturn]] void fault();
 
   Position position{};
   GuardedArray* shared = nullptr;
@@ -129,6 +126,22 @@ class Machine {
 Machine& machine() {
   thread_local std::unique_ptr<Machine> instance = std::make_unique<Machine>();
   return *instance;
+}
+
+thread_local Machine* running = nullptr;
+struct sigaction earlier;
+
+// A fault of a kernel becomes the error of its launch; all others go to who had the signal before.
+void on_fault(int) {
+  if (running != nullptr) running->fault();
+  sigaction(SIGSEGV, &earlier, nullptr);
+}
+
+void catch_faults() {
+  struct sigaction action{};
+  action.sa_handler = on_fault;
+  action.sa_flags = SA_ONSTACK | SA_NODEFER;  // it does not return
+  sigaction(SIGSEGV, &action, &earlier);
 }
 
 void Machine::enter(unsigned high, unsigned low) {
@@ -174,6 +187,11 @@ void Machine::fail(const std::string& message) {
   if (error_.empty()) {
     error_ = std::string(name_) + ", block " + std::to_string(position.block) + ": " + message;
   }
+}
+
+void Machine::fault() {
+  fail("thread " + std::to_string(position.thread) + " accesses memory outside of its arrays");
+  _longjmp(scheduler_, 1);
 }
 
 void Machine::make_ready(int warp) {
@@ -283,6 +301,9 @@ std::string Machine::run(const char* name, void (*body)(const void*), const void
   if (n_shared_bytes < 0 || n_shared_bytes > kMaxSharedBytes) {
     return std::string(name) + ": too much shared memory";
   }
+  static std::once_flag once;
+  std::call_once(once, catch_faults);
+  running = this;
   random_ = Random(seeds().next(name));
   GuardedArray shared_array((n_shared_bytes + 15) / 16 * 16);
   shared = &shared_array;
@@ -294,11 +315,9 @@ std::string Machine::run(const char* name, void (*body)(const void*), const void
   for (int64_t i = 0; i < n_blocks; ++i) {
     position.block = static_cast<int64_t>((first + static_cast<__int128>(i) * step) % n_blocks);
     shared_array.fill_with_garbage();
-    note_position(name, &position.block, &position.thread);
-    const bool ended = run_block();
-    note_position(nullptr, nullptr, nullptr);
-    if (!ended) break;
+    if (!run_block()) break;
   }
+  running = nullptr;
   shared = nullptr;
   return error_;
 }

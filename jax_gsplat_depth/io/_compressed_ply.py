@@ -1,0 +1,229 @@
+"""Gaussians in the compressed PLY form of PlayCanvas and SuperSplat: 16 bytes each, and SH bytes.
+
+Every 256 consecutive Gaussians share a chunk, which gives the range of their positions, logarithms
+of scales, and colours; a Gaussian holds fractions of these ranges. An element ``sh`` of bytes, all
+of red before all of green before all of blue, may follow.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.io._ply import read_elements, write_elements
+from jax_gsplat_depth.io._record import (
+    SH_C0,
+    Record,
+    from_gaussians,
+    quantise,
+    some,
+    to_gaussians,
+)
+
+_CHUNK = 256
+_RANGES = ("", "scale_"), ("x", "y", "z")
+_CHUNK_NAMES = [
+    *(
+        f"{end}_{kind}{axis}"
+        for kind in _RANGES[0]
+        for end in ("min", "max")
+        for axis in _RANGES[1]
+    ),
+    *(f"{end}_{channel}" for end in ("min", "max") for channel in "rgb"),
+]
+_VERTEX_NAMES = ["packed_position", "packed_rotation", "packed_scale", "packed_color"]
+_XYZ_BITS = (11, 10, 11)
+_RGBA_BITS = (8, 8, 8, 8)
+_ROTATION_BITS = (2, 10, 10, 10)
+_MORTON_BITS = 16
+_MAX_SH_BASES = 16
+
+# What the bytes of the SH coefficients stand for: the middles of 256 equal parts of -4..4, but the
+# ends themselves for the first and the last.
+_SH_LEVELS = 8 * ((np.arange(256) + 0.5) / 256) - 4
+_SH_LEVELS[[0, -1]] = -4, 4
+
+
+def write_compressed_ply(path: str | Path, gaussians: Gaussians) -> None:
+    """Write Gaussians as compressed PLY, whole or not at all.
+
+    A value is at most half a step off. The steps are, of the extent of the 256 neighbours in the
+    file: 1/2047 of x and z, 1/1023 of y, likewise of the logarithms of the scales, and 1/255 of the
+    colours (0.5 + 0.282 times the first SH coefficient); 1/255 of opacities; sqrt(2)/1023 of the
+    three smaller components of the unit quaternion; 1/32 of the higher SH coefficients, which are
+    cut to -4..4 (3/64 next to these two ends). So that neighbours are close, the Gaussians are
+    sorted along a curve that fills space. Those that cannot be drawn are left out.
+
+    Args:
+        path: File to write; replaced if it exists.
+        gaussians: As for ``write_ply``; SH of degree 4 loses its last degree.
+
+    Raises:
+        ValueError: A field is missing or has the wrong shape, or no Gaussian can be drawn.
+        ImportError: plyfile is not installed.
+    """
+    path = Path(path)
+    record = some(from_gaussians(gaussians), path)
+    record = record[morton_order(record.means)]
+    positions, position_ends = _normalised(record.means)
+    scales, scale_ends = _normalised(np.log(record.scales))
+    colors, color_ends = _normalised(0.5 + SH_C0 * record.sh[:, 0])
+    packed = [
+        _pack(positions, _XYZ_BITS),
+        _pack_rotation(record.quats),
+        _pack(scales, _XYZ_BITS),
+        _pack(np.concatenate([colors, record.opacities[:, None]], axis=1), _RGBA_BITS),
+    ]
+    elements = {
+        "chunk": (_CHUNK_NAMES, np.concatenate([position_ends, scale_ends, color_ends], axis=1)),
+        "vertex": (_VERTEX_NAMES, np.stack(packed, axis=1).astype("<u4")),
+    }
+    if record.sh.shape[1] > 1:
+        rest = record.sh[:, 1:_MAX_SH_BASES].swapaxes(1, 2).reshape(len(record.sh), -1)
+        middles = (_SH_LEVELS[1:] + _SH_LEVELS[:-1]) / 2
+        names = [f"f_rest_{i}" for i in range(rest.shape[1])]
+        elements["sh"] = (names, np.searchsorted(middles, rest).astype("u1"))
+    write_elements(path, elements)
+
+
+def read_compressed_ply(path: str | Path) -> Gaussians:
+    """Read Gaussians from a compressed PLY file; bytes after the last record are ignored.
+
+    Returns:
+        Float32 Gaussians with unit quaternions and SH of degree 0 to 3, in the order of the file.
+
+    Raises:
+        ValueError: The file is not a compressed PLY, is damaged, holds no Gaussian or a NaN; the
+            message is one sentence that names it.
+        FileNotFoundError: There is no such file.
+        ImportError: plyfile is not installed.
+    """
+    path = Path(path)
+    return to_gaussians(path, compressed_ply_record(path))
+
+
+def compressed_ply_record(path: Path) -> Record:
+    """Return what the file holds, NaN included."""
+    elements = read_elements(path)
+    vertex = _columns(path, elements, "vertex", _VERTEX_NAMES, np.uint32)
+    # Early files have no range of colours: it is 0..1 then.
+    names = _CHUNK_NAMES if "min_r" in (elements["chunk"].dtype.names or ()) else _CHUNK_NAMES[:12]
+    chunks = _columns(path, elements, "chunk", names, np.float32).astype(np.float64)
+    n = len(vertex)
+    if n == 0:
+        raise ValueError(f"{path} holds no Gaussian")
+    if len(chunks) != -(-n // _CHUNK):
+        raise ValueError(
+            f"{path} has {len(chunks)} chunks for {n} vertices: expected one for each {_CHUNK}"
+        )
+    if chunks.shape[1] == 12:
+        chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (len(chunks), 1))], axis=1)
+    ends = chunks[np.arange(n) // _CHUNK].reshape(n, 3, 2, 3)
+    rgba = _unpack(vertex[:, 3], _RGBA_BITS)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN or infinity in the ranges.
+        means, log_scales, colors = (
+            ends[:, i, 0] + fraction * (ends[:, i, 1] - ends[:, i, 0])
+            for i, fraction in enumerate(
+                [_unpack(vertex[:, 0], _XYZ_BITS), _unpack(vertex[:, 2], _XYZ_BITS), rgba[:, :3]]
+            )
+        )
+        scales = np.exp(log_scales)
+    sh = ((colors - 0.5) / SH_C0)[:, None]
+    if "sh" in elements:
+        sh = np.concatenate([sh, _sh_rest(path, elements, n)], axis=1)
+    return Record(means, _unpack_rotation(vertex[:, 1]), scales, rgba[:, 3], sh)
+
+
+def morton_order(means: np.ndarray) -> np.ndarray:
+    """Return the order of points along a Z-shaped curve, on which neighbours are close in space."""
+    low, high = means.min(axis=0), means.max(axis=0)
+    extent = np.where(high > low, high - low, 1.0)
+    cells = ((2**_MORTON_BITS - 1) * ((means - low) / extent)).astype(np.uint64)
+    code = np.zeros(len(means), np.uint64)
+    for bit in range(_MORTON_BITS):
+        for axis in range(3):
+            code |= ((cells[:, axis] >> np.uint64(bit)) & np.uint64(1)) << np.uint64(3 * bit + axis)
+    return np.argsort(code, kind="stable")
+
+
+def _normalised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``(N, 3)`` fractions of the range of the chunk, and the ``(chunks, 6)`` ranges."""
+    starts = np.arange(0, len(values), _CHUNK)
+    low = np.minimum.reduceat(values, starts).astype("<f4")
+    high = np.maximum.reduceat(values, starts).astype("<f4")
+    chunk = np.arange(len(values)) // _CHUNK
+    # The ends are rounded to float32, and the fractions are of the rounded ones.
+    extent = (high.astype(np.float64) - low)[chunk]
+    fractions = (values - low[chunk]) / np.where(extent > 0, extent, 1.0)
+    return fractions, np.concatenate([low, high], axis=1)
+
+
+def _pack(fractions: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
+    """Return ``(N,)`` words that hold fractions in 0..1, the first in the highest bits."""
+    word = np.zeros(len(fractions), np.uint32)
+    for column, width in enumerate(bits):
+        word = (word << np.uint32(width)) | quantise(
+            (2**width - 1) * fractions[:, column], 2**width - 1
+        )
+    return word
+
+
+def _unpack(words: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
+    fractions, shift = [], sum(bits)
+    for width in bits:
+        shift -= width
+        highest = 2**width - 1
+        fractions.append(((words >> np.uint32(shift)) & np.uint32(highest)) / highest)
+    return np.stack(fractions, axis=1)
+
+
+def _pack_rotation(quats: np.ndarray) -> np.ndarray:
+    """Return the index of the largest component and the three others, which are in +-sqrt(1/2)."""
+    largest = np.abs(quats).argmax(axis=1)
+    positive = quats * np.sign(quats[np.arange(len(quats)), largest])[:, None]
+    others = positive[_others(largest)].reshape(-1, 3)
+    fractions = np.concatenate([largest[:, None] / 3, others / np.sqrt(2) + 0.5], axis=1)
+    return _pack(fractions, _ROTATION_BITS)
+
+
+def _unpack_rotation(words: np.ndarray) -> np.ndarray:
+    fractions = _unpack(words, _ROTATION_BITS)
+    largest = np.rint(3 * fractions[:, 0]).astype(int)
+    others = (fractions[:, 1:] - 0.5) * np.sqrt(2)
+    quats = np.empty((len(words), 4))
+    quats[_others(largest)] = others.ravel()
+    # Damaged files may hold three components that are longer than 1 together.
+    quats[~_others(largest)] = np.sqrt(np.maximum(0, 1 - (others**2).sum(axis=1)))
+    return quats
+
+
+def _others(largest: np.ndarray) -> np.ndarray:
+    return np.arange(4) != largest[:, None]
+
+
+def _columns(
+    path: Path, elements: dict[str, np.ndarray], element: str, names: list[str], kind: type
+) -> np.ndarray:
+    """Return ``(N, names)`` values of an element; the file's byte order does not matter."""
+    rows = elements.get(element)
+    for name in names:
+        if rows is None or name not in (rows.dtype.names or ()):
+            raise ValueError(f"{path} has no {element} property {name}: expected a compressed PLY")
+        if rows.dtype[name].newbyteorder("=") != np.dtype(kind):
+            raise ValueError(
+                f"{path} has {name} of type {rows.dtype[name]}: expected {np.dtype(kind)}"
+            )
+    assert rows is not None
+    return np.stack([rows[name].astype(kind) for name in names], axis=1)
+
+
+def _sh_rest(path: Path, elements: dict[str, np.ndarray], n: int) -> np.ndarray:
+    n_rest = len(elements["sh"].dtype.names or ())
+    if n_rest not in (9, 24, 45) or len(elements["sh"]) != n:
+        raise ValueError(
+            f"{path} has {len(elements['sh'])} SH records of {n_rest} properties: expected {n} of "
+            "9, 24 or 45"
+        )
+    names = [f"f_rest_{i}" for i in range(n_rest)]
+    codes = _columns(path, elements, "sh", names, np.uint8)
+    return _SH_LEVELS[codes].reshape(n, 3, n_rest // 3).swapaxes(1, 2)

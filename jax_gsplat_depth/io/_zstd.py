@@ -1,0 +1,42 @@
+"""Zstandard, from Python 3.14 on in the standard library, before that from the extra ``spz``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jax_gsplat_depth.io._extras import require
+
+_LARGEST_WINDOW_LOG = 27
+"""128 MiB, the most that decoders must offer: the memory that a damaged stream can ask for."""
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        return require("compression.zstd", "spz")
+    return require("backports.zstd", "spz")
+
+
+def zstd_compress(data: bytes) -> bytes:
+    """Return one zstd frame that says how long its content is."""
+    return _zstd().compress(data)
+
+
+def zstd_decompress(path: Path, data: bytes, size: int) -> bytes:
+    """Return the content of one zstd frame, at most ``size + 1`` bytes of it.
+
+    Raises:
+        ValueError: It is no complete frame; the message names ``path``.
+        ImportError: There is no zstd library.
+    """
+    zstd = _zstd()
+    unpacker = zstd.ZstdDecompressor(
+        options={zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW_LOG}
+    )
+    try:
+        content = unpacker.decompress(data, size + 1)
+    except (zstd.ZstdError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} has a stream that is no zstd frame ({reason})") from error
+    if len(content) <= size and (not unpacker.eof or unpacker.unused_data):
+        raise ValueError(f"{path} has a stream that is not one complete zstd frame")
+    return content

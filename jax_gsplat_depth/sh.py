@@ -1,0 +1,160 @@
+"""Rotation and conversion of spherical-harmonics coefficients, in JAX alone.
+
+The coefficients of degree l belong to a space of functions that every rotation maps to itself:
+Y(R d) = D(R) Y(d) for all directions d, with an orthogonal matrix D(R) of size 2 l + 1, the Wigner
+matrix for real harmonics. Since Y is orthonormal, D(R) is the integral of Y(R d) Y(d)^T over the
+sphere, and a quadrature that is exact for degree 2 l gives it, and its derivative, exactly.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jax_gsplat_depth import _check
+from jax_gsplat_depth._types import SH_CONVENTIONS, ShConvention
+
+# (x, y, z) -> (z, x, y): a direction to the axes of the e3nn convention.
+_PERMUTATION = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float64)
+_MAX_DEGREE = 4
+
+
+def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs") -> Array:
+    """Rotate spherical-harmonics coefficients together with what they belong to.
+
+    The colour that Gaussians with the new coefficients have in the direction R d is the one that
+    they had in the direction d: a scene whose means, quats and coefficients are rotated by R looks
+    the same to a camera that is rotated by R. Differentiable in both arguments.
+
+    Args:
+        sh: ``[..., B, 3]`` coefficients, B = 1, 4, 9, 16 or 25.
+        R: ``[3, 3]`` rotation matrix, old to new directions as column vectors; or ``[..., 3, 3]``
+            with the leading axes of ``sh``, a rotation for each.
+        convention: "3dgs" (default) or "e3nn", as ``Config.sh_convention``.
+
+    Returns:
+        ``[..., B, 3]``.
+
+    Raises:
+        ValueError: A shape disagrees, or the convention is another: the wrong polynomial of
+            "e3nn-seed" has no rotated version.
+        TypeError: A dtype disagrees.
+    """
+    sh, R = _check.check_sh_and_rotation(sh, R)
+    if _is_e3nn("convention", convention):
+        # The polynomials see P d, and P R d = (P R P^T) P d.
+        p = jnp.array(_PERMUTATION, R.dtype)
+        R = _product(_product(p, R), p.T)
+    return _apply(sh, R)
+
+
+def convert_sh(sh: ArrayLike, *, source: ShConvention, target: ShConvention) -> Array:
+    """Convert spherical-harmonics coefficients from one convention to the other.
+
+    Rendering the result with ``Config(sh_convention=target)`` is rendering ``sh`` with
+    ``Config(sh_convention=source)``.
+
+    Args:
+        sh: ``[..., B, 3]`` coefficients, B = 1, 4, 9, 16 or 25.
+        source: "3dgs" or "e3nn", that of ``sh``.
+        target: "3dgs" or "e3nn", that of the result.
+
+    Returns:
+        ``[..., B, 3]``. Degree 1 is permuted, with signs; higher degrees are mixed.
+
+    Raises:
+        ValueError: The shape disagrees, or a convention is another one: what "e3nn-seed" renders is
+            not in general a sum of harmonics of the same degrees.
+        TypeError: The dtype is not a float.
+    """
+    sh, _ = _check.check_sh_and_rotation(sh, np.eye(3))
+    turns = _is_e3nn("target", target) - _is_e3nn("source", source)
+    if turns == 0:
+        return sh
+    # Y(d) = D(P)^T Y(P d), hence the coefficients of Y(P d) are D(P) times those of Y(d).
+    return _apply(sh, jnp.array(_PERMUTATION if turns > 0 else _PERMUTATION.T, sh.dtype))
+
+
+def wigner_matrices(R: Array, degree: int) -> list[Array]:
+    """Return D(R) for the degrees 0 to ``degree`` in the 3DGS convention.
+
+    Args:
+        R: ``[..., 3, 3]`` rotation matrices.
+        degree: 0 to 4, static.
+
+    Returns:
+        ``[..., 2 l + 1, 2 l + 1]`` for each degree l.
+    """
+    directions, weights = _quadrature()
+    rotated = _basis(_product(jnp.array(directions, R.dtype), R.mT), degree)
+    fixed = _basis(directions, degree)
+    matrices = []
+    for band in range(degree + 1):
+        part = slice(band**2, (band + 1) ** 2)
+        right = jnp.array(weights[:, None] * fixed[:, part], R.dtype)
+        matrices.append(_product(rotated[..., part].mT, right))
+    return matrices
+
+
+def _apply(sh: Array, R: Array) -> Array:
+    degree = math.isqrt(sh.shape[-2]) - 1
+    parts = [
+        _product(matrix, sh[..., band**2 : (band + 1) ** 2, :])
+        for band, matrix in enumerate(wigner_matrices(R, degree))
+    ]
+    return jnp.concatenate(parts, axis=-2)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Matrix product over the last two axes, at full precision on every device."""
+    axes = max(a.ndim, b.ndim)
+    a, b = (jnp.expand_dims(x, tuple(range(axes - x.ndim))) for x in (a, b))
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _is_e3nn(name: str, convention: ShConvention) -> bool:
+    if convention not in SH_CONVENTIONS[:2]:
+        raise ValueError(f"{name} must be '3dgs' or 'e3nn', got {convention!r}")
+    return convention == "e3nn"
+
+
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors ``[Q, 3]`` and weights ``[Q]``, exact for twice the highest degree."""
+    heights, weights = np.polynomial.legendre.leggauss(_MAX_DEGREE + 1)
+    n = 2 * _MAX_DEGREE + 1
+    angles = 2 * np.pi * np.arange(n) / n
+    z, angle = (grid.ravel() for grid in np.meshgrid(heights, angles, indexing="ij"))
+    r = np.sqrt(1 - z * z)
+    directions = np.stack([r * np.cos(angle), r * np.sin(angle), z], axis=1)
+    return directions, np.repeat(weights, n) * 2 * np.pi / n
+
+
+def _basis(directions: Any, degree: int) -> Any:
+    """Evaluate the 3DGS basis at unit vectors ``[..., 3]``; ``[..., (degree + 1)^2]``.
+
+    In NumPy, hence in float64, what is a NumPy array.
+    """
+    xp = jnp if isinstance(directions, Array) else np
+    x, y, z = (directions[..., i] for i in range(3))
+    one = xp.ones_like(z)
+    columns = {}
+    cosine, sine, start = one, xp.zeros_like(z), 1.0
+    for m in range(degree + 1):
+        # c_m + i s_m = (x + i y)^m; d^m P_l / dz^m by the three-term recursion in l from l = m.
+        lower, legendre = xp.zeros_like(z), start * one
+        for band in range(m, degree + 1):
+            n = (2 * band + 1) / (4 * math.pi) * math.factorial(band - m) / math.factorial(band + m)
+            n = math.sqrt(n if m == 0 else 2 * n) * (-1) ** m
+            columns[band, m] = n * legendre * cosine
+            if m > 0:
+                columns[band, -m] = n * legendre * sine
+            upper = ((2 * band + 1) * z * legendre - (band + m) * lower) / (band + 1 - m)
+            lower, legendre = legendre, upper
+        cosine, sine = x * cosine - y * sine, x * sine + y * cosine
+        start *= 2 * m + 1
+    order = [(band, m) for band in range(degree + 1) for m in range(-band, band + 1)]
+    return xp.stack([columns[key] for key in order], axis=-1)
