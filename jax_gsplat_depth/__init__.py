@@ -1,5 +1,6 @@
 """3D Gaussian splatting for JAX: image, depth and weight in one differentiable pass."""
 
+from jax_gsplat_depth import io as io
 from jax_gsplat_depth._bin import bin
 from jax_gsplat_depth._blend import blend
 from jax_gsplat_depth._project import project

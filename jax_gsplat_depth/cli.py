@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from jax_gsplat_depth import _cli_files
 from jax_gsplat_depth.fit import FitError, FitSettings
 
 _USAGE_ERROR = 2
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
+    _cli_files.add_commands(commands, say=_say, fail=_fail)
     return parser
 
 

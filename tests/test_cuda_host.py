@@ -118,7 +118,13 @@ SHARED_TESTS = {
         "order_of_the_list_does_not_matter",
         "depth_ties_are_drawn_in_index_order",
     ],
-    test_seeds: ["against_the_reference", "vmap_over_settings", "no_gaussians"],
+    test_seeds: [
+        "golden",
+        "golden_with_the_polynomial_of_the_seed",
+        "against_the_reference",
+        "vmap_over_settings",
+        "no_gaussians",
+    ],
     test_poisoned: [
         "each_poison",
         "poison_with_cameras",
@@ -277,20 +283,6 @@ def test_calls_at_the_same_time():
         for _ in range(3):
             for together, expected in zip(pool.map(one, cases), alone, strict=True):
                 same_trees(together, expected, "together")
-
-
-# ---------------------------------------------------------------------------------------- the seeds
-
-SMALL = ["leo_n200_64x48_sh3", "leo_beyond_1p3", "leo_stress", "leo_empty", "e3nn_sh3"]
-
-
-@pytest.mark.parametrize("case", SMALL)
-def test_pictures_of_the_seeds(case, shared):
-    test_seeds.check_golden(shared, case, test_seeds.GOLDEN[case])
-
-
-def test_picture_of_the_seed_with_its_polynomial(shared):
-    test_seeds.check_golden(shared, "e3nn_sh3", "e3nn-seed")
 
 
 # ---------------------------------------------------------------------------------- the CPU backend

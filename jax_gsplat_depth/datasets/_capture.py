@@ -61,6 +61,11 @@ class Capture:
         return self.images.shape[1]
 
     @property
+    def depth_masks(self) -> np.ndarray | None:
+        """``(V, H, W)`` bool, True where the depth is known; None if there is no depth."""
+        return None if self.depths is None else self.depths > 0
+
+    @property
     def train_indices(self) -> np.ndarray:
         """Sorted indices of the views that are not held out."""
         return np.setdiff1d(np.arange(len(self.names)), self.test_indices)

@@ -7,6 +7,7 @@ import numpy as np
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
 from jax_gsplat_depth.datasets._colmap import Model, find_model, read_model
 from jax_gsplat_depth.datasets._pictures import read_depth, read_photo
+from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
 from jax_gsplat_depth.datasets._transforms import read_transforms
 from jax_gsplat_depth.datasets._views import View, unique_names
 
@@ -18,11 +19,14 @@ _SAME_WORLD_DISTANCE = 0.01
 def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
     """Read posed photos from a folder; the files in it decide the layout.
 
-    - ``transforms.json``: camera-to-world poses with OpenGL axes, pinhole intrinsics, optional
-      depth maps. Sparse points come from a COLMAP model beside it, if its poses are the same.
+    - ``transforms.json``: camera-to-world poses with OpenGL axes, intrinsics, optional depth maps.
+      Photos with terms k1, k2, p1, p2 of the OPENCV lens model are undistorted. Sparse points come
+      from a COLMAP model beside it, if its poses are the same.
     - ``transforms_train.json`` and ``transforms_test.json``: as Blender scenes come; the second
       file is the held-out split.
     - ``images`` and ``sparse/0`` or ``sparse``: a COLMAP model, binary or text.
+    - ``camera-intrinsics.txt``, ``*.color.png`` or ``.jpg``, ``*.depth.png`` and ``*.pose.txt``: an
+      RGB-D recording as of the 7-Scenes data, depth in millimetres on the pixels of the photo.
 
     Photos with transparency are put on white. EXIF orientations are not applied.
 
@@ -66,10 +70,12 @@ def _load(root: Path, downscale: int) -> Capture:
             raise CaptureError(f"{root / 'images'} is missing: expected the photos of {folder}")
         model = read_model(folder)
         views = model.views(root / "images")
+    elif (root / INTRINSICS).is_file():
+        views, depth_scale = read_rgbd(root)
     else:
         raise CaptureError(
             f"{root} holds no cameras: expected transforms.json, transforms_train.json with "
-            "transforms_test.json, or images with sparse/0 from COLMAP"
+            f"transforms_test.json, images with sparse/0 from COLMAP, or {INTRINSICS}"
         )
     if len(views) < 2:
         raise CaptureError(f"{root} has {len(views)} posed photos: expected at least 2")
@@ -128,7 +134,12 @@ def _assemble(
                 f"{view.photo} is {view.size[0]}x{view.size[1]} pixels, but {views[0].photo.name} "
                 f"is {size[0]}x{size[1]}: expected photos of one size"
             )
-    photos = [read_photo(view.photo, size, downscale) for view in views]
+    # Photos as they are on disk, with the pixels that the removal of a lens takes away.
+    stored = [view.lens.stored_size if view.lens else size for view in views]
+    photos = [
+        read_photo(view.photo, size_on_disk, downscale, view.lens)
+        for view, size_on_disk in zip(views, stored, strict=True)
+    ]
     images = np.stack([image for image, _ in photos])
     alphas = np.stack([alpha for _, alpha in photos])
     transparent = bool((alphas < 1).any())
@@ -138,8 +149,8 @@ def _assemble(
             [
                 np.zeros(images.shape[1:3], np.float32)
                 if view.depth is None
-                else read_depth(view.depth, size, depth_scale, downscale)
-                for view in views
+                else read_depth(view.depth, size_on_disk, depth_scale, downscale, view.lens)
+                for view, size_on_disk in zip(views, stored, strict=True)
             ]
         )
     points = colors = None

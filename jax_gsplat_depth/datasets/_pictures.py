@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._lens import Lens
 from jax_gsplat_depth.io._extras import require
 
 _DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -53,13 +54,16 @@ def picture_size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def read_photo(path: Path, size: tuple[int, int], downscale: int) -> tuple[np.ndarray, np.ndarray]:
+def read_photo(
+    path: Path, size: tuple[int, int], downscale: int, lens: Lens | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read a photo as stored: like COLMAP, without turning it by its EXIF orientation.
 
     Args:
         path: Any format that Pillow reads, 8 bits per channel.
         size: Width and height that the camera is for.
         downscale: Pixels of the file per pixel of the result, per side.
+        lens: Removed first, if given; the downscale is of what is left.
 
     Returns:
         ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque.
@@ -69,27 +73,33 @@ def read_photo(path: Path, size: tuple[int, int], downscale: int) -> tuple[np.nd
             raise CaptureError(_wrong_size(path, picture, size))
         if picture.mode in _DEPTH_MODES:
             raise CaptureError(f"{path} is a {picture.mode} picture: expected 8 bits per channel")
-        box = _whole_pixels(path, size, downscale)
+        box = _whole_pixels(path, lens.pinhole_size if lens else size, downscale)
         try:
             rgba = picture.convert("RGBA")
         except Exception as error:  # As in _open.
             raise CaptureError(f"{path} cannot be read as a photo ({_reason(error)})") from error
     white = require("PIL.Image").new("RGBA", size, "white")
     white.alpha_composite(rgba)
-    rgb = white.convert("RGB").reduce(downscale, box)
-    alpha = rgba.getchannel("A").reduce(downscale, box)
+    rgb, alpha = white.convert("RGB"), rgba.getchannel("A")
+    if lens:
+        to_picture = require("PIL.Image").fromarray
+        rgb, alpha = (to_picture(lens.remove(np.asarray(part))) for part in (rgb, alpha))
+    rgb, alpha = rgb.reduce(downscale, box), alpha.reduce(downscale, box)
     return np.asarray(rgb), np.asarray(alpha, np.float32) / 255.0
 
 
-def read_depth(path: Path, size: tuple[int, int], scale: float, downscale: int) -> np.ndarray:
+def read_depth(
+    path: Path, size: tuple[int, int], scale: float, downscale: int, lens: Lens | None = None
+) -> np.ndarray:
     """Read a depth map.
 
     Args:
-        path: A picture with one channel of 16 or 32 bits; 0 where unknown.
+        path: A picture with one channel of 16 or 32 bits; 0 where unknown, and 65535 of 16 bits.
         size: Width and height of the photo.
         scale: World units per step of the file.
         downscale: As in ``read_photo``. A pixel takes the median of its known pixels (the smaller
             one of two), which is a measured value: near an edge, a mean would lie on neither side.
+        lens: Removed first, if given; a pixel takes the nearest one of the file.
 
     Returns:
         ``(H, W)`` float32 in world units, 0 where unknown.
@@ -102,13 +112,20 @@ def read_depth(path: Path, size: tuple[int, int], scale: float, downscale: int) 
             )
         if picture.size != size:
             raise CaptureError(_wrong_size(path, picture, size))
-        left, top, right, bottom = _whole_pixels(path, size, downscale)
+        pinhole_size = lens.pinhole_size if lens else size
+        left, top, right, bottom = _whole_pixels(path, pinhole_size, downscale)
         try:
-            steps = np.asarray(picture).astype(np.float32)
+            stored = np.asarray(picture)
         except Exception as error:  # As in _open.
             raise CaptureError(
                 f"{path} cannot be read as a depth map ({_reason(error)})"
             ) from error
+    steps = stored.astype(np.float32)
+    if stored.dtype.itemsize == 2:
+        # Sensors write the largest number of 16 bits where they saw nothing.
+        steps[stored == np.iinfo(stored.dtype).max] = 0
+    if lens:
+        steps = lens.remove(steps, nearest=True)
     known = np.isfinite(steps) & (steps > 0)
     depth = np.where(known, steps * np.float32(scale), np.inf)[top:bottom, left:right]
     height, width = depth.shape[0] // downscale, depth.shape[1] // downscale

@@ -5,6 +5,7 @@ per frame. The Blender pair ``transforms_train.json`` and ``transforms_test.json
 horizontal field of view ``camera_angle_x`` and leaves out the extension of the photos.
 """
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._lens import Lens, LensError
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
 from jax_gsplat_depth.datasets._views import View, pinhole, rigid
 
-_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-_PINHOLE_WITHOUT_DISTORTION = (
+_DISTORTION = ("k1", "k2", "p1", "p2")
+"""Terms of the OPENCV model, which is undone on load."""
+
+_MORE_DISTORTION = ("k3", "k4", "k5", "k6")
+_KNOWN_MODELS = (
     "PINHOLE",
     "SIMPLE_PINHOLE",
     "SIMPLE_RADIAL",
@@ -89,7 +94,7 @@ def _view(
     photo = _photo(path, frame, where)
     where = f"{path}, frame {index} ({photo.name})"
     camera = {**data, **frame}
-    _refuse_lens(camera, where)
+    _refuse_other_lenses(camera, where)
     depth = frame.get("depth_file_path")
     if depth is not None and not isinstance(depth, str):
         raise CaptureError(f"{where} has a 'depth_file_path' that is not a string")
@@ -97,13 +102,29 @@ def _view(
         size = _size(camera, where)
     else:
         size = picture_size(photo)
-    return View(
+    view = View(
         photo=photo,
         size=size,
         viewmat=_viewmat(frame, where),
         K=_intrinsics(camera, size, where),
         depth=None if depth is None else path.parent / depth,
         held_out=held_out,
+    )
+    terms = [_number(camera, key, where) if key in camera else 0.0 for key in _DISTORTION]
+    return _without_lens(view, terms, where) if any(terms) else view
+
+
+def _without_lens(view: View, terms: list[float], where: str) -> View:
+    """Return the view of the pinhole camera that is left when the lens is removed."""
+    K = view.K
+    center = float(K[0, 2]), float(K[1, 2])
+    lens = Lens(*view.size, float(K[0, 0]), float(K[1, 1]), *center, *terms)
+    try:
+        size, (cx, cy) = lens.pinhole_size, lens.pinhole_center
+    except LensError as error:
+        raise CaptureError(f"{where} cannot be used: {error}") from error
+    return dataclasses.replace(
+        view, size=size, K=pinhole(lens.fx, lens.fy, cx, cy, where=where), lens=lens
     )
 
 
@@ -129,15 +150,15 @@ def _size(camera: dict[str, Any], where: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _refuse_lens(camera: dict[str, Any], where: str) -> None:
-    lens = [key for key in _DISTORTION if key in camera and _number(camera, key, where) != 0]
+def _refuse_other_lenses(camera: dict[str, Any], where: str) -> None:
+    lens = [key for key in _MORE_DISTORTION if key in camera and _number(camera, key, where) != 0]
     model = str(camera.get("camera_model", "PINHOLE"))[:40]
     if camera.get("is_fisheye"):
         model = "fisheye"
     if lens:
-        reason = f"is not pinhole ({', '.join(lens)} not zero)"
-    elif model.upper() not in _PINHOLE_WITHOUT_DISTORTION:
-        reason = f"{model} is not pinhole"
+        reason = f"is neither pinhole nor OPENCV ({', '.join(lens)} not zero)"
+    elif model.upper() not in _KNOWN_MODELS:
+        reason = f"{model} is neither pinhole nor OPENCV"
     else:
         return
     raise CaptureError(f"{where}: the lens model {reason}, so the photos must be undistorted first")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._lens import Lens
 
 LARGEST = 1e30
 """Numbers beyond this count as infinite: their products leave the range of float32."""
@@ -21,10 +22,11 @@ class View:
 
     Attributes:
         photo: The file.
-        size: Width and height in pixels for which ``K`` holds.
+        size: Width and height in pixels for which ``K`` holds: without the lens, if there is one.
         viewmat: ``(4, 4)`` float64, world to camera, OpenCV axes.
         K: ``(3, 3)`` float64, pixels.
         depth: The depth map of the photo, or None.
+        lens: What distorts photo and depth map, or None for a pinhole camera.
         held_out: Whether the files put the view into the test split; None if they name none.
     """
 
@@ -34,6 +36,7 @@ class View:
     K: np.ndarray
     depth: Path | None = None
     held_out: bool | None = None
+    lens: Lens | None = None
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float, *, where: str) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Readers and writers of Gaussian files: PLY, compressed PLY, ``.splat`` and ``.spz``."""
 
 from jax_gsplat_depth.io._compressed_ply import read_compressed_ply, write_compressed_ply
-from jax_gsplat_depth.io._files import describe, load, save
+from jax_gsplat_depth.io._files import check_suffix, describe, load, save
 from jax_gsplat_depth.io._ply import read_ply, write_ply
 from jax_gsplat_depth.io._splat import read_splat, write_splat
 from jax_gsplat_depth.io._spz import read_spz, write_spz
 
 __all__ = [
+    "check_suffix",
     "describe",
     "load",
     "read_compressed_ply",

@@ -7,7 +7,7 @@ import numpy as np
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
 from jax_gsplat_depth.io._ply import ply_record, read_ply, write_ply
-from jax_gsplat_depth.io._record import Record, to_gaussians
+from jax_gsplat_depth.io._record import to_gaussians
 from jax_gsplat_depth.io._splat import splat_record, write_splat
 from jax_gsplat_depth.io._spz import spz_record, write_spz
 
@@ -39,11 +39,13 @@ def load(path: str | Path) -> Gaussians:
         ImportError: A library of an extra is not installed.
     """
     path = Path(path)
-    name, record = load_record(path)
-    if len(record.means) == 0:
-        raise ValueError(f"{path} holds no Gaussian")
+    suffix = _suffix_of_content(path)
     # The reader of plain PLY names the property at fault.
-    return read_ply(path) if name == "PLY" else to_gaussians(path, record)
+    plain = suffix == ".ply"
+    gaussians = read_ply(path) if plain else to_gaussians(path, FORMATS[suffix][1](path))
+    if len(gaussians.means) == 0:
+        raise ValueError(f"{path} holds no Gaussian")
+    return gaussians
 
 
 def save(path: str | Path, gaussians: Gaussians) -> None:
@@ -65,15 +67,6 @@ def save(path: str | Path, gaussians: Gaussians) -> None:
     FORMATS[_suffix(Path(path))][2](path, gaussians)
 
 
-def load_record(path: Path) -> tuple[str, Record]:
-    """Return the name of the format and what the file holds, NaN included."""
-    suffix = _suffix(path)
-    if suffix.endswith(".ply"):
-        suffix = ".compressed.ply" if _is_compressed_ply(path) else ".ply"
-    name, read, _ = FORMATS[suffix]
-    return name, read(path)
-
-
 def check_suffix(path: Path) -> None:
     """Raise a ValueError if no format has the suffix of the path."""
     _suffix(path)
@@ -87,7 +80,8 @@ def describe(path: str | Path) -> str:
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
-    name, record = load_record(path)
+    name, read, _ = FORMATS[_suffix_of_content(path)]
+    record = read(path)
     n, finite = len(record.means), record.finite()
     lines = {
         "file": f"{path} ({path.stat().st_size} bytes)",
@@ -118,7 +112,11 @@ def _suffix(path: Path) -> str:
     return found[0]
 
 
-def _is_compressed_ply(path: Path) -> bool:
+def _suffix_of_content(path: Path) -> str:
+    """Return the suffix that the content deserves: both forms of PLY go by ``.ply``."""
+    suffix = _suffix(path)
+    if not suffix.endswith(".ply"):
+        return suffix
     with path.open("rb") as stream:
         header = stream.read(_MAX_PLY_HEADER).partition(b"end_header")[0]
-    return b" packed_position" in header
+    return ".compressed.ply" if b" packed_position" in header else ".ply"

@@ -122,14 +122,9 @@ def spz_record(path: Path) -> Record:
     unpacker = zlib.decompressobj(_GZIP)
     try:
         start = unpacker.decompress(data, _HEADER.size)
-        if len(start) < _HEADER.size and not unpacker.eof:
-            start += unpacker.decompress(unpacker.unconsumed_tail, _HEADER.size - len(start))
         header = _check_header(path, start, len(data), versions=(1, 2, 3))
         sizes = _spz_columns.sizes(*header[:3])
         content = unpacker.decompress(unpacker.unconsumed_tail, sum(sizes) + 1)
-        if not unpacker.eof and len(content) == sum(sizes):
-            # The end mark and the checksum may be left.
-            content += unpacker.decompress(unpacker.unconsumed_tail, 1)
     except zlib.error as error:
         raise ValueError(f"{path} is not a readable .spz file ({error})") from error
     _check_length(path, len(content), sum(sizes))
