@@ -65,7 +65,10 @@ def _convert(options: argparse.Namespace) -> str:
     io.check_suffix(options.output)  # Before the work.
     gaussians = io.load(options.input)
     size = options.input.stat().st_size
-    io.save(options.output, gaussians)
+    try:
+        io.save(options.output, gaussians)
+    except OSError as error:  # Of the scratch file, a name that says nothing to the user.
+        raise OSError(error.errno, error.strerror, str(options.output)) from error
     return (
         f"{len(gaussians.means)} Gaussians from {options.input} ({size} bytes) to "
         f"{options.output} ({options.output.stat().st_size} bytes)"

@@ -1,14 +1,19 @@
 """Saves the inputs of rasterizer calls that go wrong, for the flags of ``seeds.py``.
 
 A call that is watched writes its inputs to a file before it starts, and removes the file when its
-results turn out to be finite. A call that fails, or takes the process down, leaves the file behind,
+results turn out to be good. A call that fails, or takes the process down, leaves the file behind,
 whether it was compiled, mapped or differentiated: nothing has to be caught for that.
+
+Arrays go to the host in pieces. JAX copies larger ones for a callback on a thread of the pool that
+the callback itself may hold: with one core that is a deadlock.
 """
 
 import atexit
+import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import pathlib
 import sys
@@ -32,42 +37,78 @@ COTANGENT = "cotangent of "
 MAX_KEPT = 10
 
 _HEADER = "settings"
-_numbers = itertools.count()
-_lock = threading.Lock()
-_running: dict[int, pathlib.Path] = {}
-_kept: list[pathlib.Path] = []
+# JAX copies up to 100 kB at once.
+_PIECE_BYTES = 1 << 16
 
 Header = dict[str, Any]
 Outputs = tuple[Array, Array, Array, Array]
 
 
-def recorded(run: Callable[..., Outputs], header: Header, inputs: dict[str, Array]) -> Outputs:
-    """Return ``run(inputs)``, watched in the forward and in the backward pass.
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The static part of a watched call."""
+
+    run: Callable[..., Outputs]
+    header: str
+    watch_values: bool
+    watch_hidden: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """What a file will hold, in the order in which the values arrive."""
+
+    kind: str
+    header: str
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return sum(math.prod(shape) for _, shape in self.arrays)
+
+
+@dataclasses.dataclass
+class _File:
+    """A file whose call has not ended."""
+
+    path: pathlib.Path
+    pieces: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+_numbers = itertools.count()
+_lock = threading.Lock()
+_running: dict[int, _File] = {}
+_kept: list[pathlib.Path] = []
+
+
+def recorded(
+    run: Callable[..., Outputs],
+    header: Header,
+    inputs: dict[str, Array],
+    hidden: Array | None,
+    *,
+    watch_values: bool,
+) -> Outputs:
+    """Return ``run(inputs)``, watched.
 
     Args:
         run: From arrays by name to the outputs; hashable.
         header: What else the file has to say, as JSON.
         inputs: What the file holds.
+        hidden: Points that must not be there, or None.
+        watch_values: Whether all values, of gradients too, must be finite.
     """
+    call = _Call(run, json.dumps(header), watch_values, hidden is not None)
     try:
-        outputs = _recorded((run, json.dumps(header)), inputs)
+        outputs = _recorded(call, inputs, jnp.zeros(0, bool) if hidden is None else hidden)
         if not any(isinstance(x, Tracer) for x in outputs):
             jax.block_until_ready(outputs)
     except Exception as error:
-        for path in list(_running.values()):
-            error.add_note(f"The inputs of the rasterizer are in {path}")
+        for file in list(_running.values()):
+            error.add_note(f"The inputs of the rasterizer are in {file.path}")
         raise
     return outputs
-
-
-def report_prefiltered(header: Header, hidden: Array, inputs: dict[str, Array]) -> None:
-    """Save the inputs if a point is hidden although the points are said to be prefiltered."""
-    save = functools.partial(_save_prefiltered, json.dumps(header))
-    jax.lax.cond(
-        hidden.any(),
-        lambda: jax.debug.callback(save, hidden, inputs),
-        lambda: None,
-    )
 
 
 def load(path: Any) -> tuple[Header, dict[str, Array]]:
@@ -83,115 +124,141 @@ def cotangent_names(arrays: dict[str, Array]) -> list[str]:
 
 
 @_ffi.custom_vjp
-def _recorded(static: tuple[Callable[..., Outputs], str], inputs: dict[str, Array]) -> Outputs:
-    run, header = static
-    number, inputs = _begin("forward", header, inputs)
-    outputs = run(inputs)
-    _end("forward", number, dict(zip(OUTPUTS, outputs, strict=True)), inputs)
+def _recorded(call: _Call, inputs: dict[str, Array], hidden: Array) -> Outputs:
+    number, inputs = _begin("forward", call, inputs)
+    outputs = call.run(inputs)
+    results = dict(zip(OUTPUTS, outputs, strict=True)) | inputs
+    _end("forward", number, results if call.watch_values else {}, hidden)
     return outputs
 
 
-def _recorded_fwd(static: Any, inputs: dict[str, Array]) -> tuple[Outputs, dict[str, Array]]:
-    return _recorded(static, inputs), inputs
+def _recorded_fwd(call: _Call, inputs: dict[str, Array], hidden: Array) -> tuple[Outputs, Any]:
+    return _recorded(call, inputs, hidden), inputs
 
 
 def _recorded_bwd(
-    static: Any, inputs: dict[str, Array], cotangents: Any
-) -> tuple[dict[str, Array]]:
-    run, header = static
+    call: _Call, inputs: dict[str, Array], cotangents: Any
+) -> tuple[dict[str, Array], None]:
+    if not call.watch_values:
+        return jax.vjp(call.run, inputs)[1](cotangents)[0], None
     named = {
-        COTANGENT + name: v for name, v in zip(OUTPUTS, cotangents, strict=True) if name != "radii"
+        COTANGENT + name: v
+        for name, v in zip(OUTPUTS, cotangents, strict=True)
+        if name != "radii"  # integers have none
     }
-    number, held = _begin("backward", header, inputs | named)
+    number, held = _begin("backward", call, inputs | named)
     inputs = {name: held[name] for name in inputs}
     cotangents = tuple(
         held.get(COTANGENT + name, v) for name, v in zip(OUTPUTS, cotangents, strict=True)
     )
-    (gradients,) = jax.vjp(run, inputs)[1](cotangents)
-    _end("backward", number, {f"gradient of {k}": v for k, v in gradients.items()}, held)
-    return (gradients,)
+    (gradients,) = jax.vjp(call.run, inputs)[1](cotangents)
+    results = {f"gradient of {k}": v for k, v in gradients.items()} | held
+    _end("backward", number, results, jnp.zeros(0, bool))
+    return gradients, None
 
 
 _recorded.defvjp(_recorded_fwd, _recorded_bwd)
 
 
-def _begin(kind: str, header: str, inputs: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+def _begin(kind: str, call: _Call, inputs: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
     """Write the inputs, and return them so that they cannot be used earlier."""
-    write = functools.partial(_write_running, kind, header)
-    number = io_callback(write, jax.ShapeDtypeStruct((), np.int32), inputs)
-    return jax.lax.optimization_barrier((number, inputs))
+    shapes = tuple((name, value.shape) for name, value in inputs.items())
+    layout = _Layout(kind, call.header, shapes, str(inputs["means3D"].dtype))
+    return jax.lax.optimization_barrier((_write(layout, inputs), inputs))
 
 
-def _end(kind: str, number: Array, results: dict[str, Array], inputs: dict[str, Array]) -> None:
-    jax.debug.callback(functools.partial(_judge, kind), number, results, inputs)
+@functools.partial(jax.jit, static_argnums=0)
+def _write(layout: _Layout, inputs: dict[str, Array]) -> Array:
+    """Send the arrays to the host in order; returns the number of the file."""
+    values = jnp.concatenate([inputs[name].ravel() for name, _ in layout.arrays])
+    step = _PIECE_BYTES // values.dtype.itemsize
+    n_pieces = -(-layout.size // step)
+    pieces = jnp.pad(values, (0, n_pieces * step - layout.size)).reshape(n_pieces, step)
+    scalar = jax.ShapeDtypeStruct((), np.int32)
+    receive = functools.partial(_receive, layout)
+
+    def send(number: Array, piece: Array) -> tuple[Array, None]:
+        return io_callback(receive, scalar, number, piece), None
+
+    return jax.lax.scan(send, jnp.int32(-1), pieces)[0]
 
 
-def _write_running(kind: str, header: str, inputs: dict[str, Any]) -> np.int32:
+def _receive(layout: _Layout, number: Any, piece: Any) -> np.int32:
+    """Take the next piece of a file, of a new one if the number is -1; write it with the last."""
+    number = int(number)
     with _lock:
-        number = next(_numbers)
-        _running[number] = path = _path(kind, number)
-    _write(path, header, inputs)
+        if number < 0:
+            number = next(_numbers)
+            _running[number] = _File(_path(layout.kind, number))
+        file = _running[number]
+    file.pieces.append(np.array(piece))
+    if sum(len(part) for part in file.pieces) >= layout.size:
+        values, start = np.concatenate(file.pieces), 0
+        file.pieces.clear()
+        arrays: dict[str, Any] = {_HEADER: layout.header}
+        for name, shape in layout.arrays:
+            end = start + math.prod(shape)
+            arrays[name], start = values[start:end].reshape(shape), end
+        np.savez(file.path, **arrays)
     return np.int32(number)
 
 
-def _judge(kind: str, number: Any, results: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Remove the file, or keep it and say what is not finite."""
+def _end(kind: str, number: Array, results: dict[str, Array], hidden: Array) -> None:
+    """Send what is wrong with the call to the host: counts and places only."""
+    shapes = tuple((name, value.shape) for name, value in results.items())
+    bad = [_count_and_first(~jnp.isfinite(value)) for value in results.values()]
+    judge = functools.partial(_judge, kind, shapes, hidden.size)
+    jax.debug.callback(judge, number, bad, _count_and_first(hidden))
+
+
+def _count_and_first(bad: Array) -> tuple[Array, Array]:
+    if bad.size == 0:
+        return jnp.int32(0), jnp.int32(0)
+    bad = bad.ravel()
+    return jnp.sum(bad, dtype=jnp.int32), jnp.argmax(bad).astype(jnp.int32)
+
+
+def _judge(
+    kind: str, shapes: Any, n_points: int, number: Any, bad: list[Any], hidden: tuple[Any, Any]
+) -> None:
+    """Remove the file, or keep it and say what is wrong."""
     with _lock:
-        path = _running.pop(int(number))
-    found = [_first_bad(name, value) for name, value in {**results, **inputs}.items()]
-    found = [text for text in found if text]
+        path = _running.pop(int(number)).path
+    found = []
+    if hidden[0]:
+        found.append(
+            f"prefiltered is True, but {hidden[0]} of {n_points} points are not in front of the "
+            f"near plane, the first is means3D[{hidden[1]}]; they are not drawn"
+        )
+    for (name, shape), (count, first) in zip(shapes, bad, strict=True):
+        if count:
+            index = ", ".join(map(str, np.unravel_index(int(first), shape or (1,))))
+            others = f"{count - 1} more of {math.prod(shape)} values"
+            found.append(f"{name}[{index}] and {others} are not finite")
     if not found:
         path.unlink()
         return
-    _keep(f"the {kind} pass of the rasterizer: {'; '.join(found)}", path)
-
-
-def _save_prefiltered(header: str, hidden: Any, inputs: dict[str, Any]) -> None:
-    hidden = np.asarray(hidden)
-    if not hidden.any():  # under vmap both branches run
-        return
     with _lock:
-        path = _path("prefiltered", next(_numbers))
-    _write(path, header, inputs)
-    _keep(
-        f"prefiltered is True, but {hidden.sum()} of {hidden.size} points are not in front of the "
-        f"near plane, the first is means3D[{hidden.argmax()}]; they are not drawn",
-        path,
-    )
-
-
-def _keep(message: str, path: pathlib.Path) -> None:
-    with _lock:
-        full = len(_kept) >= MAX_KEPT
-        if not full:
+        keep = len(_kept) < MAX_KEPT
+        if keep:
             _kept.append(path)
-    if full:
+    if keep:
+        where = f"the inputs are in {path}, see jax_gsplat_depth.seeds.load_snapshot"
+    else:
         path.unlink()
         where = f"nothing saved, this process has saved {MAX_KEPT} files before"
-    else:
-        where = f"the inputs are in {path}, see jax_gsplat_depth.seeds.load_snapshot"
-    warnings.warn(f"{message}; {where}", RuntimeWarning, stacklevel=2)
-
-
-def _first_bad(name: str, value: Any) -> str:
-    bad = ~np.isfinite(np.asarray(value))
-    if not bad.any():
-        return ""
-    index = ", ".join(map(str, np.unravel_index(bad.argmax(), bad.shape)))
-    return f"{name}[{index}] and {bad.sum() - 1} more of {bad.size} values are not finite"
+    message = f"the {kind} pass of the rasterizer: {'; '.join(found)}; {where}"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _path(kind: str, number: int) -> pathlib.Path:
     return pathlib.Path.cwd() / f"rasterizer_{kind}_{os.getpid()}_{number}.npz"
 
 
-def _write(path: pathlib.Path, header: str, inputs: dict[str, Any]) -> None:
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in inputs.items()}
-    arrays[_HEADER] = header
-    np.savez(path, **arrays)
-
-
 @atexit.register
 def _report_unfinished() -> None:
-    for path in _running.values():
-        print(f"A call of the rasterizer did not finish; its inputs are in {path}", file=sys.stderr)
+    for file in _running.values():
+        print(
+            f"A call of the rasterizer did not finish; its inputs are in {file.path}",
+            file=sys.stderr,
+        )

@@ -58,8 +58,8 @@ class GaussianRasterizationSettings:
             Decides the centres alone; the principal point may be anywhere.
         sh_degree: 0 to 4, at most what shs allows; higher coefficients are not read.
         campos: ``[3]`` camera centre in the world, from which the spherical harmonics are seen.
-        prefiltered: True if no point is nearer than the near plane; points that are save the
-            inputs and are reported by a RuntimeWarning, they do not kill the process.
+        prefiltered: True if no point is nearer than the near plane. Points that are do not kill
+            the process: the inputs are saved, and a RuntimeWarning says so. Slow.
         debug: True saves the inputs of a call that fails, or whose results or gradients are not
             finite, and reports it by a RuntimeWarning; see ``load_snapshot``. Slow.
         sh_convention: "3dgs" (default), the depth seed; "e3nn", the e3nn seed with the right
@@ -169,14 +169,14 @@ class GaussianRasterizer:
             "cov3D_precomp": cov3D_precomp,
         }
         options, inputs = _checked(settings, {k: v for k, v in arguments.items() if v is not None})
+        debug = _check.check_bool("raster_settings.debug", settings.debug)
+        prefiltered = _check.check_bool("raster_settings.prefiltered", settings.prefiltered)
         run = functools.partial(_rasterize, options)
+        if not (debug or prefiltered):
+            return run(inputs)
         header = {name: getattr(settings, name) for name in _STATIC}
-        if _check.check_bool("raster_settings.prefiltered", settings.prefiltered):
-            hidden = ~_in_front(inputs["means3D"], inputs["viewmatrix"])
-            _recorder.report_prefiltered(header, hidden, inputs)
-        if _check.check_bool("raster_settings.debug", settings.debug):
-            return _recorder.recorded(run, header, inputs)
-        return run(inputs)
+        hidden = ~_in_front(inputs["means3D"], inputs["viewmatrix"]) if prefiltered else None
+        return _recorder.recorded(run, header, inputs, hidden, watch_values=debug)
 
 
 class Snapshot(NamedTuple):

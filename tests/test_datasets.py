@@ -373,9 +373,8 @@ def test_sensor_depth_agrees_with_sparse_points(shared, downscale):
     assert 0.2 < (capture.depths == 0).mean() < 0.35
 
 
-@pytest.mark.parametrize("name, text", [("fox", "not pinhole"), ("sceaux_castle", "SIMPLE_RADIAL")])
-def test_distorted_captures_are_refused(shared, name, text):
-    assert text in refusal(data_folder(shared, name))
+def test_distorted_models_are_refused(shared):
+    assert "SIMPLE_RADIAL" in refusal(data_folder(shared, "sceaux_castle"))
 
 
 def test_lego(shared):

@@ -7,24 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import plyfile
 import pytest
+from splats import random_gaussians
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth.io import read_ply, write_ply
 
 SH_C0 = 0.28209479177387814
-
-
-def random_gaussians(n=20, degree=2, seed=0) -> Any:
-    """Make Gaussians; the type does not say which fields may be None."""
-    rng = np.random.default_rng(seed)
-    quats = rng.normal(size=(n, 4))
-    return jgd.Gaussians(
-        jnp.asarray(rng.normal(size=(n, 3)), jnp.float32),
-        jnp.asarray(quats / np.linalg.norm(quats, axis=1, keepdims=True), jnp.float32),
-        jnp.asarray(np.exp(rng.normal(-3, 2, (n, 3))), jnp.float32),
-        jnp.asarray(rng.uniform(0.001, 0.999, n), jnp.float32),
-        sh=jnp.asarray(rng.normal(size=(n, (degree + 1) ** 2, 3)), jnp.float32),
-    )
 
 
 def read(path) -> Any:

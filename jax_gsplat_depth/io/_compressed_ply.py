@@ -107,7 +107,8 @@ def compressed_ply_record(path: Path) -> Record:
     elements = read_elements(path)
     vertex = _columns(path, elements, "vertex", _VERTEX_NAMES, np.uint32)
     # Early files have no range of colours: it is 0..1 then.
-    names = _CHUNK_NAMES if "min_r" in (elements["chunk"].dtype.names or ()) else _CHUNK_NAMES[:12]
+    early = "chunk" in elements and "min_r" not in (elements["chunk"].dtype.names or ())
+    names = _CHUNK_NAMES[:12] if early else _CHUNK_NAMES
     chunks = _columns(path, elements, "chunk", names, np.float32).astype(np.float64)
     n = len(vertex)
     if n == 0:
@@ -116,7 +117,7 @@ def compressed_ply_record(path: Path) -> Record:
         raise ValueError(
             f"{path} has {len(chunks)} chunks for {n} vertices: expected one for each {_CHUNK}"
         )
-    if chunks.shape[1] == 12:
+    if early:
         chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (len(chunks), 1))], axis=1)
     ends = chunks[np.arange(n) // _CHUNK].reshape(n, 3, 2, 3)
     rgba = _unpack(vertex[:, 3], _RGBA_BITS)

@@ -1,8 +1,4 @@
-"""Distances between images: what a fit minimises, and what it reports.
-
-Every function takes JAX or NumPy arrays of one floating dtype, is differentiable, and can be
-jitted and vmapped. Images are ``[H, W, C]`` with values in 0..1.
-"""
+"""Distances between images: colours, and the weight map against a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth.losses._masked import masked_mean, same_shape
 
 SSIM_WINDOW = 11
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
@@ -32,7 +29,7 @@ def l1(image: Array, target: Array) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    _same_shape(image, target)
+    same_shape(image, target)
     return jnp.mean(jnp.abs(image - target))
 
 
@@ -48,7 +45,7 @@ def psnr(image: Array, target: Array) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    _same_shape(image, target)
+    same_shape(image, target)
     return -10 * jnp.log10(jnp.mean(jnp.square(image - target)))
 
 
@@ -68,7 +65,7 @@ def ssim(image: Array, target: Array) -> Array:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    _same_shape(image, target)
+    same_shape(image, target)
     if np.ndim(image) != 3 or min(np.shape(image)[:2]) < SSIM_WINDOW:
         raise ValueError(
             f"image has shape {np.shape(image)}, expected (H, W, C) with H and W at least "
@@ -109,11 +106,29 @@ def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
     return (1 - ssim_weight) * l1(image, target) + ssim_weight * 2 * dssim(image, target)
 
 
-def _same_shape(image: Array, target: Array) -> None:
-    if np.shape(image) != np.shape(target):
-        raise ValueError(
-            f"target has shape {np.shape(target)}, expected {np.shape(image)} (from image)"
-        )
+def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the binary cross-entropy of a weight map with an object mask, ``[]``, in nats.
+
+    Finite, and with a finite gradient that points the right way, for weights of 0 and 1 as well.
+
+    Args:
+        weight: ``[...]`` rendered weight, 0..1.
+        target: ``[...]`` how much of the pixel the object covers, 0..1.
+        mask: ``[...]`` bool, the pixels that count (default: all).
+
+    Returns:
+        Mean over the pixels that count; 0 if there are none.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    same_shape(weight, target, names=("weight", "target"))
+    # One grey level: the loss of a pixel is at most ln 255.
+    floor = 1 / 255
+    covered = jnp.log(jnp.maximum(weight, 0) + floor)
+    free = jnp.log(jnp.maximum(1 - weight, 0) + floor)
+    values = jnp.log1p(floor) - target * covered - (1 - target) * free
+    return masked_mean(values, mask)
 
 
 def _blur(image: Array) -> Array:

@@ -1,0 +1,51 @@
+"""What a fit minimises, and what it reports.
+
+Every function takes JAX or NumPy arrays of one floating dtype, is differentiable, and can be jitted
+and vmapped. Images are ``[H, W, C]`` with values in 0..1, depth maps ``[H, W]`` camera z in world
+units with 0 where there is none, weight maps ``[H, W]`` in 0..1. Masks choose the pixels that
+count; the gradient of the others is 0, never NaN.
+"""
+
+from jax_gsplat_depth.losses._depth import (
+    align_depth,
+    depth_l1,
+    disparity_l1,
+    pearson,
+    pearson_patches,
+    scale_shift_invariant,
+    sparse_depth_l1,
+)
+from jax_gsplat_depth.losses._image import (
+    SSIM_WINDOW,
+    dssim,
+    l1,
+    mask_loss,
+    photometric,
+    psnr,
+    ssim,
+)
+from jax_gsplat_depth.losses._surface import (
+    edge_aware_smoothness,
+    normal_consistency,
+    normals_from_depth,
+)
+
+__all__ = [
+    "SSIM_WINDOW",
+    "align_depth",
+    "depth_l1",
+    "disparity_l1",
+    "dssim",
+    "edge_aware_smoothness",
+    "l1",
+    "mask_loss",
+    "normal_consistency",
+    "normals_from_depth",
+    "pearson",
+    "pearson_patches",
+    "photometric",
+    "psnr",
+    "scale_shift_invariant",
+    "sparse_depth_l1",
+    "ssim",
+]

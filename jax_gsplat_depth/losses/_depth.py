@@ -1,0 +1,219 @@
+"""Losses of rendered depth against measured or estimated depth.
+
+A pixel counts where ``mask`` is true, and where both maps have a depth at all, that is a positive
+finite number: a rendered pixel that no Gaussian covers has depth 0, and sensors report what they
+could not measure as 0 or NaN. What does not count has a gradient of zero, never NaN. With no pixel
+that counts every loss is 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+
+
+def depth_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the mean absolute difference of two depth maps, ``[]``, world units.
+
+    Args:
+        depth: ``[...]`` rendered depth, 0 where nothing was hit.
+        target: ``[...]`` wanted depth, of the same shape.
+        mask: ``[...]`` bool, further restricts the pixels that count.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    depth, target, valid = _valid(depth, target, mask)
+    return masked_mean(jnp.abs(depth - target), valid)
+
+
+def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the mean absolute difference of the inverse depths, ``[]``, 1 / world units.
+
+    Far depths, where sensors and stereo are least certain, count less than in ``depth_l1``.
+
+    Args:
+        depth: ``[...]`` rendered depth, 0 where nothing was hit.
+        target: ``[...]`` wanted depth (not disparity), of the same shape.
+        mask: ``[...]`` bool, further restricts the pixels that count.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    depth, target, valid = _valid(depth, target, mask)
+    return masked_mean(jnp.abs(1 / depth - 1 / target), valid)
+
+
+def align_depth(depth: Array, target: Array, mask: Array | None = None) -> tuple[Array, Array]:
+    """Return the scale and shift, ``[]`` each, that bring ``depth`` closest to ``target``.
+
+    Least squares: they minimise the sum of (scale depth + shift - target)^2 over the pixels that
+    count. A constant depth has scale 0.
+
+    Args:
+        depth: ``[...]`` rendered depth, 0 where nothing was hit.
+        target: ``[...]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[...]`` bool, further restricts the pixels that count.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    depth, target, valid = _valid(depth, target, mask)
+    mean_depth, mean_target, variance, _, covariance = _moments(depth, target, valid)
+    scale = _ratio(covariance, variance)
+    return scale, mean_target - scale * mean_depth
+
+
+def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return half the mean squared error after ``align_depth``, ``[]``.
+
+    Ranftl et al. 2020 (MiDaS), equations 1 to 4, for targets that are known up to scale and shift,
+    as monocular depth estimates are. It is the rendered depth that is aligned: were it the target,
+    a flat rendering would have no error.
+
+    Args:
+        depth: ``[...]`` rendered depth, or disparity if the target is one.
+        target: ``[...]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[...]`` bool, further restricts the pixels that count.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    scale, shift = align_depth(depth, target, mask)
+    depth, target, valid = _valid(depth, target, mask)
+    return 0.5 * masked_mean(jnp.square(scale * depth + shift - target), valid)
+
+
+def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return 1 minus the correlation of two depth maps, ``[]``, 0..2.
+
+    Zhu et al. 2023 (FSGS), section 3.3: invariant to scale and shift of either map. 1 where a map
+    is constant, and 0 with no pixel that counts.
+
+    Args:
+        depth: ``[...]`` rendered depth, 0 where nothing was hit.
+        target: ``[...]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[...]`` bool, further restricts the pixels that count.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    depth, target, valid = _valid(depth, target, mask)
+    _, _, variance_depth, variance_target, covariance = _moments(depth, target, valid)
+    product = variance_depth * variance_target
+    # Both roots are of numbers that are not 0, also where the ratio is not used.
+    root = jnp.sqrt(jnp.where(product > 0, product, 1))
+    return jnp.where(valid.any(), 1 - jnp.where(product > 0, covariance / root, 0), 0)
+
+
+def pearson_patches(
+    depth: Array, target: Array, mask: Array | None = None, *, size: int = 32
+) -> Array:
+    """Return the mean of ``pearson`` over square patches, ``[]``.
+
+    Xiong et al. 2023 (SparseGS), section 3.2: each patch may have its own scale and shift, which
+    monocular estimates need. The patches do not overlap; a rest at the right and lower border
+    that fills no patch is left out.
+
+    Args:
+        depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[H, W]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[H, W]`` bool, further restricts the pixels that count.
+        size: Side of a patch in pixels, 2 to min(H, W), static.
+
+    Returns:
+        Mean over the patches with a pixel that counts.
+
+    Raises:
+        ValueError: The shapes differ, or the size is out of range; raised while tracing.
+    """
+    same_shape(depth, target, names=("depth", "target"))
+    if np.ndim(depth) != 2 or not 2 <= size <= min(np.shape(depth)):
+        raise ValueError(
+            f"depth has shape {np.shape(depth)}, expected (H, W) with H and W at least "
+            f"size = {size}, and size at least 2"
+        )
+    depth, target, valid = _valid(depth, target, mask)
+    patches = [_patches(x, size) for x in (depth, target, valid)]
+    return masked_mean(jax.vmap(pearson)(*patches), patches[2].any(axis=(1, 2)))
+
+
+def sparse_depth_l1(
+    depth: Array, points2d: Array, target: Array, weights: Array | None = None
+) -> Array:
+    """Return the mean absolute depth error at single points, ``[]``, world units.
+
+    Deng et al. 2022 (DS-NeRF), section 3: the points that structure from motion has triangulated
+    have a depth for free. The rendered depth is the one of the pixel that a point lies in.
+
+    Args:
+        depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
+        points2d: ``[M, 2]`` where the points are seen, (x, y) in pixels; those outside of the
+            image do not count.
+        target: ``[M]`` their camera z.
+        weights: ``[M]`` what each counts, not negative, for example the inverse of its
+            reprojection error (default: 1).
+
+    Raises:
+        ValueError: A shape disagrees; raised while tracing.
+    """
+    if np.ndim(depth) != 2:
+        raise ValueError(f"depth has shape {np.shape(depth)}, expected (H, W)")
+    if np.ndim(points2d) != 2 or np.shape(points2d)[1] != 2:
+        raise ValueError(f"points2d has shape {np.shape(points2d)}, expected (M, 2)")
+    n = np.shape(points2d)[0]
+    given = {"target": target} if weights is None else {"target": target, "weights": weights}
+    for name, array in given.items():
+        if np.shape(array) != (n,):
+            raise ValueError(f"{name} has shape {np.shape(array)}, expected ({n},) from points2d")
+    depth, points2d = jnp.asarray(depth), jnp.asarray(points2d)
+    height, width = depth.shape
+    size = jnp.array([[width, height]], points2d.dtype)
+    inside = ((points2d >= 0) & (points2d < size)).all(axis=1)
+    column, row = jnp.where(inside[:, None], points2d, 0).astype(jnp.int32).T
+    at_points, target, valid = _valid(depth[row, column], jnp.asarray(target), inside)
+    weights = jnp.ones_like(target) if weights is None else jnp.asarray(weights)
+    counted = jnp.where(valid, weights, 0)
+    total = jnp.sum(counted)
+    error = jnp.sum(counted * jnp.abs(at_points - target))
+    return jnp.where(total > 0, error / jnp.where(total > 0, total, 1), 0)
+
+
+def _valid(depth: Array, target: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """Return both maps with 1 where a pixel does not count, and where it does."""
+    same_shape(depth, target, names=("depth", "target"))
+    depth, target = jnp.asarray(depth), jnp.asarray(target)
+    valid = jnp.isfinite(depth) & jnp.isfinite(target) & (depth > 0) & (target > 0)
+    if mask is not None:
+        same_shape(depth, mask, names=("depth", "mask"))
+        valid &= jnp.asarray(mask, bool)
+    # 1 and not 0: the derivative of what is computed from it has to be finite.
+    return jnp.where(valid, depth, 1), jnp.where(valid, target, 1), valid
+
+
+def _moments(depth: Array, target: Array, valid: Array) -> tuple[Array, ...]:
+    """Return the means, the variances and the covariance over the pixels that count."""
+    mean_depth, mean_target = masked_mean(depth, valid), masked_mean(target, valid)
+    centred = jnp.where(valid, depth - mean_depth, 0), jnp.where(valid, target - mean_target, 0)
+    return (
+        mean_depth,
+        mean_target,
+        masked_mean(jnp.square(centred[0]), valid),
+        masked_mean(jnp.square(centred[1]), valid),
+        masked_mean(centred[0] * centred[1], valid),
+    )
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """Divide; 0 where the denominator is not positive, with a gradient of 0."""
+    usable = denominator > 0
+    return jnp.where(usable, numerator / jnp.where(usable, denominator, 1), 0)
+
+
+def _patches(x: Array, size: int) -> Array:
+    """Cut ``[H, W]`` into ``[P, size, size]``."""
+    rows, columns = (side // size for side in x.shape)
+    x = x[: rows * size, : columns * size].reshape(rows, size, columns, size)
+    return x.swapaxes(1, 2).reshape(rows * columns, size, size)
