@@ -99,7 +99,7 @@ def recorded(
         hidden: Points that must not be there, or None.
         watch_values: Whether all values, of gradients too, must be finite.
     """
-    call = _Call(run, json.dumps(header), watch_values, hidden is not None)
+    call = _Call(run, json.dumps(header, default=int), watch_values, hidden is not None)
     try:
         outputs = _recorded(call, inputs, jnp.zeros(0, bool) if hidden is None else hidden)
         if not any(isinstance(x, Tracer) for x in outputs):

@@ -337,7 +337,7 @@ class Config:
         absgrad: Default False. True makes the gradient of ``means2d_offset`` the sum over pixels
             of absolute values, a densification criterion; no other gradient changes.
         deterministic: Default False. True gives gradients that are the same bits on every run on a
-            GPU too, a little slower. On the CPU they always are.
+            GPU too, for a second backward pass. On the CPU they always are.
         capacity: How many (Gaussian, tile) pairs the lists of one image hold on a GPU: None
             (default) for 8 N + 64 times the number of tiles, or a positive number, raised to the
             number of tiles. Only time and memory depend on it, never the result; see

@@ -168,7 +168,10 @@ class GaussianRasterizer:
             "rotations": rotations,
             "cov3D_precomp": cov3D_precomp,
         }
-        options, inputs = _checked(settings, {k: v for k, v in arguments.items() if v is not None})
+        for name in _OPTIONAL:
+            if arguments[name] is None:
+                del arguments[name]
+        options, inputs = _checked(settings, arguments)
         debug = _check.check_bool("raster_settings.debug", settings.debug)
         prefiltered = _check.check_bool("raster_settings.prefiltered", settings.prefiltered)
         run = functools.partial(_rasterize, options)
@@ -217,6 +220,8 @@ def load_snapshot(path: Any) -> Snapshot:
 _FIELDS = dataclasses.fields(GaussianRasterizationSettings)
 _STATIC = tuple(field.name for field in _FIELDS if field.metadata.get("static"))
 _TRACED = tuple(field.name for field in _FIELDS if not field.metadata.get("static"))
+
+_OPTIONAL = ("means2D", "shs", "colors_precomp", "scales", "rotations", "cov3D_precomp")
 
 _PATTERNS: dict[str, list[tuple[int | str, ...]]] = {
     "means3D": [("N", 3)],

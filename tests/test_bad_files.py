@@ -280,3 +280,15 @@ def test_absurd_counts_of_a_compressed_ply(tmp_path):
         kind = line.rpartition(b" ")[0]
         path.write_bytes(content.replace(line, kind + b" %d" % count))
         assert "truncated" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat"])
+def test_signaling_nan(tmp_path, suffix):
+    """NumPy warns of such a NaN where it converts it; only the sentence may come out."""
+    path = tmp_path / f"a{suffix}"
+    io.save(path, random_gaussians(3, degree=0))
+    content = path.read_bytes()
+    start = content.find(b"end_header\n") + 11 if suffix.endswith(".ply") else 0
+    path.write_bytes(content[:start] + b"\0\0\xa0\x7f" + content[start + 4 :])
+    refusal(path)
+    assert "NaN" in io.describe(path)

@@ -45,6 +45,7 @@ def load(path):
     """Open a library whose schedule follows from a seed."""
     lib = ctypes.CDLL(str(path))
     lib.jgd_cuda_host_set_seed.argtypes = [ctypes.c_uint64]
+    lib.jgd_cuda_host_set_garbage.argtypes = [ctypes.c_int]
     return lib
 
 
@@ -256,6 +257,20 @@ def test_order_of_threads_does_not_matter(dtype, config, emulation):
             close_l2(other[1][k], v, 2e-6 if dtype == np.float32 else 1e-14, f"seed {seed} {k}")
         other = run(scene, dtype, config=sums, seed=seed, emulation=emulation, color="sh")
         same_trees(other, exact, f"deterministic, seed {seed}")
+
+
+@pytest.mark.parametrize("capacity", [None, 1], ids=["listed", "few"])
+@pytest.mark.parametrize("deterministic", [False, True], ids=["atomics", "deterministic"])
+def test_old_content_of_the_workspace_does_not_matter(emulation, capacity, deterministic):
+    """NaN and -1, which kernels use as marks of their own, or 0, which is a rank and an id."""
+    scene = scenes.dense(cameras=2)
+    config = jgd.Config(capacity=capacity, deterministic=deterministic)
+    try:
+        for byte in (0, 0xFF):
+            emulation.jgd_cuda_host_set_garbage(byte)
+            asserts.check_render(scene, np.dtype("float32"), name=f"byte {byte}", config=config)
+    finally:
+        emulation.jgd_cuda_host_set_garbage(-1)
 
 
 @pytest.mark.parametrize("scene", ["dense", "boundary", "saturated", "ties"])

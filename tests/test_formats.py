@@ -1,5 +1,6 @@
 """Round trips through compressed PLY and .splat, what all formats share, and real files."""
 
+import struct
 import sys
 
 import jax.numpy as jnp

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -625,6 +628,7 @@ PAIR = "expected either scales and rotations, or cov3D_precomp, got "
             ValueError,
             "means2D has shape (12, 3), expected (N, 3) with N = 11 (from means3D)",
         ),
+        ({"means3D": np.ones(12)}, ValueError, "means3D has shape (12,), expected (N, 3)"),
         ({"means3D": np.ones((12, 4))}, ValueError, "means3D has shape (12, 4), expected (N, 3)"),
         ({"means2D": np.ones((12, 2))}, ValueError, "means2D has shape (12, 2), expected (N, 3)"),
         (
@@ -674,6 +678,12 @@ def test_errors_of_settings(changes, error, message):
     raises(error, message, lambda **x: rasterizer(**x), **arguments)
 
 
+def test_missing_arguments():
+    for name in ("means3D", "opacities"):
+        with pytest.raises(ValueError, match=f"{name} is missing"):
+            jgd.GaussianRasterizer(settings())(**gaussians() | {name: None})
+
+
 def test_settings_of_another_type():
     with pytest.raises(TypeError, match="raster_settings has type dict, expected GaussianRast"):
         jgd.GaussianRasterizer({})(**gaussians())
@@ -714,7 +724,8 @@ def modes(f):
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
 def test_debug_of_a_result_that_is_not_finite(backend, folder, mode):
     x = gaussians()
-    raster_settings = settings(debug=True, bg=np.array([0.1, np.inf, 0.2], np.float32), sh_degree=1)
+    bg = np.array([0.1, np.inf, 0.2], np.float32)
+    raster_settings = settings(debug=True, bg=bg, sh_degree=np.int64(1), image_width=np.int32(40))
     message = r"forward pass.*: rendered_image\[1, 0, 0\] and \d+ more of 2880.*bg\[1\] and 0 more"
     with pytest.warns(RuntimeWarning, match=message) as caught:
         out = modes(lambda x: render(raster_settings, x))[mode](x)
@@ -823,6 +834,37 @@ def test_debug_does_not_fill_the_disk(folder, monkeypatch):
             jax.block_until_ready(run(gaussians()))
             jax.effects_barrier()
     assert len(list(folder.iterdir())) == 2
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax
+from test_seeds import gaussians, render, settings
+
+x = gaussians(5000)
+grad = jax.grad(lambda x: render(settings(debug=True), x)["rendered_image"].sum())
+for f in (grad, jax.jit(grad)):
+    jax.block_until_ready(f(x))
+jax.effects_barrier()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose a core")
+def test_debug_does_not_hang_with_one_core(tmp_path):
+    """A callback that waits for an array of more than 100 kB does."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": str(pathlib.Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_CORE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])

@@ -14,12 +14,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-int bit_length(int64_t n) {
-  int bits = 0;
-  for (; n > 0; n >>= 1) ++bits;
-  return bits;
-}
-
 // One thread for each splat of each image.
 template <typename T, typename Key>
 __global__ void depth_keys_kernel(SplatInputs<T> in, int64_t n_splats, Key* keys, uint32_t* ids) {
@@ -81,10 +75,7 @@ void bin_forward(Context& context, const BinForward<T>& args) {
   const int64_t n_splats = n_images * in.n;
   Workspace workspace = args.workspace;
   DepthOrderArrays<T> arrays(workspace, sizes);
-  if (!workspace.fits()) {
-    context.error = "workspace is too small";
-    return;
-  }
+  if (!context.require(workspace.fits(), "workspace is too small")) return;
   const int64_t blocks = n_blocks(n_splats, kThreads);
   launch(context, "depth_keys", depth_keys_kernel<T, typename DepthOrderArrays<T>::Key>, blocks,
          kThreads, 0, in, n_splats, arrays.keys.current, arrays.ids.current);
@@ -93,7 +84,7 @@ void bin_forward(Context& context, const BinForward<T>& args) {
   if (n_images > 1) {
     launch(context, "image_keys", image_keys_kernel, blocks, kThreads, 0, arrays.ids.current, in.n,
            n_splats, arrays.image_keys.current);
-    sort_pairs(context, arrays.image_keys, arrays.ids, n_splats, bit_length(n_images - 1),
+    sort_pairs(context, arrays.image_keys, arrays.ids, n_splats, key_bits(n_images - 1),
                arrays.temporary);
   }
   launch(context, "order", order_kernel, blocks, kThreads, 0, arrays.ids.current, in.n, n_splats,

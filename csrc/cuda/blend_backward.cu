@@ -92,6 +92,7 @@ template <typename T, int kChannels>
 __device__ void load_pixel(const ImageArrays<T>& arrays, Channels<T, kChannels> channels,
                            int64_t at, PixelGradient<T, Channels<T, kChannels>::kHeld>& pixel) {
   pixel.last = arrays.last[at];
+  if (pixel.last == 0) return;  // hit by nothing: whatever its cotangent, it has no part in this
   pixel.transmittance = arrays.transmittance[at];
   if (arrays.v_weight) pixel.v_weight = arrays.v_weight[at];
   if (arrays.v_depth) {
@@ -159,6 +160,7 @@ template <typename T, int kChannels, Pass kPass>
 __global__ void __launch_bounds__(kBlendThreads, kBackwardBlocks<T, kChannels>)
     blend_backward_kernel(TileLists<T> lists, BackwardArrays<T> args) {
   constexpr int kHeld = Channels<T, kChannels>::kHeld;
+  static_assert(kMoments + kHeld <= kSums);
   const SplatInputs<T>& in = args.in.splats;
   const SubTile part(lists.n_tiles(), lists.n_tiles_x, in.width, in.height);
   if (part.empty()) return;
@@ -382,10 +384,7 @@ void blend_backward(Context& context, const BlendBackward<T>& args) {
   Workspace workspace = args.workspace;
   const TileListArrays<T> list_arrays(workspace, sizes);
   const GradientArrays<T> arrays(workspace, sizes);
-  if (!workspace.fits()) {
-    context.error = "workspace is too small";
-    return;
-  }
+  if (!context.require(workspace.fits(), "workspace is too small")) return;
   const TileLists<T> lists = build_tile_lists(context, args.in, list_arrays, nullptr, nullptr);
   const int64_t blocks = sizes.n_images() * sizes.n_tiles();
   const int64_t stride = kMoments + sizes.n_channels;

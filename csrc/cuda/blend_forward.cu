@@ -138,10 +138,7 @@ void blend_forward(Context& context, const BlendForward<T>& args) {
   const CallSizes sizes = call_sizes(args.in);
   Workspace workspace = args.workspace;
   const TileListArrays<T> arrays(workspace, sizes);
-  if (!workspace.fits()) {
-    context.error = "workspace is too small";
-    return;
-  }
+  if (!context.require(workspace.fits(), "workspace is too small")) return;
   const TileLists<T> lists =
       build_tile_lists(context, args.in, arrays, args.n_isects.data, args.n_isects_listed.data);
   const int64_t blocks = sizes.n_images() * sizes.n_tiles();

@@ -13,10 +13,18 @@ struct Context {
   cudaStream_t stream;
   std::string error{};  // of the first launch that failed; empty if none did
 
+  bool failed() const { return !error.empty(); }
+
+  // Remembers an error of the CUDA runtime, and with require() one of our own.
   void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess && error.empty()) {
       error = std::string(what) + ": " + cudaGetErrorString(status);
     }
+  }
+
+  bool require(bool condition, const char* message) {
+    if (!condition && error.empty()) error = message;
+    return condition;
   }
 };
 

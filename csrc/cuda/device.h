@@ -62,11 +62,12 @@ __device__ void atomic_add(T* address, T value) {
     atomicAdd(address, value);
   }
 }
-// Of int32_t, uint32_t and uint64_t.
+// Of uint32_t.
 template <typename T>
 __device__ void atomic_min(T* address, T value) {
   atomicMin(address, value);
 }
+// Of uint32_t and uint64_t.
 template <typename T>
 __device__ void atomic_max(T* address, T value) {
   if constexpr (sizeof(T) == 8) {

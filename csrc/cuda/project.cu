@@ -145,10 +145,7 @@ void project_backward(Context& context, const ProjectBackward<T>& args) {
   sizes.n = in.n;
   Workspace w = args.workspace;
   const CameraGradientArrays<T> arrays(w, sizes);
-  if (!w.fits()) {
-    context.error = "workspace is too small";
-    return;
-  }
+  if (!context.require(w.fits(), "workspace is too small")) return;
   const bool wants_camera = args.v_viewmat.data || args.v_K.data;
   const int64_t blocks = arrays.n_camera_gradient_blocks(in.n);
   launch(context, "project backward", backward_kernel<T>, sizes.n_batch * blocks,

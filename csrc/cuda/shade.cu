@@ -179,10 +179,7 @@ void shade_backward(Context& context, const ShadeBackward<T>& args) {
   sizes.n = in.n;
   Workspace w = args.workspace;
   const CameraGradientArrays<T> arrays(w, sizes);
-  if (!w.fits()) {
-    context.error = "workspace is too small";
-    return;
-  }
+  if (!context.require(w.fits(), "workspace is too small")) return;
   T* partial = args.v_viewmat.data ? arrays.partial : nullptr;
   const int64_t blocks = arrays.n_camera_gradient_blocks(in.n);
   with_degree(in.degree, [&](auto degree) {

@@ -8,33 +8,32 @@ namespace {
 
 // CUB tells how much it needs only for the GPU that is there; what we reserved must be enough.
 bool enough(Context& context, size_t needed, int64_t given) {
-  if (static_cast<int64_t>(needed) <= given) return true;
-  context.check(cudaErrorInvalidValue, "temporary memory of CUB is larger than reserved");
-  return false;
+  return context.require(static_cast<int64_t>(needed) <= given,
+                         "CUB needs more temporary memory than was reserved");
 }
 
 }  // namespace
 
 template <typename Key>
 void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
-                int key_bits, const Temporary& temporary) {
-  if (n == 0) return;
+                int n_bits, const Temporary& temporary) {
+  if (n == 0 || context.failed()) return;
   cub::DoubleBuffer<Key> key_buffer(keys.current, keys.other);
   cub::DoubleBuffer<uint32_t> value_buffer(values.current, values.other);
   size_t needed = 0;
   context.check(cub::DeviceRadixSort::SortPairs(nullptr, needed, key_buffer, value_buffer, n, 0,
-                                                key_bits, context.stream),
+                                                n_bits, context.stream),
                 "sort");
   if (!enough(context, needed, temporary.bytes)) return;
   context.check(cub::DeviceRadixSort::SortPairs(temporary.data, needed, key_buffer, value_buffer, n,
-                                                0, key_bits, context.stream),
+                                                0, n_bits, context.stream),
                 "sort");
   keys = {key_buffer.Current(), key_buffer.Alternate()};
   values = {value_buffer.Current(), value_buffer.Alternate()};
 }
 
 void inclusive_sum(Context& context, int64_t* data, int64_t n, const Temporary& temporary) {
-  if (n == 0) return;
+  if (n == 0 || context.failed()) return;
   size_t needed = 0;
   context.check(cub::DeviceScan::InclusiveSum(nullptr, needed, data, data, n, context.stream),
                 "scan");

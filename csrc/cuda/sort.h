@@ -8,11 +8,18 @@
 
 namespace jgd::cuda {
 
-// Stable sort by the lowest `key_bits` bits of the keys, uint32_t or uint64_t. `temporary` is for n
+// Bits of keys from 0 to `largest`.
+inline int key_bits(int64_t largest) {
+  int bits = 0;
+  for (; largest > 0; largest >>= 1) ++bits;
+  return bits;
+}
+
+// Stable sort by the lowest `n_bits` bits of the keys, uint32_t or uint64_t. `temporary` is for n
 // items or more.
 template <typename Key>
 void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
-                int key_bits, const Temporary& temporary);
+                int n_bits, const Temporary& temporary);
 
 // data[i] = data[0] + ... + data[i], in place.
 void inclusive_sum(Context& context, int64_t* data, int64_t n, const Temporary& temporary);

@@ -13,12 +13,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-int bit_length(int64_t n) {
-  int bits = 0;
-  for (; n > 0; n >>= 1) ++bits;
-  return bits;
-}
-
 // An image and a rank in it, from the number of a thread; `inside` is false beyond the last one.
 template <typename T>
 struct Place {
@@ -210,7 +204,7 @@ TileLists<T> build_tile_lists(Context& context, const BlendInputs<T>& in,
   constexpr int64_t kOwnerBytes = 3 * sizeof(int64_t);
   launch(context, "emit", emit_kernel<T>, blocks, kThreads, kThreads * kOwnerBytes, in, n_splats,
          n_tiles_x, n_tiles_y, arrays.splats, arrays.pairs, tiles.current, ranks.current);
-  sort_pairs(context, tiles, ranks, n_pairs, bit_length(n_tiles), arrays.temporary);
+  sort_pairs(context, tiles, ranks, n_pairs, key_bits(n_tiles), arrays.temporary);
   launch(context, "tile_begin", tile_begin_kernel, n_blocks(n_tiles + 1, kThreads), kThreads, 0,
          tiles.current, n_pairs, n_tiles, arrays.tile_begin);
   return {arrays.splats, arrays.images, ranks.current, arrays.tile_begin,

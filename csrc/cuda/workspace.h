@@ -41,7 +41,7 @@ struct DoubleArray {
 };
 
 // Enough for sort_pairs and inclusive_sum of n items. CUB's one-sweep radix sort keeps 1 KiB for
-// each tile of 4000 or more items, its scan less; histograms and counters take the constant.
+// each tile of 2800 or more items, its scan less; histograms and counters take the constant.
 inline int64_t sort_temporary_bytes(int64_t n) { return (int64_t{1} << 20) + n; }
 
 struct Temporary {

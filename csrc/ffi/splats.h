@@ -31,14 +31,15 @@ SplatInputs<T> bind_splats(Binder& bind, int64_t width, int64_t height, bool thr
   in.height = static_cast<int>(height);
   in.three_sigma = three_sigma;
 #ifdef JGD_BACKEND_CUDA
-  // Splats and tiles of all images are numbered with 32 bits, to be sorted in one go.
+  // Splats and tiles of all images are numbered with 32 bits, to be sorted in one go, and a block
+  // is launched for each tile.
   const int64_t n_images = in.batch.count() * in.n_cameras;
   if (!bind.ok()) return in;
   bind.require(n_images * in.n <= std::numeric_limits<int32_t>::max(),
                "2^31 or more splats (cameras times Gaussians) in one call: split the batch");
-  bind.require(n_images * tile_count(in.width) * tile_count(in.height) <
-                   std::numeric_limits<uint32_t>::max(),
-               "2^32 or more tiles of all images in one call: split the batch");
+  bind.require(
+      n_images * tile_count(in.width) * tile_count(in.height) < std::numeric_limits<int32_t>::max(),
+      "2^31 or more tiles of all images in one call: split the batch");
 #endif
   return in;
 }

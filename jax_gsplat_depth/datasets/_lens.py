@@ -20,6 +20,9 @@ from jax_gsplat_depth.io._extras import require
 _NEWTON_STEPS = 50
 _CONVERGED = 1e-12
 
+_SLACK = 1e-6
+"""Pixels beyond an edge that are taken for rounding, so that no lens takes nothing away."""
+
 
 class LensError(ValueError):
     """The lens cannot be undone; the message says why, but not whose lens it is."""
@@ -40,6 +43,7 @@ class Lens:
         k2: Radial term of degree 4.
         p1: Tangential term.
         p2: Tangential term.
+        largest: Width and height that the undistorted picture may have, or None.
     """
 
     width: int
@@ -52,6 +56,7 @@ class Lens:
     k2: float
     p1: float
     p2: float
+    largest: tuple[int, int] | None = None
 
     def distort(self, xy: np.ndarray) -> np.ndarray:
         """Move ``(..., 2)`` pinhole coordinates to where the lens shows them."""
@@ -117,15 +122,15 @@ class Lens:
         top, bottom = (
             self._pinhole_pixels(across, np.full_like(across, y)) for y in (0, self.height)
         )
-        window = (
-            int(np.ceil(left[:, 0].max())),
-            int(np.ceil(top[:, 1].max())),
-            int(np.floor(right[:, 0].min())),
-            int(np.floor(bottom[:, 1].min())),
-        )
-        if window[0] >= window[2] or window[1] >= window[3]:
+        x0 = int(np.ceil(left[:, 0].max() - _SLACK))
+        y0 = int(np.ceil(top[:, 1].max() - _SLACK))
+        x1 = int(np.floor(right[:, 0].min() + _SLACK))
+        y1 = int(np.floor(bottom[:, 1].min() + _SLACK))
+        if self.largest is not None:
+            x1, y1 = min(x1, x0 + self.largest[0]), min(y1, y0 + self.largest[1])
+        if x0 >= x1 or y0 >= y1:
             raise LensError("its lens terms leave nothing of the picture")
-        return window
+        return x0, y0, x1, y1
 
     def _pinhole_pixels(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         focal, centre = np.array([self.fx, self.fy]), np.array([self.cx, self.cy])

@@ -52,6 +52,7 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[V
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise CaptureError(f"{path} has no list 'frames': expected one entry per photo")
     views = [_view(path, data, frame, i, held_out) for i, frame in enumerate(frames)]
+    views = _of_one_size(views)
     scale = _DEFAULT_DEPTH_SCALE
     for key in ("depth_unit_scale_factor", "integer_depth_scale"):
         if key in data:
@@ -111,21 +112,41 @@ def _view(
         held_out=held_out,
     )
     terms = [_number(camera, key, where) if key in camera else 0.0 for key in _DISTORTION]
-    return _without_lens(view, terms, where) if any(terms) else view
+    # A size that is not that of the photo is reported when the photo is read; it may be absurd.
+    if not any(terms) or picture_size(photo) != size:
+        return view
+    return _without_lens(view, terms, where)
 
 
 def _without_lens(view: View, terms: list[float], where: str) -> View:
     """Return the view of the pinhole camera that is left when the lens is removed."""
-    K = view.K
-    center = float(K[0, 2]), float(K[1, 2])
-    lens = Lens(*view.size, float(K[0, 0]), float(K[1, 1]), *center, *terms)
+    fx, fy, cx, cy = (float(view.K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    k1, k2, p1, p2 = terms
+    lens = Lens(*view.size, fx, fy, cx, cy, k1, k2, p1, p2)
     try:
-        size, (cx, cy) = lens.pinhole_size, lens.pinhole_center
+        size, center = lens.pinhole_size, lens.pinhole_center
     except LensError as error:
         raise CaptureError(f"{where} cannot be used: {error}") from error
-    return dataclasses.replace(
-        view, size=size, K=pinhole(lens.fx, lens.fy, cx, cy, where=where), lens=lens
-    )
+    return dataclasses.replace(view, size=size, K=pinhole(fx, fy, *center, where=where), lens=lens)
+
+
+def _of_one_size(views: list[View]) -> list[View]:
+    """Cut what different lenses leave of photos of one size to the size that all have."""
+    stored = {view.lens.stored_size if view.lens else view.size for view in views}
+    sizes = {view.size for view in views}
+    if len(stored) != 1 or len(sizes) == 1:
+        return views
+    smallest = min(width for width, _ in sizes), min(height for _, height in sizes)
+    cut = []
+    for view in views:
+        K = view.K
+        lens = view.lens or Lens(*view.size, K[0, 0], K[1, 1], K[0, 2], K[1, 2], 0, 0, 0, 0)
+        cut.append(
+            dataclasses.replace(
+                view, size=smallest, lens=dataclasses.replace(lens, largest=smallest)
+            )
+        )
+    return cut
 
 
 def _photo(path: Path, frame: dict[str, Any], where: str) -> Path:

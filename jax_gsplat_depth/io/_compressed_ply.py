@@ -109,7 +109,9 @@ def compressed_ply_record(path: Path) -> Record:
     # Early files have no range of colours: it is 0..1 then.
     early = "chunk" in elements and "min_r" not in (elements["chunk"].dtype.names or ())
     names = _CHUNK_NAMES[:12] if early else _CHUNK_NAMES
-    chunks = _columns(path, elements, "chunk", names, np.float32).astype(np.float64)
+    chunks = _columns(path, elements, "chunk", names, np.float32)
+    with np.errstate(invalid="ignore"):  # A signaling NaN.
+        chunks = chunks.astype(np.float64)
     n = len(vertex)
     if n == 0:
         raise ValueError(f"{path} holds no Gaussian")
@@ -215,7 +217,8 @@ def _columns(
                 f"{path} has {name} of type {rows.dtype[name]}: expected {np.dtype(kind)}"
             )
     assert rows is not None
-    return np.stack([rows[name].astype(kind) for name in names], axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.stack([rows[name].astype(kind) for name in names], axis=1)
 
 
 def _sh_rest(path: Path, elements: dict[str, np.ndarray], n: int) -> np.ndarray:

@@ -138,7 +138,8 @@ def _read_vertices(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _record(vertex: np.ndarray, wanted: list[str]) -> Record:
     def columns(names) -> np.ndarray:
-        stacked = [np.asarray(vertex[name], np.float64) for name in names]
+        with np.errstate(invalid="ignore"):  # A signaling NaN.
+            stacked = [np.asarray(vertex[name], np.float64) for name in names]
         return np.stack(stacked, axis=-1) if stacked else np.zeros((len(vertex), 0))
 
     rest = [name for name in wanted if name.startswith("f_rest_")]

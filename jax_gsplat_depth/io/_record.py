@@ -72,7 +72,7 @@ def to_gaussians(path: Path, record: Record) -> Gaussians:
     Raises:
         ValueError: A number is not finite, or a rotation is zero; the message names file and place.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # Reported below.
         fields = {name: array.astype(np.float32) for name, array in record.fields().items()}
     for name, array in fields.items():
         bad = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))

@@ -18,7 +18,7 @@ class GuardedArray {
 
   unsigned char* data() const { return data_; }
   int64_t size() const { return size_; }
-  void fill_with_garbage() { std::memset(data_, kGarbage, static_cast<size_t>(size_)); }
+  void fill(int byte) { std::memset(data_, byte, static_cast<size_t>(size_)); }
   void make_read_only();
   bool intact() const;  // nobody wrote in front of it
 

@@ -314,7 +314,7 @@ std::string Machine::run(const char* name, void (*body)(const void*), const void
   while (std::gcd(step, n_blocks) != 1) ++step;
   for (int64_t i = 0; i < n_blocks; ++i) {
     position.block = static_cast<int64_t>((first + static_cast<__int128>(i) * step) % n_blocks);
-    shared_array.fill_with_garbage();
+    shared_array.fill(GuardedArray::kGarbage);
     if (!run_block()) break;
   }
   running = nullptr;

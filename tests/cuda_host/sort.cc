@@ -14,7 +14,7 @@ namespace jgd::cuda {
 template <typename Key>
 void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
                 int key_bits, const Temporary& temporary) {
-  if (n == 0 || !context.error.empty()) return;
+  if (n == 0 || context.failed()) return;
   if (temporary.bytes < sort_temporary_bytes(n)) return context.check("sort: too little memory");
   if (key_bits < 1 || key_bits > static_cast<int>(8 * sizeof(Key))) {
     return context.check("sort: bad number of bits");
@@ -42,7 +42,7 @@ void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>&
 }
 
 void inclusive_sum(Context& context, int64_t* data, int64_t n, const Temporary& temporary) {
-  if (n == 0 || !context.error.empty()) return;
+  if (n == 0 || context.failed()) return;
   if (temporary.bytes < sort_temporary_bytes(n)) return context.check("scan: too little memory");
   std::partial_sum(data, data + n, data);
   std::memset(temporary.data, 0xff, temporary.bytes);

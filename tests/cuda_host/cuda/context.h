@@ -11,8 +11,15 @@ struct Context {
   NoStream stream;
   std::string error = {};  // of the first launch that failed; empty if none did
 
+  bool failed() const { return !error.empty(); }
+
   void check(const std::string& message) {
     if (error.empty()) error = message;
+  }
+
+  bool require(bool condition, const char* message) {
+    if (!condition && error.empty()) error = message;
+    return condition;
   }
 };
 

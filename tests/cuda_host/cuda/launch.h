@@ -20,7 +20,7 @@ void launch(Context& context, const char* name, void (*kernel)(Params...), int64
   static_assert((std::is_trivially_copyable_v<Params> && ...));
   static_assert((!std::is_reference_v<Params> && ...));
   static_assert((sizeof(Params) + ... + 0) <= 4000, "CUDA allows 4 KiB of parameters");
-  if (blocks == 0 || !context.error.empty()) return;
+  if (blocks == 0 || context.failed()) return;
   struct Call {
     void (*kernel)(Params...);
     std::tuple<Params...> params;
@@ -35,7 +35,7 @@ void launch(Context& context, const char* name, void (*kernel)(Params...), int64
 
 template <typename T>
 void fill_bytes(Context& context, T* data, int value, int64_t n) {
-  if (n == 0 || !context.error.empty()) return;
+  if (n == 0 || context.failed()) return;
   std::memset(static_cast<void*>(data), value, n * sizeof(T));
 }
 
