@@ -19,6 +19,7 @@ import test_poisoned
 import test_project
 import test_render
 import test_seeds
+import test_seeds_parameters
 import test_shade
 import yardstick
 from asserts import (
@@ -123,9 +124,8 @@ SHARED_TESTS = {
         "golden",
         "golden_with_the_polynomial_of_the_seed",
         "against_the_reference",
-        "vmap_over_settings",
-        "no_gaussians",
     ],
+    test_seeds_parameters: ["vmap_over_settings", "no_gaussians"],
     test_poisoned: [
         "each_poison",
         "poison_with_cameras",
