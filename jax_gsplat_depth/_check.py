@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._ffi import TILE_SIZE
-from jax_gsplat_depth._types import Camera, Config, Gaussians, Intersections, Splats
+from jax_gsplat_depth._types import Config, Gaussians, Intersections, Splats
 
 # Bases of spherical harmonics of degree 0 to 4.
 SH_BASES = (1, 4, 9, 16, 25)

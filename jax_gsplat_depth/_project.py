@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._ffi import Absent
-from jax_gsplat_depth._types import Camera, Config, Gaussians, Splats
+from jax_gsplat_depth._types import Config, Gaussians, Splats
 
 
 def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = None) -> Splats:

@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import shade_checked
-from jax_gsplat_depth._types import Camera, Config, Gaussians, RenderOutput
+from jax_gsplat_depth._types import Config, Gaussians, RenderOutput
 
 
 def render(

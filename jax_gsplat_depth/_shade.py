@@ -6,8 +6,9 @@ from typing import Any
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._ffi import Absent
-from jax_gsplat_depth._types import SH_CONVENTIONS, Camera, Config, Gaussians
+from jax_gsplat_depth._types import SH_CONVENTIONS, Config, Gaussians
 
 
 def shade(

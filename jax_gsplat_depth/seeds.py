@@ -23,10 +23,11 @@ from jax.typing import ArrayLike
 from jax_gsplat_depth import _check, _recorder
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._ffi import TILE_SIZE
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import shade_checked
-from jax_gsplat_depth._types import Camera, Config, Gaussians, ShConvention
+from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 
 # World units: nearer points are not drawn, and not visible to markVisible.
 NEAR_PLANE = 0.2

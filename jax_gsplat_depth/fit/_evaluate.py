@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth import losses
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Camera, Gaussians
+from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture
 
 

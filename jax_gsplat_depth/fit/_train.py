@@ -13,8 +13,9 @@ import optax
 from jax import Array
 
 from jax_gsplat_depth import losses
+from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Camera, Gaussians
+from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._init import initial_params, scene_extent
 from jax_gsplat_depth.fit._params import Params, to_gaussians
