@@ -1,5 +1,6 @@
 """Process-wide JAX settings and the fixtures that every test module shares."""
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -26,6 +27,20 @@ import pytest  # noqa: E402
 # start threads of their own.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Compiled functions of earlier modules go when the process has many memory maps.
+
+    Linux allows 65530, each compiled function takes several, and LLVM aborts when there are no
+    more.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
