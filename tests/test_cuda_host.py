@@ -46,7 +46,6 @@ def load(path):
     """Open a library whose schedule follows from a seed."""
     lib = ctypes.CDLL(str(path))
     lib.jgd_cuda_host_set_seed.argtypes = [ctypes.c_uint64]
-    lib.jgd_cuda_host_set_garbage.argtypes = [ctypes.c_int]
     return lib
 
 

@@ -165,7 +165,7 @@ ONE_CORE = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax
-from test_seeds import gaussians, render, settings
+from seeds_inputs import gaussians, render, settings
 
 x = gaussians(5000)
 grad = jax.grad(lambda x: render(settings(debug=True), x)["rendered_image"].sum())
