@@ -18,7 +18,7 @@ pytest.importorskip("dm_pix")
 from PIL import Image
 
 from jax_gsplat_depth import cli, datasets, io
-from jax_gsplat_depth.fit import FitSettings, _job
+from jax_gsplat_depth.fit import FitSettings, _measure
 
 
 @pytest.fixture
@@ -169,13 +169,13 @@ def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
 
 
 def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path, monkeypatch):
-    evaluate = _job.evaluate
+    evaluate = _measure.evaluate
 
     def interrupted_evaluate(*arguments):
         signal.raise_signal(signal.SIGINT)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(_job, "evaluate", interrupted_evaluate)
+    monkeypatch.setattr(_measure, "evaluate", interrupted_evaluate)
     assert run("fit", "--out", tmp_path / "o", "--steps", 2, "--max-gaussians", 50) == 0
     names = [small_capture.names[i] for i in small_capture.test_indices]
     assert not assert_complete(tmp_path / "o", 50, names)["interrupted"]

@@ -1,8 +1,8 @@
 """Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
 
 The data path: ``_init`` places Gaussians in a capture, ``_train`` moves them, ``_evaluate``
-renders the held-out views, ``_report`` draws them, ``_output`` publishes the files; ``_job`` runs
-all of it.
+renders the held-out views, ``_measure`` collects the numbers, ``_report`` draws them, ``_output``
+publishes the files; ``_job`` runs all of it.
 All but ``FitSettings`` and ``FitError`` needs the packages of the ``fit`` extra and is loaded on
 first use; where one is missing, an ImportError names the command that installs them.
 """

@@ -2,28 +2,19 @@
 
 import csv
 import dataclasses
-import importlib.metadata
-import json
-import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jax_gsplat_depth import io
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit._evaluate import HeldOutView, evaluate
-from jax_gsplat_depth.fit._output import METRICS, PROGRAM, check_folder, list_files, publish
-from jax_gsplat_depth.fit._report import write_held_out, write_loss_curve
+from jax_gsplat_depth.fit._measure import describe_capture, measure, versions
+from jax_gsplat_depth.fit._output import PROGRAM, check_folder, publish, write_metrics
+from jax_gsplat_depth.fit._report import write_loss_curve
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._train import FitResult, StepReport, fit
+from jax_gsplat_depth.fit._train import StepReport, fit
 from jax_gsplat_depth.io._extras import require
-
-_VERSIONS_OF = ("jax-gsplat-depth", "jax", "jaxlib", "optax", "dm-pix", "numpy")
 
 
 def fit_to_folder(
@@ -72,13 +63,12 @@ def fit_to_folder(
     metrics: dict[str, Any] = {}
 
     def build(folder: Path) -> None:
-        measured = _write_held_out(capture, result, folder / "heldout")
+        measured = measure(capture, result.gaussians, folder / "heldout")
         io.write_ply(folder / "splats.ply", result.gaussians)
         _write_loss_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()
         metrics.update(
-            program=PROGRAM,
             source=source,
             interrupted=result.interrupted,
             steps_done=len(result.reports),
@@ -92,44 +82,14 @@ def fit_to_folder(
                 "evaluation_and_files": now - after_fit,
                 "total": now - started,
             },
-            capture=_describe(capture),
+            capture=describe_capture(capture),
             settings=dataclasses.asdict(settings),
-            versions=_versions(),
-            files=sorted([*list_files(folder), METRICS]),
+            versions=versions(),
         )
-        text = json.dumps(_without_nonfinite(metrics), indent=2, allow_nan=False)
-        (folder / METRICS).write_text(text + "\n")
+        metrics.update(write_metrics(folder, PROGRAM, metrics))
 
     publish(out, build)
     return metrics
-
-
-def _write_held_out(capture: Capture, result: FitResult, folder: Path) -> dict[str, Any]:
-    """Write the pictures and return the part of the metrics that is measured on these views."""
-    folder.mkdir()
-    entries = []
-    errors = []
-    for view in evaluate(capture, result.gaussians):
-        write_held_out(view, folder / f"{view.name}.png")
-        entries.append(_entry(view))
-        if view.depth_errors is not None:
-            errors.append(view.depth_errors)
-    return {
-        "psnr": _mean([entry["psnr"] for entry in entries]),
-        "ssim": _mean([entry["ssim"] for entry in entries]),
-        "depth_error": float(np.median(np.concatenate(errors))) if errors else None,
-        "heldout": entries,
-    }
-
-
-def _entry(view: HeldOutView) -> dict[str, Any]:
-    errors = view.depth_errors
-    return {
-        "name": view.name,
-        "psnr": view.psnr,
-        "ssim": view.ssim,
-        "depth_error": None if errors is None else float(np.median(errors)),
-    }
 
 
 def _write_loss_csv(reports: list[StepReport], path: Path) -> None:
@@ -137,40 +97,3 @@ def _write_loss_csv(reports: list[StepReport], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([field.name for field in dataclasses.fields(StepReport)])
         writer.writerows(dataclasses.astuple(report) for report in reports)
-
-
-def _describe(capture: Capture) -> dict[str, Any]:
-    return {
-        "views": len(capture.names),
-        "heldout_views": len(capture.test_indices),
-        "width": capture.width,
-        "height": capture.height,
-        "sparse_points": 0 if capture.points is None else len(capture.points),
-        "true_depth": capture.depths is not None,
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONS_OF:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
-    versions["device"] = str(jax.devices()[0].device_kind)
-    return versions
-
-
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _without_nonfinite(value: Any) -> Any:
-    """Replace infinity and NaN, which JSON does not have, by null."""
-    if isinstance(value, dict):
-        return {key: _without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nonfinite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -6,24 +6,31 @@ a kill in that moment leaves files of both; files that are not ours are never to
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 METRICS = "metrics.json"
 """Its presence with our name in it marks a folder as one of ours."""
 
 PROGRAM = "jax-gsplat-depth fit"
+"""The name of the main job; the other commands that write folders have their own."""
 
 
 class OutputError(OSError):
     """The output folder cannot be used; the message is one sentence for the user."""
 
 
-def check_folder(target: Path) -> None:
+def check_folder(target: Path, program: str = PROGRAM) -> None:
     """Find out before hours of work whether a result can be written to ``target``.
+
+    Args:
+        target: The folder; it may exist if it is empty or holds an earlier result of ``program``.
+        program: Who writes there.
 
     Raises:
         OutputError: It is a file, a folder with someone else's files, or not writable.
@@ -32,9 +39,9 @@ def check_folder(target: Path) -> None:
         is_folder = target.is_dir()
         if not is_folder and target.exists():
             raise OutputError(f"{target} is not a folder")
-        if is_folder and any(target.iterdir()) and _earlier_files(target) is None:
+        if is_folder and any(target.iterdir()) and _earlier_files(target, program) is None:
             raise OutputError(
-                f"{target} is not empty and holds no earlier result of {PROGRAM}: choose another "
+                f"{target} is not empty and holds no earlier result of {program}: choose another "
                 "folder"
             )
         with tempfile.TemporaryDirectory(prefix=".fit-", dir=_workplace(target)):
@@ -45,24 +52,28 @@ def check_folder(target: Path) -> None:
         raise OutputError(f"{target} cannot be written: {error.strerror}") from error
 
 
-def publish(target: Path, build: Callable[[Path], None]) -> None:
+def publish(target: Path, build: Callable[[Path], None], program: str = PROGRAM) -> None:
     """Let ``build`` write files into an empty folder, then move them to ``target``.
 
-    If ``build`` fails, nothing changes. ``build`` has to write ``metrics.json`` with the keys
-    ``program`` and ``files``; files that an earlier result lists there and the new one does not
-    have are deleted.
+    If ``build`` fails, nothing changes. ``build`` has to call ``write_metrics`` at its end; files
+    that an earlier result lists in ``metrics.json`` and the new one does not have are deleted.
+
+    Args:
+        target: As in ``check_folder``.
+        build: Writes the files into the folder that it is given.
+        program: As in ``check_folder``.
 
     Raises:
         OutputError: As in ``check_folder``, or the disk is full.
     """
-    check_folder(target)
+    check_folder(target, program)
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=_workplace(target)))
     try:
         # mkdtemp makes folders that only the owner can read.
         temporary.chmod(0o777 & ~_umask())
         build(temporary)
         if target.is_dir():
-            _replace(temporary, target)
+            _replace(temporary, target, program)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.rename(target)
@@ -72,6 +83,25 @@ def publish(target: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_metrics(folder: Path, program: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Write ``metrics.json`` with the name of the program and the list of the files beside it.
+
+    Args:
+        folder: Holds the other files already.
+        program: As in ``check_folder``.
+        metrics: What else goes into the file; infinity and NaN, which JSON does not have, become
+            null.
+
+    Returns:
+        ``metrics`` with ``program`` first and ``files`` last.
+    """
+    files = sorted([*list_files(folder), METRICS])
+    metrics = {"program": program, **metrics, "files": files}
+    text = json.dumps(_without_nonfinite(metrics), indent=2, allow_nan=False)
+    (folder / METRICS).write_text(text + "\n")
+    return metrics
+
+
 def list_files(folder: Path) -> list[str]:
     """Return the files below ``folder`` as sorted relative POSIX paths."""
     return sorted(
@@ -79,10 +109,10 @@ def list_files(folder: Path) -> list[str]:
     )
 
 
-def _replace(source: Path, target: Path) -> None:
+def _replace(source: Path, target: Path, program: str) -> None:
     """Move the files of ``source`` over those of ``target``, the marker last."""
     new = list_files(source)
-    stale = set(_earlier_files(target) or []) - set(new)
+    stale = set(_earlier_files(target, program) or []) - set(new)
     for name in sorted(new, key=lambda name: (name == METRICS, name)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(source / name, target / name)
@@ -90,11 +120,11 @@ def _replace(source: Path, target: Path) -> None:
         (target / name).unlink(missing_ok=True)
 
 
-def _earlier_files(target: Path) -> list[str] | None:
-    """Return the files of an earlier result, or None if ``target`` does not hold one of ours."""
+def _earlier_files(target: Path, program: str) -> list[str] | None:
+    """Return the files of an earlier result, or None if ``target`` holds none of ``program``."""
     try:
         metrics = json.loads((target / METRICS).read_text())
-        if metrics["program"] != PROGRAM:
+        if metrics["program"] != program:
             return None
         files = [str(name) for name in metrics["files"]]
     except (OSError, ValueError, KeyError, TypeError):
@@ -115,3 +145,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nonfinite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
