@@ -139,7 +139,7 @@ def _fit(options: argparse.Namespace) -> int:
             capture = datasets.load_capture(options.data, downscale=options.downscale)
         with (
             _stop_on_interrupt() as interrupt,
-            Progress(settings.steps, settings.max_gaussians) as progress,
+            Progress(settings.steps) as progress,
         ):
 
             def on_fitted() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import fit
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit import _init, _output, _report, _train
+from jax_gsplat_depth.fit import _init, _output, _report, _views
 
 WIDTH, HEIGHT, N_VIEWS, N_TRUE = 26, 22, 9, 150
 BACKGROUND = np.array([0.1, 0.2, 0.3], np.float32)
@@ -263,11 +263,11 @@ def test_alpha_pulls_the_weight_map(capture, result):
 
 
 def test_view_order_is_epochs_without_replacement():
-    order = _train.view_order(5, seed=3)
+    order = _views.view_order(5, seed=3)
     epochs = [[next(order) for _ in range(5)] for _ in range(20)]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 10
-    again = _train.view_order(5, seed=3)
+    again = _views.view_order(5, seed=3)
     assert [next(again) for _ in range(5)] == epochs[0]
 
 
@@ -360,7 +360,10 @@ def test_picture_of_a_view_where_nothing_was_hit(capture, tmp_path):
 
 def test_loss_curve(tmp_path):
     for n in (1, 50):
-        reports = [fit.StepReport(step=i + 1, loss=1 / (i + 1), psnr=10.0 + i) for i in range(n)]
+        reports = [
+            fit.StepReport(i + 1, loss=1 / (i + 1), psnr=10.0 + i, n_gaussians=5, parts={})
+            for i in range(n)
+        ]
         _report.write_loss_curve(reports, tmp_path / f"{n}.png")
         assert read_picture(tmp_path / f"{n}.png").shape == (450, 800, 3)
 

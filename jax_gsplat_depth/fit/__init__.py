@@ -1,8 +1,9 @@
 """Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
 
-The data path: ``_init`` places Gaussians in a capture, ``_train`` moves them, ``_evaluate``
-renders the held-out views, ``_measure`` collects the numbers, ``_report`` draws them, ``_output``
-publishes the files; ``_job`` runs all of it.
+The data path: ``_init`` places Gaussians in a capture, ``_loop`` moves them by the ``_step`` that
+minimises ``_loss`` with the ``_optimizer``, ``_evaluate`` renders the held-out views, ``_measure``
+collects the numbers, ``_report`` draws them, ``_output`` publishes the files; ``_job`` runs all of
+it.
 All but ``FitSettings`` and ``FitError`` needs the packages of the ``fit`` extra and is loaded on
 first use; where one is missing, an ImportError names the command that installs them.
 """
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from jax_gsplat_depth.fit._evaluate import HeldOutView, evaluate
     from jax_gsplat_depth.fit._init import initial_params
     from jax_gsplat_depth.fit._job import fit_to_folder
+    from jax_gsplat_depth.fit._loop import FitResult, StepReport, fit
     from jax_gsplat_depth.fit._output import OutputError, check_folder
     from jax_gsplat_depth.fit._params import to_gaussians
     from jax_gsplat_depth.fit._progress import Progress
-    from jax_gsplat_depth.fit._train import FitResult, StepReport, fit
 
 __all__ = [
     "FitError",
@@ -39,14 +40,14 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "FitResult": "_train",
+    "FitResult": "_loop",
     "HeldOutView": "_evaluate",
     "OutputError": "_output",
     "Progress": "_progress",
-    "StepReport": "_train",
+    "StepReport": "_loop",
     "check_folder": "_output",
     "evaluate": "_evaluate",
-    "fit": "_train",
+    "fit": "_loop",
     "fit_to_folder": "_job",
     "initial_params": "_init",
     "to_gaussians": "_params",

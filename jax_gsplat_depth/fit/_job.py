@@ -9,11 +9,11 @@ from typing import Any
 
 from jax_gsplat_depth import io
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.fit._loop import StepReport, fit
 from jax_gsplat_depth.fit._measure import describe_capture, measure, versions
 from jax_gsplat_depth.fit._output import PROGRAM, check_folder, publish, write_metrics
 from jax_gsplat_depth.fit._report import write_loss_curve
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._train import StepReport, fit
 from jax_gsplat_depth.io._extras import require
 
 
@@ -95,5 +95,7 @@ def fit_to_folder(
 def _write_loss_csv(reports: list[StepReport], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([field.name for field in dataclasses.fields(StepReport)])
-        writer.writerows(dataclasses.astuple(report) for report in reports)
+        writer.writerow(["step", "loss", "psnr", "n_gaussians", *reports[0].parts])
+        for report in reports:
+            row = [report.step, report.loss, report.psnr, report.n_gaussians]
+            writer.writerow([*row, *report.parts.values()])

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from jax_gsplat_depth.fit._train import StepReport
+from jax_gsplat_depth.fit._loop import StepReport
 
 # Seconds between two lines in a log file, where a bar cannot overwrite itself.
 _LOG_INTERVAL = 10.0
@@ -17,15 +17,13 @@ _NEWEST = 0.05
 class Progress:
     """A bar with running loss, running training PSNR, number of Gaussians and steps per second."""
 
-    def __init__(self, steps: int, n_gaussians: int) -> None:
+    def __init__(self, steps: int) -> None:
         """Show the empty bar.
 
         Args:
             steps: Number of steps in all.
-            n_gaussians: Number of Gaussians.
         """
         to_terminal = sys.stderr.isatty()
-        self._n_gaussians = n_gaussians
         self._loss: float | None = None
         self._psnr = 0.0
         self._bar = tqdm(
@@ -60,7 +58,7 @@ class Progress:
         self._loss += _NEWEST * (report.loss - self._loss)
         self._psnr += _NEWEST * (report.psnr - self._psnr)
         self._bar.set_postfix_str(
-            f"loss {self._loss:.4f}, PSNR {self._psnr:.2f} dB, {self._n_gaussians} Gaussians",
+            f"loss {self._loss:.4f}, PSNR {self._psnr:.2f} dB, {report.n_gaussians} Gaussians",
             refresh=False,
         )
         self._bar.update()

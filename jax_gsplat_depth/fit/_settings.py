@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 
 class FitError(ValueError):
@@ -79,9 +80,8 @@ class FitSettings:
         if not 0 <= self.sh_degree <= 4:
             raise FitError(f"sh_degree must be between 0 and 4, got {self.sh_degree}")
 
-    def sh_degree_at(self, step: int) -> int:
-        """Return the degree used in step number ``step``, counted from 0."""
+    def sh_degree_at(self, step: Any) -> Any:
+        """Return the degree used in step number ``step``, counted from 0, which may be traced."""
         rising = self.sh_warmup * self.steps
-        if step >= rising:
-            return self.sh_degree
-        return int(self.sh_degree * step / rising)
+        starts = (math.ceil(i * rising / self.sh_degree) for i in range(1, self.sh_degree + 1))
+        return sum(step >= start for start in starts)

@@ -1,0 +1,88 @@
+"""The training views on the device, and the order in which they are shown."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth.datasets import Capture
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One training view, ready for the loss.
+
+    Attributes:
+        photo: ``[H, W, 3]`` float32, 0..1.
+        alpha: ``[H, W]`` float32, 0..1, or None if the photos have no alpha.
+        camera: The camera that took it.
+        background: ``[3]``.
+    """
+
+    photo: Array
+    alpha: Array | None
+    camera: Camera
+    background: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainingViews:
+    """The training views on the device: photos stay 8 bit and are converted in the step.
+
+    Attributes:
+        photos: ``[T, H, W, 3]`` uint8.
+        alphas: ``[T, H, W]`` uint8, or None if the photos have no alpha.
+        viewmats: ``[T, 4, 4]``.
+        Ks: ``[T, 3, 3]`` pixels.
+        background: ``[3]``.
+    """
+
+    photos: Array
+    alphas: Array | None
+    viewmats: Array
+    Ks: Array
+    background: Array
+
+    @classmethod
+    def of(cls, capture: Capture) -> "TrainingViews":
+        """Select the training views of a capture."""
+        train = capture.train_indices
+        alphas = capture.alphas
+        return cls(
+            photos=jnp.asarray(capture.images[train]),
+            alphas=None if alphas is None else jnp.asarray(_to_8_bit(alphas[train])),
+            viewmats=jnp.asarray(capture.viewmats[train], dtype=jnp.float32),
+            Ks=jnp.asarray(capture.Ks[train], dtype=jnp.float32),
+            background=jnp.asarray(capture.background, dtype=jnp.float32),
+        )
+
+    def __getitem__(self, view: Array) -> View:
+        """Return view number ``view``, which may be traced."""
+        height, width = self.photos.shape[1:3]
+        return View(
+            photo=_from_8_bit(self.photos[view]),
+            alpha=None if self.alphas is None else _from_8_bit(self.alphas[view]),
+            camera=Camera(self.viewmats[view], self.Ks[view], width=width, height=height),
+            background=self.background,
+        )
+
+
+def view_order(n_views: int, seed: int) -> Iterator[int]:
+    """Yield view numbers forever: each epoch is a new random order of all views."""
+    epochs = np.random.default_rng([seed, 1])
+    while True:
+        yield from epochs.permutation(n_views).tolist()
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    return np.round(255 * values).astype(np.uint8)
+
+
+def _from_8_bit(values: Array) -> Array:
+    return values.astype(jnp.float32) / 255
