@@ -11,12 +11,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._check_arrays import (
+    Dim,
+    Dims,
+    float_array,
+    instance,
+    int32_array,
+    reference_array,
+    static_int,
+)
 from jax_gsplat_depth._ffi import TILE_SIZE
 from jax_gsplat_depth._types import Config, Gaussians, Intersections, Splats
 
@@ -29,52 +37,12 @@ MAX_CHANNELS = 2**15
 # ``Intersections.order`` holds int32 indices.
 MAX_GAUSSIANS = 2**31 - 1
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-Dim = int | str
 Need = Literal["means", "geometry", "opacities", "appearance"]
-
-
-class _Dims:
-    """The sizes of the symbolic dimensions, and the argument each was read from."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[str, tuple[int, str]] = {}
-
-    def bind(self, symbol: str, size: int, source: str) -> None:
-        self._sizes[symbol] = (size, source)
-
-    def match(
-        self, name: str, shape: tuple[int, ...], *patterns: tuple[Dim, ...], hint: str = ""
-    ) -> None:
-        """Require one of the patterns and bind their free symbols to the sizes found."""
-        for pattern in patterns:
-            if len(pattern) == len(shape) and all(map(self._fits, pattern, shape)):
-                for symbol, size in zip(pattern, shape, strict=True):
-                    if isinstance(symbol, str) and symbol not in self._sizes:
-                        self.bind(symbol, size, name)
-                return
-        expected = " or ".join(map(_format_shape, patterns))
-        symbols = dict.fromkeys(d for pattern in patterns for d in pattern if isinstance(d, str))
-        known = [
-            f"{symbol} = {self._sizes[symbol][0]} (from {self._sizes[symbol][1]})"
-            for symbol in symbols
-            if symbol in self._sizes
-        ]
-        message = f"{name} has shape {_format_shape(shape)}, expected {expected}"
-        if known:
-            message += " with " + ", ".join(known)
-        raise ValueError(f"{message}; {hint}" if hint else message)
-
-    def _fits(self, dim: Dim, size: int) -> bool:
-        if isinstance(dim, int):
-            return dim == size
-        return dim not in self._sizes or self._sizes[dim][0] == size
 
 
 def check_config(config: Config) -> Config:
     """Require a ``Config``; it has checked its own values."""
-    return _instance("config", config, Config)
+    return instance("config", config, Config)
 
 
 def check_image_size(
@@ -106,11 +74,11 @@ def check_arrays(
         JAX arrays by the same names.
     """
     first = next(iter(values))
-    arrays = {first: _reference_array(first, values[first])}
-    dims = _Dims()
+    arrays = {first: reference_array(first, values[first])}
+    dims = Dims()
     for name, value in values.items():
         if name != first:
-            arrays[name] = _float_array(name, value, arrays[first].dtype, first)
+            arrays[name] = float_array(name, value, arrays[first].dtype, first)
         dims.match(name, arrays[name].shape, *patterns[name])
         if ("N", "B", 3) in patterns[name]:
             _check_bases(name, arrays[name].shape)
@@ -120,12 +88,12 @@ def check_arrays(
 
 def check_sh_and_rotation(sh: Any, R: Any) -> tuple[Array, Array]:
     """Check coefficients ``[..., B, 3]`` and a rotation, or one for each of the leading axes."""
-    sh = _reference_array("sh", sh)
+    sh = reference_array("sh", sh)
     if sh.ndim < 2 or sh.shape[-2] not in SH_BASES or sh.shape[-1] != 3:
         raise ValueError(
             f"sh has shape {sh.shape}, expected (..., B, 3) with B = 1, 4, 9, 16 or 25"
         )
-    R = _float_array("R", R, sh.dtype, "sh")
+    R = float_array("R", R, sh.dtype, "sh")
     if R.shape not in ((3, 3), (*sh.shape[:-2], 3, 3)):
         raise ValueError(
             f"R has shape {R.shape}, expected (3, 3) or {(*sh.shape[:-2], 3, 3)} (from sh)"
@@ -161,14 +129,14 @@ def check_gaussians(
         ValueError: A shape disagrees, an array is missing, or two exclude each other.
         TypeError: Not a ``Gaussians``, or a dtype that is not the one of the means.
     """
-    _instance("gaussians", gaussians, Gaussians)
+    instance("gaussians", gaussians, Gaussians)
     need = frozenset(need)
-    means = _reference_array("gaussians.means", gaussians.means)
+    means = reference_array("gaussians.means", gaussians.means)
     arrays: dict[str, Array] = {"means": means}
     for name in ("quats", "scales", "opacities", "sh", "colors", "covars"):
         value = getattr(gaussians, name)
         if value is not None:
-            arrays[name] = _float_array(f"gaussians.{name}", value, means.dtype, "gaussians.means")
+            arrays[name] = float_array(f"gaussians.{name}", value, means.dtype, "gaussians.means")
     _check_gaussian_shapes(arrays)
     _check_alternatives(arrays, need)
     if "covars" in arrays:
@@ -190,12 +158,12 @@ def check_camera(camera: Camera, dtype: Any) -> Camera:
         ValueError: A shape disagrees, or only one of viewmat and K has the camera axis.
         TypeError: Not a ``Camera``, another dtype, or a size that is not a static integer.
     """
-    _instance("camera", camera, Camera)
-    viewmat = _float_array("camera.viewmat", camera.viewmat, dtype, "gaussians.means")
-    K = _float_array("camera.K", camera.K, dtype, "gaussians.means")
+    instance("camera", camera, Camera)
+    viewmat = float_array("camera.viewmat", camera.viewmat, dtype, "gaussians.means")
+    K = float_array("camera.K", camera.K, dtype, "gaussians.means")
     width = _image_side("camera.width", camera.width)
     height = _image_side("camera.height", camera.height)
-    dims = _Dims()
+    dims = Dims()
     dims.match(
         "camera.viewmat",
         viewmat.shape,
@@ -241,7 +209,7 @@ def check_sh_degree(
     highest = SH_BASES.index(n_bases)
     if sh_degree is None:
         return highest
-    degree = _static_int(name, sh_degree)
+    degree = static_int(name, sh_degree)
     if not 0 <= degree < len(SH_BASES):
         raise ValueError(f"{name} is {degree}, expected 0 to {len(SH_BASES) - 1}")
     if degree > highest:
@@ -271,8 +239,8 @@ def check_background(
     """
     if background is None:
         return jnp.zeros((n_channels,), dtype)
-    array = _float_array("background", background, dtype, source)
-    dims = _Dims()
+    array = float_array("background", background, dtype, source)
+    dims = Dims()
     dims.bind("D", n_channels, "the image channels")
     patterns: list[tuple[Dim, ...]] = [("D",)]
     if camera_batch:
@@ -303,8 +271,8 @@ def check_means2d_offset(
     """
     if offset is None:
         return None
-    array = _float_array(name, offset, dtype, source)
-    dims = _Dims()
+    array = float_array(name, offset, dtype, source)
+    dims = Dims()
     dims.bind("N", n, source)
     if camera_batch:
         dims.bind("C", camera_batch[0], "the camera")
@@ -316,15 +284,15 @@ def check_means2d_offset(
 
 def check_splats(splats: Splats) -> Splats:
     """Check the splats; ``means2d`` gives N, C and the dtype."""
-    _instance("splats", splats, Splats)
-    means2d = _reference_array("splats.means2d", splats.means2d)
+    instance("splats", splats, Splats)
+    means2d = reference_array("splats.means2d", splats.means2d)
     arrays = {"means2d": means2d}
     for name in ("depths", "conics", "opacities"):
-        arrays[name] = _float_array(
+        arrays[name] = float_array(
             f"splats.{name}", getattr(splats, name), means2d.dtype, "splats.means2d"
         )
-    arrays["radii"] = _int32_array("splats.radii", splats.radii)
-    dims = _Dims()
+    arrays["radii"] = int32_array("splats.radii", splats.radii)
+    dims = Dims()
     dims.match("splats.means2d", means2d.shape, ("N", 2), ("C", "N", 2))
     batch: tuple[Dim, ...] = ("C",) if means2d.ndim == 3 else ()
     for name, own in (("depths", ()), ("conics", (3,)), ("opacities", ()), ("radii", ())):
@@ -335,7 +303,7 @@ def check_splats(splats: Splats) -> Splats:
 
 def check_colors(colors: Any, splats: Splats) -> Array:
     """Check colours, ``[N, D]`` or ``[C, N, D]``, against checked splats."""
-    array = _float_array("colors", colors, splats.means2d.dtype, "splats.means2d")
+    array = float_array("colors", colors, splats.means2d.dtype, "splats.means2d")
     dims = _splat_dims(splats)
     patterns: list[tuple[Dim, ...]] = [("N", "D")]
     if splats.means2d.ndim == 3:
@@ -349,9 +317,9 @@ def check_intersections(
     intersections: Intersections, splats: Splats, width: int, height: int
 ) -> Intersections:
     """Check the drawing order against checked splats and a checked image size."""
-    _instance("intersections", intersections, Intersections)
-    order = _int32_array("intersections.order", intersections.order)
-    tile_counts = _int32_array("intersections.tile_counts", intersections.tile_counts)
+    instance("intersections", intersections, Intersections)
+    order = int32_array("intersections.order", intersections.order)
+    tile_counts = int32_array("intersections.tile_counts", intersections.tile_counts)
     dims = _splat_dims(splats)
     dims.bind("n_tiles_y", -(-height // TILE_SIZE), f"height = {height}")
     dims.bind("n_tiles_x", -(-width // TILE_SIZE), f"width = {width}")
@@ -373,7 +341,7 @@ def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
         "covars": (("N", 6), ("N", 3, 3)),
     }
     hints = {"opacities": _opacity_hint, "sh": _sh_hint, "colors": _channel_hint}
-    dims = _Dims()
+    dims = Dims()
     for name, array in arrays.items():
         hint = hints[name](array.shape) if name in hints else ""
         dims.match(f"gaussians.{name}", array.shape, *patterns[name], hint=hint)
@@ -432,8 +400,8 @@ def _exceeds(size: int, limit: int) -> bool:
     return isinstance(size, int) and size > limit
 
 
-def _splat_dims(splats: Splats) -> _Dims:
-    dims = _Dims()
+def _splat_dims(splats: Splats) -> Dims:
+    dims = Dims()
     dims.bind("N", splats.means2d.shape[-2], "splats.means2d")
     if splats.means2d.ndim == 3:
         dims.bind("C", splats.means2d.shape[0], "splats.means2d")
@@ -464,73 +432,11 @@ def _symmetric_6(covars: Array) -> Array:
     return 0.5 * (covars[:, rows, columns] + covars[:, columns, rows])
 
 
-def _instance(name: str, value: Any, cls: type) -> Any:
-    if not isinstance(value, cls):
-        raise TypeError(f"{name} has type {type(value).__name__}, expected {cls.__name__}")
-    return value
-
-
-def _static_int(name: str, value: Any) -> int:
-    # bool is a subclass of int: True would pass for 1.
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    raise TypeError(f"{name} has type {type(value).__name__}, expected int: it is static")
-
-
 def _image_side(name: str, value: Any) -> int:
-    side = _static_int(name, value)
+    side = static_int(name, value)
     if not 1 <= side <= MAX_IMAGE_SIDE:
         raise ValueError(f"{name} is {side} pixels, expected 1 to {MAX_IMAGE_SIDE}")
     return side
-
-
-def _reference_array(name: str, value: Any) -> Array:
-    """Convert the array that decides the dtype of all others."""
-    value = _read(name, value, "fiu")
-    if isinstance(value, np.ndarray):
-        # float64 is NumPy's default, and JAX's only with x64; integers are written for short.
-        is_float32 = value.dtype == np.float32
-        value = jnp.asarray(value, value.dtype if is_float32 else jnp.result_type(float))
-    if value.dtype not in _FLOATS:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected float32 or float64")
-    return jnp.asarray(value, value.dtype)
-
-
-def _float_array(name: str, value: Any, dtype: Any, source: str) -> Array:
-    value = _read(name, value, "fiu")
-    if isinstance(value, np.ndarray):
-        value = jnp.asarray(value, dtype)
-    if value.dtype != dtype:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype} (from {source})")
-    # Removes a weak type, as of jnp.full((n,), 0.5).
-    return jnp.asarray(value, dtype)
-
-
-def _int32_array(name: str, value: Any) -> Array:
-    value = _read(name, value, "iu")
-    if isinstance(value, np.ndarray):
-        value = jnp.asarray(value, jnp.int32)
-    if value.dtype != jnp.int32:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected int32")
-    return value
-
-
-def _read(name: str, value: Any, kinds: str) -> Array | np.ndarray:
-    """Return JAX values as they are, and all else as a NumPy array of one of the kinds."""
-    if value is None:
-        raise ValueError(f"{name} is missing")
-    if isinstance(value, Array):
-        return value
-    # A nested list may hold JAX scalars: [[fx, 0, cx], ...].
-    holds_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
-    try:
-        array = jnp.asarray(value) if holds_jax else np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from None
-    if isinstance(array, np.ndarray) and array.dtype.kind not in kinds:
-        expected = "float32 or float64" if "f" in kinds else "int32"
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
-    return array
 
 
 def _check_pixels(owner: str, width: int, height: int, camera_batch: tuple[int, ...]) -> None:
@@ -540,7 +446,3 @@ def _check_pixels(owner: str, width: int, height: int, camera_batch: tuple[int, 
             f"{owner}width * {owner}height * C = {width} * {height} * {n_cameras} pixels, "
             f"expected at most {MAX_PIXELS}"
         )
-
-
-def _format_shape(shape: tuple[Dim, ...]) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

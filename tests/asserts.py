@@ -27,7 +27,7 @@ def close(actual, expected, limit, name, mask=None):
         actual, expected = actual[mask], expected[mask]
     if actual.size:
         scale = np.abs(expected).max()
-        _within(np.abs(actual - expected).max(), limit, scale, name)
+        within(np.abs(actual - expected).max(), limit, scale, name)
 
 
 def close_l2(actual, expected, limit, name):
@@ -35,10 +35,11 @@ def close_l2(actual, expected, limit, name):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, f"{name}: {actual.shape}, expected {expected.shape}"
     assert np.isfinite(actual).all(), f"{name}: not finite"
-    _within(np.linalg.norm(actual - expected), limit, np.linalg.norm(expected), name)
+    within(np.linalg.norm(actual - expected), limit, np.linalg.norm(expected), name)
 
 
-def _within(error, limit, scale, name):
+def within(error, limit, scale, name):
+    """An error is at most ``limit`` times ``scale``."""
     if "JGD_TEST_ERRORS" in os.environ:  # a file that collects the measured errors
         with open(os.environ["JGD_TEST_ERRORS"], "a") as file:
             file.write(f"{limit:.0e} {error / scale if scale else error:.2e} {name}\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import scenes
-from asserts import Size, close, close_l2, expect, image_cotangents, same_bits
+from asserts import Size, close, close_l2, expect, image_cotangents, same_bits, within
 from jax.test_util import check_grads
 from seeds_inputs import ARGUMENTS, SETTINGS, STORED, render, settings
 from tolerances import bound
@@ -77,7 +77,7 @@ def check_golden(shared, case, convention):
         actual = np.asarray(out[name])
         assert actual.shape == expected.shape and actual.dtype == np.float32
         error = np.abs(actual - expected)[..., keep].max()
-        assert error <= bound("seeds", quantity, "float32"), f"{case} {name}: error {error:.1e}"
+        within(error, bound("seeds", quantity, "float32"), 1.0, f"{case} {name}")
 
     cotangents = {"rendered_image": data["dL_dcolor"], "depth_map": data["dL_ddepth"][0]}
     cotangents["weight_map"] = np.zeros_like(data["weight"][0])

@@ -47,10 +47,8 @@ struct CameraInputs {
   CameraInputs(const BlendInputs<T>& in, int64_t b, int64_t camera)
       : splats(in.splats, b, camera),
         order(in.order.at(in.splats.batch, b) + camera * in.splats.n),
-        colors(in.colors.at(in.splats.batch, b) +
-               (in.shared_colors ? 0 : camera * in.splats.n * in.n_channels)),
-        background(in.background.at(in.splats.batch, b) +
-                   (in.shared_background ? 0 : camera * in.n_channels)) {}
+        colors(in.colors_of(b, camera)),
+        background(in.background_of(b, camera)) {}
 };
 
 template <typename T>

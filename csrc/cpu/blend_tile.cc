@@ -191,9 +191,8 @@ void forward(const TileForward<T>& args) {
   });
 }
 
-// Reverse walk. With u_i = dL/dw_i at fixed transmittance (colour, depth and weight together) and
-// behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, what the light that passes i still adds:
-//   dL/dalpha_i = T_i u_i - behind_i / (1 - alpha_i),  T_i = T_{i+1} / (1 - alpha_i).
+// Each pixel is walked from its last contributor to the front: blend_step_vjp of math/blend.h, one
+// lane for each pixel.
 template <typename T, int kChannels>
 void backward(const TileBackward<T>& args) {
   using V = typename Lanes<T>::V;

@@ -68,12 +68,9 @@ void forward_batch_element(ThreadPool& pool, const ProjectForward<T>& args, int6
                                in.settings);
         }
         const int64_t j = camera * in.n + i;
-        means2d[2 * j] = p.mean2d.x;
-        means2d[2 * j + 1] = p.mean2d.y;
+        store_vec2(means2d, j, p.mean2d);
         depths[j] = p.depth;
-        conics[3 * j] = p.conic.xx;
-        conics[3 * j + 1] = p.conic.xy;
-        conics[3 * j + 2] = p.conic.yy;
+        store_sym2(conics, j, p.conic);
         opacities[j] = p.opacity;
         radii[j] = p.radius;
       }

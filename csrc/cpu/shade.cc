@@ -2,7 +2,6 @@
 
 #include "cpu/shade.h"
 
-#include <limits>
 #include <vector>
 
 #include "cpu/camera_gradient.h"
@@ -26,15 +25,11 @@ void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_
       const Vec3<T> center = camera_center(load_pose(viewmat, camera));
       for (int64_t i = begin; i < end; ++i) {
         const T* coefficients = sh + 3 * in.n_bases * i;
-        constexpr T nan = std::numeric_limits<T>::quiet_NaN();
-        Vec3<T> color{nan, nan, nan};
+        Vec3<T> color{kNaN<T>, kNaN<T>, kNaN<T>};
         if (all_finite(coefficients, 3 * sh_bases(in.degree))) {
           color = sh_color(in.degree, coefficients, load_vec3(means, i) - center, in.convention);
         }
-        T* out = colors + 3 * (camera * in.n + i);
-        out[0] = color.x;
-        out[1] = color.y;
-        out[2] = color.z;
+        store_vec3(colors, camera * in.n + i, color);
       }
     }
   });

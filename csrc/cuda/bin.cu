@@ -67,10 +67,7 @@ __global__ void tile_counts_kernel(SplatInputs<T> in, int64_t n_splats, int n_ti
 template <typename T>
 void bin_forward(Context& context, const BinForward<T>& args) {
   const SplatInputs<T>& in = args.in;
-  CallSizes sizes;
-  sizes.n_batch = in.batch.count();
-  sizes.n_cameras = in.n_cameras;
-  sizes.n = in.n;
+  const CallSizes sizes = CallSizes::of(in);
   const int64_t n_images = sizes.n_images();
   const int64_t n_splats = n_images * in.n;
   Workspace workspace = args.workspace;

@@ -1,8 +1,6 @@
 // Gradients of image, depth and weight to splats, colours and background.
 //
-// Reverse walk. With u_i = dL/dw_i at fixed transmittance (colour, depth and weight together) and
-// behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, what the light that passes i still adds:
-//   dL/dalpha_i = T_i u_i - behind_i / (1 - alpha_i),  T_i = T_{i+1} / (1 - alpha_i).
+// Each pixel is walked from its last contributor to the front (blend_step_vjp).
 
 #include "cuda/blend.h"
 #include "cuda/blend_walk.h"
@@ -54,14 +52,14 @@ struct ImageArrays {
     v_depth = of_image(args.v_depth, n_pixels);
     v_weight = of_image(args.v_weight, n_pixels);
     last = of_image(args.last, n_pixels);
-    background = of_image(args.in.background, args.in.shared_background ? 0 : n_channels);
+    background = args.in.background_of(b, camera);
   }
 };
 
 template <typename T, int kHeld>
 struct PixelGradient {
   T transmittance = T(0);     // in front of what has been visited
-  T behind = T(0);            // see above
+  T behind = T(0);            // see blend_step_vjp
   T v_weight = T(0);          // dL/d(sum w), from weight and depth
   T v_weighted_depth = T(0);  // dL/d(sum w z)
   T v_channels[kHeld > 0 ? kHeld : 1] = {};
@@ -123,21 +121,20 @@ __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& ite
   const Exponent<T>& e = item.splat.exponent;
   const T uncapped = fast_exp2(exponent);
   const T alpha = drawn ? std::fmin(uncapped, T(kAlphaMax)) : T(0);
-  const T inverse = fast_reciprocal(T(1) - alpha);
-  const T before = pixel.transmittance * inverse;
-  const T w = alpha * before;
   const T u = channels.dot(item.color, color, pixel,
                            std::fma(item.splat.depth, pixel.v_weighted_depth, pixel.v_weight));
-  const T v_alpha = std::fma(before, u, -(pixel.behind * inverse));
-  pixel.behind = std::fma(w, u, pixel.behind);
-  pixel.transmittance = drawn ? before : pixel.transmittance;
+  const BlendStepGrad<T> step =
+      blend_step_vjp(alpha, fast_reciprocal(T(1) - alpha), u, pixel.transmittance, pixel.behind);
+  const T w = step.w;
+  pixel.behind = step.behind;
+  pixel.transmittance = drawn ? step.transmittance : pixel.transmittance;
   sums[kMomentDepth] = std::fma(w, pixel.v_weighted_depth, sums[kMomentDepth]);
   JGD_UNROLL
   for (int d = 0; d < Channels<T, kChannels>::kHeld; ++d) {
     sums[kMoments + d] = std::fma(w, pixel.v_channels[d], sums[kMoments + d]);
   }
   const bool free = drawn && uncapped <= T(kAlphaMax);  // the cap stops the gradient
-  const T s = free ? -alpha * v_alpha : T(0);
+  const T s = free ? -alpha * step.v_alpha : T(0);
   const T sx = s * dx;
   const T sy = s * dy;
   sums[kMoment0] += s;
@@ -165,8 +162,7 @@ __global__ void __launch_bounds__(kBlendThreads, kBackwardBlocks<T, kChannels>)
   const SubTile part(lists.n_tiles(), lists.n_tiles_x, in.width, in.height);
   if (part.empty()) return;
   const Channels<T, kChannels> channels{args.in.n_channels};
-  const T* colors = args.in.colors.at(in.batch, part.image / in.n_cameras) +
-                    (args.in.shared_colors ? 0 : part.image % in.n_cameras * in.n * channels.n);
+  const T* colors = args.in.colors_of(part.image / in.n_cameras, part.image % in.n_cameras);
 
   using Batch = WarpBatch<T, kHeld>;
   Batch& batch = shared_memory<Batch>()[warp_in_block()];
@@ -258,16 +254,10 @@ __global__ void splat_gradients_kernel(BlendInputs<T> in, GradientSums<T> sums, 
       for (int j = 0; j < kMoments; ++j) moments[j] = sums.sum(at * sums.stride + j);
       v = splat_gradient(load_sym2(splats.conics, id), splats.opacities[id], moments);
     }
-    v_means2d[2 * at] = v.mean2d.x;
-    v_means2d[2 * at + 1] = v.mean2d.y;
-    if (v_means2d_abs) {
-      v_means2d_abs[2 * at] = v.mean2d_abs.x;
-      v_means2d_abs[2 * at + 1] = v.mean2d_abs.y;
-    }
+    store_vec2(v_means2d, at, v.mean2d);
+    if (v_means2d_abs) store_vec2(v_means2d_abs, at, v.mean2d_abs);
     v_depths[at] = v.depth;
-    v_conics[3 * at] = v.conic.xx;
-    v_conics[3 * at + 1] = v.conic.xy;
-    v_conics[3 * at + 2] = v.conic.yy;
+    store_sym2(v_conics, at, v.conic);
     v_opacities[at] = v.opacity;
   }
   if (v_colors == nullptr) return;

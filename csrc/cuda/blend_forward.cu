@@ -45,17 +45,15 @@ __device__ void blend_splat(const PackedSplat<T>& splat, const T* color, int32_t
   const T exponent = log2_alpha(splat.exponent, dx, dy);
   const bool drawn = exponent >= pixel.cutoff && exponent <= splat.exponent.log2_opacity;
   const T alpha = drawn ? std::fmin(fast_exp2(exponent), T(kAlphaMax)) : T(0);
-  const T after = pixel.transmittance * (T(1) - alpha);
-  const bool ends = after < T(kTransmittanceMin);
-  const T w = ends ? T(0) : alpha * pixel.transmittance;
-  pixel.transmittance = ends ? pixel.transmittance : after;
-  pixel.cutoff = ends ? kInfinity<T> : pixel.cutoff;
-  pixel.last = drawn && !ends ? rank + 1 : pixel.last;
-  pixel.weight += w;
-  pixel.weighted_depth = std::fma(w, splat.depth, pixel.weighted_depth);
+  const BlendStep<T> step = blend_step(alpha, pixel.transmittance);
+  pixel.transmittance = step.transmittance;
+  pixel.cutoff = step.ends ? kInfinity<T> : pixel.cutoff;
+  pixel.last = drawn && !step.ends ? rank + 1 : pixel.last;
+  pixel.weight += step.w;
+  pixel.weighted_depth = std::fma(step.w, splat.depth, pixel.weighted_depth);
   JGD_UNROLL
   for (int d = 0; d < kChannels; ++d) {
-    pixel.channels[d] = std::fma(w, color[d], pixel.channels[d]);
+    pixel.channels[d] = std::fma(step.w, color[d], pixel.channels[d]);
   }
 }
 
@@ -70,10 +68,8 @@ __global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T>)
   const int64_t n_channels = args.in.n_channels;
   const int64_t b = part.image / in.n_cameras;
   const int64_t camera = part.image % in.n_cameras;
-  const T* colors = args.in.colors.at(in.batch, b) + args.first_channel +
-                    (args.in.shared_colors ? 0 : camera * in.n * n_channels);
-  const T* background = args.in.background.at(in.batch, b) + args.first_channel +
-                        (args.in.shared_background ? 0 : camera * n_channels);
+  const T* colors = args.in.colors_of(b, camera) + args.first_channel;
+  const T* background = args.in.background_of(b, camera) + args.first_channel;
 
   using Batch = WarpBatch<T, kChannels>;
   Batch& batch = shared_memory<Batch>()[warp_in_block()];

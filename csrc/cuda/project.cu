@@ -139,10 +139,7 @@ void project_forward(Context& context, const ProjectForward<T>& args) {
 template <typename T>
 void project_backward(Context& context, const ProjectBackward<T>& args) {
   const ProjectInputs<T>& in = args.in;
-  CallSizes sizes;
-  sizes.n_batch = in.batch.count();
-  sizes.n_cameras = in.n_cameras;
-  sizes.n = in.n;
+  const CallSizes sizes = CallSizes::of(in);
   Workspace w = args.workspace;
   const CameraGradientArrays<T> arrays(w, sizes);
   if (!context.require(w.fits(), "workspace is too small")) return;

@@ -173,10 +173,7 @@ void shade_forward(Context& context, const ShadeForward<T>& args) {
 template <typename T>
 void shade_backward(Context& context, const ShadeBackward<T>& args) {
   const ShadeInputs<T>& in = args.in;
-  CallSizes sizes;
-  sizes.n_batch = in.batch.count();
-  sizes.n_cameras = in.n_cameras;
-  sizes.n = in.n;
+  const CallSizes sizes = CallSizes::of(in);
   Workspace w = args.workspace;
   const CameraGradientArrays<T> arrays(w, sizes);
   if (!context.require(w.fits(), "workspace is too small")) return;

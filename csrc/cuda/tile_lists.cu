@@ -47,9 +47,7 @@ __global__ void first_ranks_kernel(BlendInputs<T> in, int64_t n_splats, uint32_t
 
 template <typename T>
 __device__ bool colors_finite(const BlendInputs<T>& in, const Place<T>& place, int32_t id) {
-  const int64_t set = in.shared_colors ? 0 : place.camera;
-  const T* colors =
-      in.colors.at(in.splats.batch, place.batch) + (set * in.splats.n + id) * in.n_channels;
+  const T* colors = in.colors_of(place.batch, place.camera) + id * in.n_channels;
   T zero = T(0);
   for (int64_t d = 0; d < in.n_channels; ++d) zero += T(0) * colors[d];
   return zero == T(0);
@@ -164,10 +162,7 @@ __global__ void tile_begin_kernel(const uint32_t* tiles, int64_t n_pairs, int64_
 
 template <typename T>
 CallSizes call_sizes(const BlendInputs<T>& in) {
-  CallSizes sizes;
-  sizes.n_batch = in.splats.batch.count();
-  sizes.n_cameras = in.splats.n_cameras;
-  sizes.n = in.splats.n;
+  CallSizes sizes = CallSizes::of(in.splats);
   sizes.width = in.splats.width;
   sizes.height = in.splats.height;
   sizes.n_channels = in.n_channels;

@@ -24,6 +24,12 @@ struct CallSizes {
   int64_t capacity = 0;  // pairs in the lists of one image
   bool deterministic = false;
 
+  // Of the inputs of a stage, which have the first three.
+  template <typename Inputs>
+  static CallSizes of(const Inputs& in) {
+    return {in.batch.count(), in.n_cameras, in.n};
+  }
+
   int64_t n_images() const { return n_batch * n_cameras; }
   int64_t n_tiles() const {
     return int64_t{tile_count(static_cast<int>(width))} * tile_count(static_cast<int>(height));

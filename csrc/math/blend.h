@@ -88,6 +88,41 @@ JGD_HD inline bool may_be_seen(const Exponent<T>& e, const Vec2<T>& center, cons
   return !(highest < T(kLog2AlphaMin) - T(16) * eps * terms);
 }
 
+// A splat takes its part of the light that is left of a pixel.
+template <typename T>
+struct BlendStep {
+  T w;              // weight of the splat, alpha T
+  T transmittance;  // T behind it
+  bool ends;        // the pixel ends in front of it: nothing is drawn
+};
+
+template <typename T>
+JGD_HD inline BlendStep<T> blend_step(T alpha, T transmittance) {
+  const T after = transmittance * (T(1) - alpha);
+  const bool ends = after < T(kTransmittanceMin);
+  return {ends ? T(0) : alpha * transmittance, ends ? transmittance : after, ends};
+}
+
+template <typename T>
+struct BlendStepGrad {
+  T w;
+  T transmittance;  // T in front of the splat
+  T behind;         // for the splat in front of it
+  T v_alpha;
+};
+
+// The same step from back to front. With u_i = dL/dw_i at fixed transmittance (colour, depth and
+// weight together) and behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, what the light that passes
+// i still adds:
+//   dL/dalpha_i = T_i u_i - behind_i / (1 - alpha_i),  T_i = T_{i+1} / (1 - alpha_i).
+// Takes 1 / (1 - alpha), which devices have their own way to compute, T_{i+1} and behind_i.
+template <typename T>
+JGD_HD inline BlendStepGrad<T> blend_step_vjp(T alpha, T inverse, T u, T transmittance, T behind) {
+  const T before = transmittance * inverse;
+  const T w = alpha * before;
+  return {w, before, std::fma(w, u, behind), std::fma(before, u, -(behind * inverse))};
+}
+
 // Sums over pixels that hold the gradient of a splat, with s = dL/dsigma, (dx, dy) = pixel - centre
 // and w = alpha T. They are sums about the centre of the splat, so those of several tiles add up.
 enum Moment : int {

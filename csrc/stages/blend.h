@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "math/hd.h"
 #include "stages/bin.h"
 
 namespace jgd {
@@ -17,6 +18,15 @@ struct BlendInputs {
   int64_t capacity = 0;           // pairs that the lists of one image hold, on the GPU
   bool shared_colors = false;     // one set of colours for all cameras
   bool shared_background = false;
+
+  // [N, D] and [D] of one image.
+  JGD_HD const T* colors_of(int64_t batch_index, int64_t camera) const {
+    return colors.at(splats.batch, batch_index) +
+           (shared_colors ? 0 : camera * splats.n * n_channels);
+  }
+  JGD_HD const T* background_of(int64_t batch_index, int64_t camera) const {
+    return background.at(splats.batch, batch_index) + (shared_background ? 0 : camera * n_channels);
+  }
 };
 
 template <typename T>

@@ -91,28 +91,19 @@ JGD_HD inline void store_sym3(T* data, int64_t i, const Sym3<T>& v) {
 // The `add` family puts a gradient on top of that of earlier cameras.
 template <typename T>
 JGD_HD inline void add_vec3(T* data, int64_t i, const Vec3<T>& v) {
-  data[3 * i] += v.x;
-  data[3 * i + 1] += v.y;
-  data[3 * i + 2] += v.z;
+  store_vec3(data, i, load_vec3(data, i) + v);
 }
 
 template <typename T>
 JGD_HD inline void add_quat(T* data, int64_t i, const Quat<T>& v) {
-  data[4 * i] += v.w;
-  data[4 * i + 1] += v.x;
-  data[4 * i + 2] += v.y;
-  data[4 * i + 3] += v.z;
+  Quat<T> sum = load_quat(data, i);
+  store_quat(data, i, sum += v);
 }
 
 template <typename T>
 JGD_HD inline void add_sym3(T* data, int64_t i, const Sym3<T>& v) {
-  T* p = data + 6 * i;
-  p[0] += v.xx;
-  p[1] += v.xy;
-  p[2] += v.xz;
-  p[3] += v.yy;
-  p[4] += v.yz;
-  p[5] += v.zz;
+  Sym3<T> sum = load_sym3(data, i);
+  store_sym3(data, i, sum += v);
 }
 
 }  // namespace jgd

@@ -129,6 +129,51 @@ void CheckGradient() {
       });
 }
 
+// The weights of a row of splats and the transmittance behind them, and the walk back through them.
+void CheckSteps() {
+  constexpr int kSplats = 6;
+  CheckVjp(
+      "blend_step", kSplats, kSplats + 1, [](double* x) { RandomValues(x, kSplats, 0.01, 0.7); },
+      [](const auto* x, auto* y) {
+        using T = Scalar<decltype(y)>;
+        T transmittance = T(1);
+        for (int i = 0; i < kSplats; ++i) {
+          const auto step = jgd::blend_step<T>(x[i], transmittance);
+          y[i] = step.w;
+          transmittance = step.transmittance;
+        }
+        y[kSplats] = transmittance;
+      },
+      [](const auto* x, const auto* v, auto* g) {
+        using T = Scalar<decltype(g)>;
+        T transmittance = T(1);
+        for (int i = 0; i < kSplats; ++i) {
+          transmittance = jgd::blend_step<T>(x[i], transmittance).transmittance;
+        }
+        T behind = transmittance * v[kSplats];
+        for (int i = kSplats - 1; i >= 0; --i) {
+          const auto step =
+              jgd::blend_step_vjp<T>(x[i], T(1) / (T(1) - x[i]), v[i], transmittance, behind);
+          transmittance = step.transmittance;
+          behind = step.behind;
+          g[i] = step.v_alpha;
+        }
+      });
+}
+
+template <typename T>
+void CheckEnd(const std::string& type) {
+  const T alpha = T(jgd::kAlphaMax);
+  const auto first = jgd::blend_step(alpha, T(1));
+  Expect("takes its part, " + type, !first.ends && first.w == alpha);
+  const auto last = jgd::blend_step(alpha, first.transmittance * T(0.99));
+  Expect("ends below the limit, " + type, last.ends && last.w == T(0));
+  Expect("keeps the light, " + type, last.transmittance == first.transmittance * T(0.99));
+  const auto none = jgd::blend_step(T(0), T(0.5));
+  Expect("alpha 0 changes nothing, " + type,
+         !none.ends && none.w == T(0) && none.transmittance == T(0.5));
+}
+
 template <typename T>
 void CheckDepthKey(const std::string& type) {
   const T tiny = std::numeric_limits<T>::denorm_min(), huge = std::numeric_limits<T>::max();
@@ -187,6 +232,9 @@ int main() {
   CheckSeen<double>("double");
   CheckMayBeSeen<float>("float", 1.2);
   CheckMayBeSeen<double>("double", 1.002);
+  CheckSteps();
+  CheckEnd<float>("float");
+  CheckEnd<double>("double");
   CheckGradient();
   CheckDepthKey<float>("float");
   CheckDepthKey<double>("double");
