@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_gsplat_depth import io
+from jax_gsplat_depth._cli_common import guarded
 
 _FORMATS = ".ply, .compressed.ply, .splat or .spz"
 
@@ -20,22 +21,6 @@ def add_commands(
         say: Tells the person at the keyboard something.
         fail: Tells them what is wrong and returns the exit code.
     """
-
-    def guarded(run: Callable[[argparse.Namespace], str | None]) -> Callable:
-        def command(options: argparse.Namespace) -> int:
-            try:
-                if message := run(options):
-                    say(message)
-            except OSError as error:
-                return fail(f"{error.filename or 'a file'}: {error.strerror or error}")
-            except (ValueError, ImportError) as error:
-                return fail(error)
-            except MemoryError:
-                return fail("there is not enough memory")
-            return 0
-
-        return command
-
     parser = commands.add_parser(
         "convert",
         help="write a file of Gaussians in another format",
@@ -47,7 +32,7 @@ def add_commands(
     )
     parser.add_argument("input", type=Path, metavar="IN", help="file to read")
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write or replace")
-    parser.set_defaults(run=guarded(_convert))
+    parser.set_defaults(run=guarded(_convert, say=say, fail=fail))
 
     parser = commands.add_parser(
         "info",
@@ -58,7 +43,7 @@ def add_commands(
         ),
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="file to read")
-    parser.set_defaults(run=guarded(_info))
+    parser.set_defaults(run=guarded(_info, say=say, fail=fail))
 
 
 def _convert(options: argparse.Namespace) -> str:

@@ -9,18 +9,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 
-from jax_gsplat_depth import _cli_files
+from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view
+from jax_gsplat_depth._cli_common import INTERRUPTED, whole_number
 from jax_gsplat_depth.fit import FitError, FitSettings
 
 _USAGE_ERROR = 2
-_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
-    _cli_files.add_commands(commands, say=_say, fail=_fail)
+    for module in (_cli_render, _cli_eval, _cli_view, _cli_files):
+        module.add_commands(commands, say=_say, fail=_fail)
     return parser
 
 
@@ -85,28 +86,28 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=_whole_number(1),
+        type=whole_number(1),
         metavar="N",
         default=defaults.steps,
         help="optimiser steps (default: %(default)s)",
     )
     parser.add_argument(
         "--max-gaussians",
-        type=_whole_number(1, 2**31 - 1),
+        type=whole_number(1, 2**31 - 1),
         metavar="N",
         default=defaults.max_gaussians,
         help="number of Gaussians (default: %(default)s)",
     )
     parser.add_argument(
         "--downscale",
-        type=_whole_number(1),
+        type=whole_number(1),
         metavar="D",
         default=1,
         help="divide width and height of the photos by D (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=_whole_number(0, 2**32 - 1),
+        type=whole_number(0, 2**32 - 1),
         metavar="S",
         default=defaults.seed,
         help="decides the initial Gaussians and the order of the views; the same seed gives the "
@@ -164,9 +165,9 @@ def _fit(options: argparse.Namespace) -> int:
         return _fail("there is not enough memory: try --downscale or a smaller --max-gaussians")
     except KeyboardInterrupt:
         _say("stopped")
-        return _INTERRUPTED
+        return INTERRUPTED
     _say(_summary(metrics, options.out))
-    return _INTERRUPTED if metrics["interrupted"] else 0
+    return INTERRUPTED if metrics["interrupted"] else 0
 
 
 class _Interrupt:
@@ -210,22 +211,6 @@ def _summary(metrics: dict[str, Any], out: Path) -> str:
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
     return f"{'; '.join(parts)}; results in {out}"
-
-
-def _whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers within limits."""
-    expected = f"at least {low}" if high is None else f"between {low} and {high}"
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
-        return value
-
-    return parse
 
 
 def _version() -> str:

@@ -47,10 +47,8 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[V
     Returns:
         The views in the order of the file, and the world units per step of their depth maps.
     """
-    data = _load(path)
-    frames = data.get("frames")
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-        raise CaptureError(f"{path} has no list 'frames': expected one entry per photo")
+    data = load_json(path)
+    frames = _frames(path, data)
     views = [_view(path, data, frame, i, held_out) for i, frame in enumerate(frames)]
     views = _of_one_size(views)
     scale = _DEFAULT_DEPTH_SCALE
@@ -63,7 +61,44 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[V
     return views, scale
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_poses(path: Path, data: dict[str, Any], size: tuple[int, int] | None = None) -> list[View]:
+    """Return the cameras of a file whose photos need not exist, without lens distortion.
+
+    Args:
+        path: Where ``data`` comes from, for the messages.
+        data: Content of the file.
+        size: Width and height in pixels where the file has none.
+
+    Returns:
+        The views in the order of the file; ``photo`` is the name in the file, or the number.
+    """
+    views = []
+    for i, frame in enumerate(_frames(path, data)):
+        where = f"{path}, frame {i}"
+        camera = {**data, **frame}
+        if "w" in camera and "h" in camera:
+            pixels = _size(camera, where)
+        elif size is not None:
+            pixels = size
+        else:
+            raise CaptureError(f"{where} has no 'w' and 'h': expected the size of the image")
+        name = frame.get("file_path")
+        view = View(
+            photo=Path(name if isinstance(name, str) and Path(name).name else f"{i:04d}"),
+            size=pixels,
+            viewmat=_viewmat(frame, where),
+            K=_intrinsics(camera, pixels, where),
+        )
+        views.append(view)
+    return views
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        CaptureError: There is no such file, or it holds something else.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -74,6 +109,13 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CaptureError(f"{path} holds no JSON object: expected one with the key 'frames'")
     return data
+
+
+def _frames(path: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
+    frames = data.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+        raise CaptureError(f"{path} has no list 'frames': expected one entry per photo")
+    return frames
 
 
 def _number(data: dict[str, Any], key: str, where: str) -> float:

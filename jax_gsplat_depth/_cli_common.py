@@ -1,0 +1,85 @@
+"""What the commands share: parsers of numbers, and errors of the user as sentences."""
+
+import argparse
+import math
+import signal
+from collections.abc import Callable
+
+import jax
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that Ctrl-C stopped."""
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers within limits."""
+    expected = f"at least {low}" if high is None else f"between {low} and {high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float, *, open_interval: bool = False) -> Callable[[str], float]:
+    """Return a parser of finite numbers from ``low`` to ``high``, or strictly between them."""
+    expected = f"between {low:g} and {high:g}" if high < math.inf else f"of at least {low:g}"
+    if open_interval:
+        expected = f"above {low:g}" + (f" and below {high:g}" if high < math.inf else "")
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        inside = low < value < high if open_interval else low <= value <= high
+        if not inside or not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def guarded(
+    run: Callable[[argparse.Namespace], str | None],
+    *,
+    say: Callable[[str], None],
+    fail: Callable[[object], int],
+    out_of_memory: str = "there is not enough memory",
+) -> Callable[[argparse.Namespace], int]:
+    """Return a command that turns what can go wrong for the user into one sentence.
+
+    Args:
+        run: The work; returns what to tell at the end, or None.
+        say: Tells the person at the keyboard something.
+        fail: Tells them what is wrong and returns the exit code.
+        out_of_memory: The sentence for that case.
+    """
+
+    def command(options: argparse.Namespace) -> int:
+        try:
+            if message := run(options):
+                say(message)
+        except OSError as error:
+            # Errors of ours have a sentence only.
+            if error.strerror is None:
+                return fail(error)
+            return fail(f"{error.filename or 'a file'}: {error.strerror}")
+        except (ValueError, ImportError) as error:
+            return fail(error)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return fail(out_of_memory)
+        except KeyboardInterrupt:
+            say("stopped")
+            return INTERRUPTED
+        return 0
+
+    return command
