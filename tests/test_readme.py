@@ -15,8 +15,12 @@ import scenes
 import jax_gsplat_depth as jgd
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNNABLE = [PAGES[0], ROOT / "docs" / "migration.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 README = PAGES[0].read_text(encoding="utf-8")
 COMMANDS = (
     'python -m pip install ".[fit]" && jax-gsplat-depth fit',
@@ -32,10 +36,14 @@ def blocks(page, language):
     )
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
 def test_code_runs(page, tmp_path):
-    """The blocks of a page continue one another."""
+    """The blocks of a page continue one another, and one without imports the README's first."""
     code = "\n".join(blocks(page, "python"))
+    if "import " not in code:
+        code = blocks(PAGES[0], "python")[0] + code
     if "import optax" in code:
         pytest.importorskip("optax")
     script = tmp_path / "page.py"
@@ -101,7 +109,7 @@ def test_table_is_complete():
     assert set(table()) == differentiable
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
