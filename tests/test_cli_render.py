@@ -2,6 +2,9 @@
 
 import json
 import os
+import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
@@ -324,6 +327,30 @@ def test_cameras_of_a_file(ply, tmp_path):
     assert cameras.names == ["x"] and (cameras.width, cameras.height) == (40, 30)
     np.testing.assert_allclose(cameras.viewmats[0], VIEWMAT, atol=1e-6)
     np.testing.assert_array_equal(cameras.Ks[0], K)
+
+
+def documented(language):
+    """The code blocks of a language in the page about the tools."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "tools.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def test_documented_camera_file(tmp_path):
+    (block,) = documented("json")
+    (tmp_path / "cameras.json").write_text(block)
+    cameras = tools.read_cameras(tmp_path / "cameras.json")
+    assert cameras.names == ["front"] and (cameras.width, cameras.height) == (640, 480)
+
+
+def test_documented_commands():
+    lines = [line for block in documented("sh") for line in block.splitlines()]
+    names = []
+    for line in lines:
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "jax-gsplat-depth"
+        cli._parser().parse_args(arguments)  # Exits if it does not like them.
+        names.append(arguments[0])
+    assert set(names) == {"render", "eval", "view"}
 
 
 CAMERA = {"viewmat": VIEWMAT, "K": K, "width": 40, "height": 30}

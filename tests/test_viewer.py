@@ -290,6 +290,10 @@ def test_browser_gets_pictures():
                     if message["type"] == "BackgroundImageMessage" and message["rgb_data"]:
                         jpegs.append(message["rgb_data"])
                     texts.append(str(message.get("updates")))
+            assert len(viewer._sessions) == 1
+        while viewer._sessions:
+            assert time.monotonic() < end
+            time.sleep(0.02)
     with Image.open(BytesIO(jpegs[0])) as picture:
         assert picture.size == (64, 48)
         error = np.asarray(picture).astype(float) - draw(scene(), POSE, LOOK).picture
@@ -323,7 +327,7 @@ def test_ctrl_c_ends_the_command(tmp_path):
     )
     try:
         seen = b""
-        while b"Ctrl-C ends" not in seen:
+        while b"Ctrl-C ends)\n" not in seen:
             chunk = process.stderr.read1()
             assert chunk, seen.decode()
             seen += chunk

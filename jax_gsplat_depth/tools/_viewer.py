@@ -105,13 +105,14 @@ class Viewer:
         """Stop it."""
         self.stop()
 
-    def _connect(self, client: Any) -> None:
+    # Coroutines, as viser keeps the order of those: a browser that goes leaves nothing behind.
+    async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
             client, self._gaussians, self._depth_range, self._changed.set
         )
         self._changed.set()
 
-    def _disconnect(self, client: Any) -> None:
+    async def _disconnect(self, client: Any) -> None:
         self._sessions.pop(client.client_id, None)
 
     def _work(self) -> None:
