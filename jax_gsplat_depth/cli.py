@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import jax
 
 from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view
 from jax_gsplat_depth._cli_common import INTERRUPTED, whole_number
-from jax_gsplat_depth.fit import FitError, FitSettings
+from jax_gsplat_depth.fit import Densify, FitError, FitSettings
 
 _USAGE_ERROR = 2
 
@@ -96,7 +96,14 @@ def _add_fit(commands: Any) -> None:
         type=whole_number(1, 2**31 - 1),
         metavar="N",
         default=defaults.max_gaussians,
-        help="number of Gaussians (default: %(default)s)",
+        help="how many Gaussians there may be (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--densify",
+        choices=get_args(Densify),
+        default=defaults.densify,
+        help="what adds and removes Gaussians: MCMC, the adaptive density control of 3DGS, or "
+        "nothing (default: %(default)s)",
     )
     parser.add_argument(
         "--downscale",
@@ -113,6 +120,18 @@ def _add_fit(commands: Any) -> None:
         help="decides the initial Gaussians and the order of the views; the same seed gives the "
         "same result (default: %(default)s)",
     )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=whole_number(1),
+        metavar="N",
+        help="save the training in DIR/checkpoint every N steps and on Ctrl-C (default: never)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in DIR, with the other options as they were; the result is "
+        "the same as without the stop. Ctrl-C saves again",
+    )
     parser.set_defaults(run=_fit)
 
 
@@ -121,17 +140,31 @@ def _fit(options: argparse.Namespace) -> int:
     try:
         # Late, so that --help is there without the extra.
         from jax_gsplat_depth import datasets
-        from jax_gsplat_depth.fit import OutputError, Progress, check_folder, fit_to_folder
+        from jax_gsplat_depth.fit import (
+            Checkpoints,
+            OutputError,
+            Progress,
+            check_folder,
+            fit_to_folder,
+        )
     except ImportError as error:
         return _fail(error)
     if options.data is None and options.downscale != 1:
         return _fail("--downscale needs --data, since the built-in capture has one size")
     settings = FitSettings(
-        steps=options.steps, max_gaussians=options.max_gaussians, seed=options.seed
+        steps=options.steps,
+        max_gaussians=options.max_gaussians,
+        densify=options.densify,
+        seed=options.seed,
     )
     try:
         # Before the work, because finding out at the end would lose all of it.
-        check_folder(options.out)
+        check_folder(options.out, resume=options.resume)
+        checkpoints = None
+        if options.resume or options.checkpoint_every is not None:
+            checkpoints = Checkpoints(
+                options.out, every=options.checkpoint_every, resume=options.resume
+            )
         if options.data is None:
             _say("making the built-in capture")
             capture = datasets.builtin_capture()
@@ -155,6 +188,7 @@ def _fit(options: argparse.Namespace) -> int:
                 on_step=progress.step,
                 on_fitted=on_fitted,
                 should_stop=interrupt.requested,
+                checkpoints=checkpoints,
                 started=started,
             )
     except (datasets.CaptureError, FitError, OutputError, ImportError) as error:
@@ -210,6 +244,8 @@ def _summary(metrics: dict[str, Any], out: Path) -> str:
         parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
+    if metrics["interrupted"] and (out / "checkpoint").is_dir():
+        parts.append("--resume goes on from here")
     return f"{'; '.join(parts)}; results in {out}"
 
 

@@ -1,8 +1,7 @@
-"""The fit: initialisation, training loop, evaluation, pictures and the output folder."""
+"""The fit: initialisation, evaluation, pictures and the output folder."""
 
 import dataclasses
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,53 +12,24 @@ pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
 from PIL import Image
+from toy_capture import (
+    HEIGHT,
+    N_TRUE,
+    WIDTH,
+    arc_capture,
+    assert_same_bits,
+    spoiled_test_views,
+    true_gaussians,
+)
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import fit
-from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit import _init, _output, _report, _views
-
-WIDTH, HEIGHT, N_VIEWS, N_TRUE = 26, 22, 9, 150
-BACKGROUND = np.array([0.1, 0.2, 0.3], np.float32)
-
-
-def true_gaussians():
-    rng = np.random.default_rng(0)
-    return jgd.Gaussians(
-        jnp.asarray(rng.uniform(-0.6, 0.6, (N_TRUE, 3)), jnp.float32),
-        jnp.asarray(rng.normal(size=(N_TRUE, 4)), jnp.float32),
-        jnp.asarray(rng.uniform(0.05, 0.2, (N_TRUE, 3)), jnp.float32),
-        jnp.asarray(rng.uniform(0.3, 0.9, N_TRUE), jnp.float32),
-        sh=jnp.asarray(rng.normal(size=(N_TRUE, 1, 3)), jnp.float32),
-    )
+from jax_gsplat_depth.fit import _init, _output, _report
 
 
 @pytest.fixture(scope="module")
 def capture():
-    """Nine views on an arc around a cloud of Gaussians that we rendered ourselves."""
-    angles = np.linspace(0, 1.5 * np.pi, N_VIEWS)
-    eyes = np.stack([3 * np.cos(angles), 3 * np.sin(angles), np.full(N_VIEWS, 0.7)], axis=1)
-    camera = jgd.Camera.look_at(
-        jnp.asarray(eyes, jnp.float32),
-        jnp.zeros(3, jnp.float32),
-        fov_x=jnp.float32(0.9),
-        width=WIDTH,
-        height=HEIGHT,
-    )
-    truth = true_gaussians()
-    out = jgd.render(truth, camera, background=jnp.asarray(BACKGROUND))
-    return Capture(
-        names=[f"view_{i}" for i in range(N_VIEWS)],
-        images=np.asarray(jnp.round(255 * jnp.clip(out.image, 0, 1))).astype(np.uint8),
-        viewmats=np.asarray(camera.viewmat),
-        Ks=np.asarray(camera.K),
-        points=np.asarray(truth.means)[:60],
-        point_colors=np.full((60, 3), 128, np.uint8),
-        depths=np.asarray(out.depth),
-        alphas=None,
-        test_indices=np.array([0, 8]),
-        background=BACKGROUND,
-    )
+    return arc_capture()
 
 
 def without_points(capture):
@@ -80,22 +50,7 @@ def points_behind_all_cameras(capture):
     return dataclasses.replace(capture, points=capture.points + np.float32([0, 0, 100]))
 
 
-def spoiled_test_views(capture):
-    """Change everything about the held-out views."""
-    changed = {}
-    for name in ("images", "viewmats", "Ks", "depths"):
-        array = getattr(capture, name).copy()
-        array[capture.test_indices] = array[capture.test_indices][::-1] // 2 + 1
-        changed[name] = array
-    return dataclasses.replace(capture, **changed)
-
-
-def assert_same_bits(a, b):
-    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-SETTINGS = fit.FitSettings(steps=30, max_gaussians=100)
+SETTINGS = fit.FitSettings(steps=30, max_gaussians=100, densify="none")
 
 
 # Initialisation
@@ -113,7 +68,7 @@ SETTINGS = fit.FitSettings(steps=30, max_gaussians=100)
     ],
 )
 def test_initial_gaussians(capture, variant, n):
-    settings = fit.FitSettings(max_gaussians=n)
+    settings = fit.FitSettings(max_gaussians=n, densify="none")
     gaussians = fit.to_gaussians(fit.initial_params(variant(capture), settings))
     assert gaussians.means.shape == (n, 3)
     for leaf in jax.tree.leaves(gaussians):
@@ -124,7 +79,9 @@ def test_initial_gaussians(capture, variant, n):
 
 
 def test_initial_gaussians_keep_points_and_their_colours(capture):
-    params = fit.initial_params(capture, fit.FitSettings(max_gaussians=80, sh_degree=0))
+    params = fit.initial_params(
+        capture, fit.FitSettings(max_gaussians=80, sh_degree=0, densify="none")
+    )
     np.testing.assert_array_equal(params["means"][:60], capture.points)
     gaussians = fit.to_gaussians(params)
     camera = jgd.Camera(
@@ -212,101 +169,6 @@ def test_scene_extent_ignores_one_stray_camera(capture):
     before = _init.scene_extent(many, means)
     after = _init.scene_extent(dataclasses.replace(many, viewmats=stray), means)
     assert after < 1.5 * before
-
-
-# Training
-
-
-@pytest.fixture(scope="module")
-def result(capture):
-    return fit.fit(capture, SETTINGS)
-
-
-def test_loss_falls(result):
-    losses = [step.loss for step in result.reports]
-    assert [step.step for step in result.reports] == list(range(1, SETTINGS.steps + 1))
-    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
-    assert not result.interrupted
-    assert len(result.gaussians.means) == SETTINGS.max_gaussians
-    assert result.steps_per_second > 0
-    for leaf in jax.tree.leaves(result.gaussians):
-        assert np.isfinite(leaf).all()
-
-
-def test_same_seed_same_bits_and_held_out_views_are_not_read(capture, result):
-    again = fit.fit(spoiled_test_views(capture), SETTINGS)
-    assert_same_bits(result.gaussians, again.gaussians)
-    assert result.reports == again.reports
-
-
-def test_other_seed_other_result(capture, result):
-    other = fit.fit(capture, dataclasses.replace(SETTINGS, seed=1))
-    assert not np.array_equal(result.gaussians.means, other.gaussians.means)
-
-
-def test_stopping_early(capture):
-    reports = []
-    result = fit.fit(
-        capture, SETTINGS, on_step=reports.append, should_stop=lambda: len(reports) >= 4
-    )
-    assert result.interrupted
-    assert result.reports == reports
-    assert 4 <= len(reports) <= 6
-
-
-def test_alpha_pulls_the_weight_map(capture, result):
-    alphas = np.zeros(capture.images.shape[:3], np.float32)
-    transparent = dataclasses.replace(capture, alphas=alphas)
-    settings = dataclasses.replace(SETTINGS, alpha_weight=10.0)
-    pulled = fit.fit(transparent, settings).gaussians
-    assert np.mean(pulled.opacities) < 0.5 * np.mean(result.gaussians.opacities)
-
-
-def test_view_order_is_epochs_without_replacement():
-    order = _views.view_order(5, seed=3)
-    epochs = [[next(order) for _ in range(5)] for _ in range(20)]
-    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 10
-    again = _views.view_order(5, seed=3)
-    assert [next(again) for _ in range(5)] == epochs[0]
-
-
-def test_sh_degree_rises_to_the_highest():
-    settings = fit.FitSettings(steps=100, sh_degree=2, sh_warmup=0.4)
-    degrees = [settings.sh_degree_at(step) for step in range(100)]
-    assert degrees == [0] * 20 + [1] * 20 + [2] * 60
-    assert fit.FitSettings(steps=1, sh_degree=3, sh_warmup=0.0).sh_degree_at(0) == 3
-    assert fit.FitSettings(steps=5, sh_degree=0).sh_degree_at(0) == 0
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"steps": 0},
-        {"max_gaussians": 0},
-        {"seed": -1},
-        {"seed": 2**32},
-        {"sh_degree": 5},
-        {"sh_warmup": -0.1},
-        {"ssim_weight": 1.5},
-        {"alpha_weight": math.nan},
-        {"lr_means": 0.0},
-        {"lr_scales": math.nan},
-        {"initial_opacity": 1.0},
-    ],
-)
-def test_settings_out_of_range(values):
-    with pytest.raises(fit.FitError, match=next(iter(values))):
-        fit.FitSettings(**values)
-
-
-def test_captures_that_cannot_be_fitted(capture):
-    all_held_out = dataclasses.replace(capture, test_indices=np.arange(N_VIEWS))
-    with pytest.raises(fit.FitError, match="no view to train on"):
-        fit.fit(all_held_out, SETTINGS)
-    small = dataclasses.replace(capture, images=capture.images[:, :10])
-    with pytest.raises(fit.FitError, match="26x10 pixels"):
-        fit.fit(small, SETTINGS)
 
 
 # Evaluation and pictures

@@ -1,29 +1,34 @@
 """Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
 
 The data path: ``_init`` places Gaussians in a capture, ``_loop`` moves them by the ``_step`` that
-minimises ``_loss`` with the ``_optimizer``, ``_evaluate`` renders the held-out views, ``_measure``
-collects the numbers, ``_report`` draws them, ``_output`` publishes the files; ``_job`` runs all of
-it.
-All but ``FitSettings`` and ``FitError`` needs the packages of the ``fit`` extra and is loaded on
-first use; where one is missing, an ImportError names the command that installs them.
+minimises ``_loss`` with the ``_optimizer``, and by what ``_density`` chooses it refines their
+number; ``_checkpoint`` saves what it has reached. ``_evaluate`` renders the held-out views,
+``_measure`` collects the numbers, ``_report`` draws them, ``_output`` publishes the files; ``_job``
+runs all of it.
+All but the settings and their errors needs the packages of the ``fit`` extra and is loaded on first
+use; where one is missing, an ImportError names the command that installs them.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jax_gsplat_depth.fit._settings import FitError, FitSettings
+from jax_gsplat_depth.fit._settings import Densify, FitError, FitSettings
 from jax_gsplat_depth.io._extras import missing
 
 if TYPE_CHECKING:
+    from jax_gsplat_depth.fit._checkpoint import Checkpoints
     from jax_gsplat_depth.fit._evaluate import HeldOutView, evaluate
     from jax_gsplat_depth.fit._init import initial_params
     from jax_gsplat_depth.fit._job import fit_to_folder
-    from jax_gsplat_depth.fit._loop import FitResult, StepReport, fit
+    from jax_gsplat_depth.fit._log import StepReport
+    from jax_gsplat_depth.fit._loop import FitResult, fit
     from jax_gsplat_depth.fit._output import OutputError, check_folder
     from jax_gsplat_depth.fit._params import to_gaussians
     from jax_gsplat_depth.fit._progress import Progress
 
 __all__ = [
+    "Checkpoints",
+    "Densify",
     "FitError",
     "FitResult",
     "FitSettings",
@@ -40,11 +45,12 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "Checkpoints": "_checkpoint",
     "FitResult": "_loop",
     "HeldOutView": "_evaluate",
     "OutputError": "_output",
     "Progress": "_progress",
-    "StepReport": "_loop",
+    "StepReport": "_log",
     "check_folder": "_output",
     "evaluate": "_evaluate",
     "fit": "_loop",

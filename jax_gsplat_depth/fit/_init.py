@@ -1,7 +1,7 @@
 """Where the Gaussians start: points of the capture, and what the photos suggest between them.
 
-Nothing is added during the fit, so the initial Gaussians have to cover what the cameras see. Only
-training views are read.
+Density control adds Gaussians beside those that there are, so that the initial ones have to cover
+what the cameras see. Only training views are read.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ class Views:
 
 
 def initial_params(capture: Capture, settings: FitSettings) -> Params:
-    """Return ``settings.max_gaussians`` Gaussians to start from.
+    """Return ``settings.initial_gaussians`` Gaussians to start from.
 
     Sparse points of the capture come first: a subset if they are too many. If they are too few,
     random pixels of the training photos fill up; each takes its depth from a sparse point near it
@@ -101,11 +101,11 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
 
     Args:
         capture: Posed photos with at least one training view.
-        settings: ``max_gaussians``, ``seed``, ``sh_degree`` and ``initial_opacity`` are read.
+        settings: ``initial_gaussians``, ``seed``, ``sh_degree`` and ``initial_opacity`` are read.
     """
     rng = np.random.default_rng(settings.seed)
     views = Views.of(capture)
-    n = settings.max_gaussians
+    n = settings.initial_gaussians
     sparse = _sparse_points(capture)
     depths = None if capture.depths is None else capture.depths[capture.train_indices]
     if sparse is not None:

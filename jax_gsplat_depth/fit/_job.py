@@ -1,6 +1,5 @@
 """The main job: fit a capture, measure it on the held-out views, write everything to a folder."""
 
-import csv
 import dataclasses
 import time
 from collections.abc import Callable
@@ -9,7 +8,9 @@ from typing import Any
 
 from jax_gsplat_depth import io
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit._loop import StepReport, fit
+from jax_gsplat_depth.fit._checkpoint import Checkpoints
+from jax_gsplat_depth.fit._log import StepReport, write_csv
+from jax_gsplat_depth.fit._loop import fit
 from jax_gsplat_depth.fit._measure import describe_capture, measure, versions
 from jax_gsplat_depth.fit._output import PROGRAM, check_folder, publish, write_metrics
 from jax_gsplat_depth.fit._report import write_loss_curve
@@ -26,12 +27,13 @@ def fit_to_folder(
     on_step: Callable[[StepReport], None] | None = None,
     on_fitted: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    checkpoints: Checkpoints | None = None,
     started: float | None = None,
 ) -> dict[str, Any]:
     """Fit a capture and write pictures, ``metrics.json``, ``splats.ply`` and the loss curve.
 
-    Nothing appears at ``out`` before all of it is there. See ``fit`` for ``on_step`` and
-    ``should_stop``; a fit that was stopped is measured and written like any other.
+    Nothing but checkpoints appears at ``out`` before all of it is there. See ``fit`` for
+    ``on_step`` and ``should_stop``; a fit that was stopped is measured and written like any other.
 
     Args:
         capture: Posed photos.
@@ -41,22 +43,30 @@ def fit_to_folder(
         on_step: Called with a report of each step.
         on_fitted: Called when the steps are done and the writing begins.
         should_stop: Asked after each step.
+        checkpoints: Those of ``out``, deleted when the fit is done; None for none.
         started: ``time.perf_counter()`` from which the total time counts; None for now.
 
     Returns:
         What was written to ``metrics.json``.
 
     Raises:
-        FitError: The capture cannot be fitted.
+        FitError: The capture cannot be fitted, or the checkpoint cannot be used.
         OutputError: The folder cannot be written.
         ImportError: A package of the ``fit`` extra is not installed.
     """
     started = time.perf_counter() if started is None else started
-    check_folder(out)
+    check_folder(out, resume=checkpoints is not None and checkpoints.resume)
     # write_ply would miss it only when all the work is done.
     require("plyfile")
     before_fit = time.perf_counter()
-    result = fit(capture, settings, on_step=on_step, should_stop=should_stop)
+    result = fit(
+        capture,
+        settings,
+        on_step=on_step,
+        should_stop=should_stop,
+        checkpoints=checkpoints,
+        measure_shares=True,
+    )
     after_fit = time.perf_counter()
     if on_fitted is not None:
         on_fitted()
@@ -65,16 +75,18 @@ def fit_to_folder(
     def build(folder: Path) -> None:
         measured = measure(capture, result.gaussians, folder / "heldout")
         io.write_ply(folder / "splats.ply", result.gaussians)
-        _write_loss_csv(result.reports, folder / "loss.csv")
+        write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()
         metrics.update(
             source=source,
             interrupted=result.interrupted,
             steps_done=len(result.reports),
+            resumed_after=result.resumed_after,
             n_gaussians=len(result.gaussians.means),
             **measured,
             steps_per_second=result.steps_per_second,
+            step_shares=result.shares,
             seconds={
                 "before_the_fit": before_fit - started,
                 "fit": after_fit - before_fit,
@@ -89,13 +101,6 @@ def fit_to_folder(
         metrics.update(write_metrics(folder, PROGRAM, metrics))
 
     publish(out, build)
+    if checkpoints is not None and not result.interrupted:
+        checkpoints.delete()
     return metrics
-
-
-def _write_loss_csv(reports: list[StepReport], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "loss", "psnr", "n_gaussians", *reports[0].parts])
-        for report in reports:
-            row = [report.step, report.loss, report.psnr, report.n_gaussians]
-            writer.writerow([*row, *report.parts.values()])

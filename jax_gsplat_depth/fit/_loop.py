@@ -9,34 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_gsplat_depth import losses
+from jax_gsplat_depth import densify, losses
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.fit._checkpoint import Checkpoints
+from jax_gsplat_depth.fit._density import make_strategy
 from jax_gsplat_depth.fit._init import initial_params, scene_extent
-from jax_gsplat_depth.fit._optimizer import make_optimizer
+from jax_gsplat_depth.fit._log import StepReport
+from jax_gsplat_depth.fit._optimizer import make_optimizer, means_schedule
 from jax_gsplat_depth.fit._params import to_gaussians
+from jax_gsplat_depth.fit._profile import measure_step
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
-from jax_gsplat_depth.fit._step import StepMetrics, TrainState, make_step
+from jax_gsplat_depth.fit._step import (
+    StepMetrics,
+    TrainState,
+    initial_state,
+    make_refine,
+    make_step,
+)
 from jax_gsplat_depth.fit._views import TrainingViews, view_order
 
-
-@dataclasses.dataclass(frozen=True)
-class StepReport:
-    """What one finished step says about itself.
-
-    Attributes:
-        step: Number of the step, counted from 1.
-        loss: Value of the loss before the step's update.
-        psnr: PSNR in dB of the training view, before the step's update.
-        n_gaussians: Number of Gaussians that were rendered or could have been.
-        parts: The terms of the loss by name; they sum to ``loss``.
-    """
-
-    step: int
-    loss: float
-    psnr: float
-    n_gaussians: int
-    parts: dict[str, float]
+# Who makes fewer steps does not want to wait for measurements.
+_ENOUGH_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +38,25 @@ class FitResult:
     """A fitted scene and how it came about.
 
     Attributes:
-        gaussians: The fitted Gaussians, activated.
-        reports: One per finished step.
+        gaussians: The fitted Gaussians that are alive, activated.
+        state: The state of the training at its end.
+        reports: One per finished step, those before a checkpoint included.
+        resumed_after: Number of the step after which the checkpoint was written from which this run
+            went on; 0 for none.
         interrupted: Whether ``should_stop`` ended the fit before its last step.
-        seconds: Wall time of the steps, compilation included.
+        seconds: Wall time of the steps of this run, compilation included.
         steps_per_second: Median speed over the steps that compiled nothing; None before any.
+        shares: See ``measure_step``; None if not asked for or after too few steps.
     """
 
     gaussians: Gaussians
+    state: TrainState
     reports: list[StepReport]
+    resumed_after: int
     interrupted: bool
     seconds: float
     steps_per_second: float | None
+    shares: dict[str, float] | None
 
 
 def fit(
@@ -64,6 +65,8 @@ def fit(
     *,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    checkpoints: Checkpoints | None = None,
+    measure_shares: bool = False,
 ) -> FitResult:
     """Fit Gaussians to the training views of a capture.
 
@@ -75,50 +78,77 @@ def fit(
         settings: See ``FitSettings``; None stands for its defaults.
         on_step: Called after each step, one step late so that the device need not wait.
         should_stop: Asked after each step; True ends the fit with what has been reached.
+        checkpoints: Where to save the training on the way and when it is stopped, and whether to
+            go on from there: the result then has the bits of a fit that was never stopped.
+        measure_shares: Whether to measure where the time goes, after the last step.
 
     Raises:
-        FitError: The capture has no training view, or its photos are too small for the loss.
+        FitError: The capture has no training view, or its photos are too small for the loss; or
+            the checkpoint cannot be used.
+        OutputError: A checkpoint cannot be written.
     """
     settings = settings or FitSettings()
     _check(capture)
     params = initial_params(capture, settings)
-    optimizer = make_optimizer(settings, scene_extent(capture, np.asarray(params["means"])))
+    extent = scene_extent(capture, np.asarray(params["means"]))
+    optimizer = make_optimizer(settings, extent)
+    strategy = make_strategy(settings, extent)
     # The optimiser relies on standard promotion, which the process may have forbidden.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        state = TrainState(params, jax.jit(optimizer.init)(params), jnp.int32(0))
-        step_fn = make_step(settings, optimizer)
+        state = initial_state(params, settings, optimizer, strategy)
+        reports: list[StepReport] = []
+        if checkpoints is not None:
+            state, reports = checkpoints.start(capture, settings, state)
+        done = len(reports)
+        step_fn = make_step(settings, optimizer, means_schedule(settings, extent), strategy)
+        refine_fn = strategy and make_refine(settings, optimizer, strategy, extent)
         views = TrainingViews.of(capture)
         order = view_order(len(views.photos), settings.seed)
-        reports: list[StepReport] = []
         durations: list[float] = []
+        pending: StepMetrics | None = None
 
-        def report(metrics: StepMetrics) -> None:
-            reports.append(_report(len(reports) + 1, metrics))
-            if on_step is not None:
-                on_step(reports[-1])
-
-        start = time.perf_counter()
-        previous, pending, interrupted = start, None, False
-        for step, view in enumerate(itertools.islice(order, settings.steps), start=1):
-            state, metrics = step_fn(state, views, jnp.int32(view))
+        def report_pending() -> None:
+            nonlocal pending
             if pending is not None:
-                report(pending)
+                reports.append(_report(len(reports) + 1, pending))
+                pending = None
+                if on_step is not None:
+                    on_step(reports[-1])
+
+        start = previous = time.perf_counter()
+        interrupted = False
+        for step, view in enumerate(itertools.islice(order, done, settings.steps), start=done + 1):
+            state, metrics = step_fn(state, views, jnp.int32(view))
+            report_pending()
             pending = metrics
+            if refine_fn and strategy and strategy.refines_at(step):
+                state = refine_fn(state, jnp.bool_(strategy.resets_at(step)))
             now = time.perf_counter()
             durations.append(now - previous)
             previous = now
-            if step < settings.steps and should_stop is not None and should_stop():
-                interrupted = True
+            if step == settings.steps:
                 break
-        assert pending is not None
-        report(pending)
+            interrupted = should_stop is not None and should_stop()
+            if checkpoints is not None and (interrupted or checkpoints.due(step)):
+                report_pending()
+                checkpoints.save(state, reports)
+            if interrupted:
+                break
+        report_pending()
+        seconds = time.perf_counter() - start
+        shares = None
+        if measure_shares and len(durations) >= _ENOUGH_STEPS:
+            shares = measure_step(settings, optimizer, step_fn, views, state)
     return FitResult(
-        gaussians=jax.jit(to_gaussians)(state.params),
+        gaussians=to_gaussians(densify.compact(state.population)),
+        state=state,
         reports=reports,
+        resumed_after=done,
         interrupted=interrupted,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         # The first step compiles.
         steps_per_second=1 / float(np.median(durations[1:])) if len(durations) > 1 else None,
+        shares=shares,
     )
 
 

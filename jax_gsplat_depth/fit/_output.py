@@ -17,6 +17,12 @@ from typing import Any
 METRICS = "metrics.json"
 """Its presence with our name in it marks a folder as one of ours."""
 
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoints in an output folder."""
+
+IDENTITY = "fit.json"
+"""File in it that says which fit they belong to."""
+
 PROGRAM = "jax-gsplat-depth fit"
 """The name of the main job; the other commands that write folders have their own."""
 
@@ -25,21 +31,31 @@ class OutputError(OSError):
     """The output folder cannot be used; the message is one sentence for the user."""
 
 
-def check_folder(target: Path, program: str = PROGRAM) -> None:
+def check_folder(target: Path, program: str = PROGRAM, *, resume: bool = False) -> None:
     """Find out before hours of work whether a result can be written to ``target``.
 
     Args:
         target: The folder; it may exist if it is empty or holds an earlier result of ``program``.
         program: Who writes there.
+        resume: The fit goes on from the checkpoint in the folder; another one would lose it.
 
     Raises:
-        OutputError: It is a file, a folder with someone else's files, or not writable.
+        OutputError: It is a file, a folder with someone else's files or with the checkpoint of an
+            unfinished fit, or not writable.
     """
     try:
         is_folder = target.is_dir()
         if not is_folder and target.exists():
             raise OutputError(f"{target} is not a folder")
-        if is_folder and any(target.iterdir()) and _earlier_files(target, program) is None:
+        unfinished = program == PROGRAM and is_checkpoint(target / CHECKPOINT)
+        if unfinished and not resume:
+            raise OutputError(
+                f"{target} holds the checkpoint of an unfinished fit: add --resume to go on with "
+                f"it, or delete {target / CHECKPOINT}"
+            )
+        own = {CHECKPOINT} if unfinished else set()
+        is_empty = not is_folder or {path.name for path in target.iterdir()} <= own
+        if not is_empty and _earlier_files(target, program) is None:
             raise OutputError(
                 f"{target} is not empty and holds no earlier result of {program}: choose another "
                 "folder"
@@ -66,7 +82,8 @@ def publish(target: Path, build: Callable[[Path], None], program: str = PROGRAM)
     Raises:
         OutputError: As in ``check_folder``, or the disk is full.
     """
-    check_folder(target, program)
+    # A checkpoint, if there is one, is that of the fit which publishes.
+    check_folder(target, program, resume=True)
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=_workplace(target)))
     try:
         # mkdtemp makes folders that only the owner can read.
@@ -100,6 +117,14 @@ def write_metrics(folder: Path, program: str, metrics: dict[str, Any]) -> dict[s
     text = json.dumps(_without_nonfinite(metrics), indent=2, allow_nan=False)
     (folder / METRICS).write_text(text + "\n")
     return metrics
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder holds checkpoints of ours."""
+    try:
+        return json.loads((folder / IDENTITY).read_text())["program"] == PROGRAM
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def list_files(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._ply import SH_C0
@@ -19,24 +18,14 @@ Params = dict[str, Array]
 """
 
 
-def to_gaussians(params: Params, sh_degree: ArrayLike | None = None) -> Gaussians:
-    """Activate the parameters: exp of the log scales, sigmoid of the opacity logits.
-
-    Args:
-        params: The parameters.
-        sh_degree: Coefficients of higher degrees count as 0, and so do their gradients; None for
-            all. May be traced.
-    """
-    sh_rest = params["sh_rest"]
-    if sh_degree is not None:
-        degrees = np.sqrt(1 + np.arange(sh_rest.shape[1])).astype(np.int32)
-        sh_rest = jnp.where((degrees <= sh_degree)[:, None], sh_rest, 0)
+def to_gaussians(params: Params) -> Gaussians:
+    """Activate the parameters: exp of the log scales, sigmoid of the opacity logits."""
     return Gaussians(
         params["means"],
         params["quats"],
         jnp.exp(params["log_scales"]),
         jax.nn.sigmoid(params["opacity_logits"]),
-        sh=jnp.concatenate([params["sh0"], sh_rest], axis=1),
+        sh=jnp.concatenate([params["sh0"], params["sh_rest"]], axis=1),
     )
 
 

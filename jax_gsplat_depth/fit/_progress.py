@@ -5,7 +5,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from jax_gsplat_depth.fit._loop import StepReport
+from jax_gsplat_depth.fit._log import StepReport
 
 # Seconds between two lines in a log file, where a bar cannot overwrite itself.
 _LOG_INTERVAL = 10.0
@@ -52,8 +52,9 @@ class Progress:
         self.close()
 
     def step(self, report: StepReport) -> None:
-        """Count one finished step."""
+        """Count one finished step; the first need not be number 1."""
         if self._loss is None:
+            self._bar.initial = self._bar.n = report.step - 1
             self._loss, self._psnr = report.loss, report.psnr
         self._loss += _NEWEST * (report.loss - self._loss)
         self._psnr += _NEWEST * (report.psnr - self._psnr)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from jax_gsplat_depth.fit._evaluate import HeldOutView
-from jax_gsplat_depth.fit._loop import StepReport
+from jax_gsplat_depth.fit._log import StepReport
 
 # Pixels of the finished picture.
 _MARGIN = 12

@@ -2,7 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args
+
+Densify = Literal["mcmc", "adc", "none"]
+
+
+_MCMC_AMOUNTS = ("mcmc_growth", "mcmc_noise", "mcmc_opacity_weight", "mcmc_scale_weight")
 
 
 class FitError(ValueError):
@@ -20,7 +25,21 @@ class FitSettings:
 
     Attributes:
         steps: Optimiser steps, one rendered view each.
-        max_gaussians: Number of Gaussians; fixed, since nothing is added or removed yet.
+        max_gaussians: How many Gaussians there may be.
+        initial_fraction: Fraction of ``max_gaussians`` to start with, unless ``densify`` is "none".
+        densify: What adds and removes Gaussians: "mcmc", "adc" (see ``densify.Mcmc`` and
+            ``densify.Adc``) or "none".
+        densify_start: Fraction of the steps before density control begins.
+        densify_stop: Fraction of the steps after which it ends.
+        densify_every: Steps from one refinement of the density to the next.
+        mcmc_growth: Share of the Gaussians that a refinement adds.
+        mcmc_min_opacity: Gaussians of this opacity or less are moved elsewhere.
+        mcmc_noise: Strength of the noise, for a scene of extent 1.
+        mcmc_opacity_weight: Weight of the mean opacity in the loss.
+        mcmc_scale_weight: Weight of the mean scale, in scene extents, in the loss.
+        adc_threshold: Gradient above which a Gaussian is cloned or split, see ``densify.Adc``.
+        adc_absgrad: Whether that gradient is a sum of absolute values.
+        adc_reset_every: Refinements from one reset of the opacities to the next; 0 for none.
         seed: 0..2^32 - 1. Decides the initial Gaussians and the order of the views.
         sh_degree: Highest degree of the spherical harmonics, 0..4.
         sh_warmup: Fraction of the steps over which the degree rises from 0 to ``sh_degree``.
@@ -39,6 +58,19 @@ class FitSettings:
 
     steps: int = 2000
     max_gaussians: int = 30_000
+    initial_fraction: float = 0.8
+    densify: Densify = "none"
+    densify_start: float = 0.05
+    densify_stop: float = 0.8
+    densify_every: int = 50
+    mcmc_growth: float = 0.05
+    mcmc_min_opacity: float = 0.005
+    mcmc_noise: float = 5e5
+    mcmc_opacity_weight: float = 0.01
+    mcmc_scale_weight: float = 0.01
+    adc_threshold: float | None = None
+    adc_absgrad: bool = True
+    adc_reset_every: int = 0
     seed: int = 0
     sh_degree: int = 3
     sh_warmup: float = 0.4
@@ -59,18 +91,29 @@ class FitSettings:
         Raises:
             FitError: A value is outside its range.
         """
-        for name in ("steps", "max_gaussians"):
+        if self.densify not in get_args(Densify):
+            names = ", ".join(get_args(Densify))
+            raise FitError(f"densify must be one of {names}, got {self.densify!r}")
+        for name in ("steps", "max_gaussians", "densify_every"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("sh_warmup", "ssim_weight"):
+        for name in ("sh_warmup", "ssim_weight", "densify_start", "densify_stop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FitError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if not 0 < self.initial_opacity < 1:
+        if not 0 < self.initial_fraction <= 1:
             raise FitError(
-                f"initial_opacity must be above 0 and below 1, got {self.initial_opacity}"
+                f"initial_fraction must be above 0 and at most 1, got {self.initial_fraction}"
             )
-        if not 0 <= self.alpha_weight < math.inf:
-            raise FitError(f"alpha_weight must not be negative, got {self.alpha_weight}")
+        for name in ("initial_opacity", "mcmc_min_opacity"):
+            if not 0 < getattr(self, name) < 1:
+                raise FitError(f"{name} must be above 0 and below 1, got {getattr(self, name)}")
+        for name in ("alpha_weight", *_MCMC_AMOUNTS):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.adc_threshold is not None and not 0 < self.adc_threshold < math.inf:
+            raise FitError(f"adc_threshold must be positive, got {self.adc_threshold}")
+        if self.adc_reset_every < 0:
+            raise FitError(f"adc_reset_every must not be negative, got {self.adc_reset_every}")
         for field in dataclasses.fields(self):
             rate = getattr(self, field.name)
             if field.name.startswith("lr_") and not 0 < rate < math.inf:
@@ -79,6 +122,13 @@ class FitSettings:
             raise FitError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
         if not 0 <= self.sh_degree <= 4:
             raise FitError(f"sh_degree must be between 0 and 4, got {self.sh_degree}")
+
+    @property
+    def initial_gaussians(self) -> int:
+        """How many Gaussians a fit begins with."""
+        if self.densify == "none":
+            return self.max_gaussians
+        return max(1, round(self.initial_fraction * self.max_gaussians))
 
     def sh_degree_at(self, step: Any) -> Any:
         """Return the degree used in step number ``step``, counted from 0, which may be traced."""

@@ -1,7 +1,8 @@
 """One step of a fit: everything that changes is one pytree, and one compiled function changes it.
 
-Nothing but arrays differs between two steps, the SH degree included, so one compilation serves the
-whole fit.
+Nothing but arrays differs between two steps, and their shapes do not: the SH degree is an array,
+and Gaussians that do not exist yet have their place. One compilation serves the whole fit, and one
+more all refinements of the density.
 """
 
 import dataclasses
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jax_gsplat_depth import densify
 from jax_gsplat_depth._render import render
+from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.fit._loss import loss_parts
-from jax_gsplat_depth.fit._params import Params, to_gaussians
 from jax_gsplat_depth.fit._settings import FitSettings
 from jax_gsplat_depth.fit._views import TrainingViews
 
@@ -25,14 +27,18 @@ from jax_gsplat_depth.fit._views import TrainingViews
 class TrainState:
     """Everything that a step reads and changes.
 
+    Random keys are made from the seed and ``step``.
+
     Attributes:
-        params: See ``Params``.
+        population: The Gaussians and the free places.
         opt_state: State of the optimiser.
+        density: State of the strategy of density control; ``()`` if there is none.
         step: ``[]`` int32, finished steps.
     """
 
-    params: Params
+    population: densify.Population
     opt_state: Any
+    density: Any
     step: Array
 
 
@@ -55,24 +61,128 @@ class StepMetrics:
 Step = Callable[[TrainState, TrainingViews, Array], tuple[TrainState, StepMetrics]]
 """``(state, views, view number) -> (state, metrics)``."""
 
+Refine = Callable[[TrainState, Any], TrainState]
+"""``(state, whether to reset opacities) -> state``."""
 
-def make_step(settings: FitSettings, optimizer: optax.GradientTransformation) -> Step:
-    """Return the jitted step, compiled once; the state is donated."""
+
+def initial_state(
+    params: dict[str, Array],
+    settings: FitSettings,
+    optimizer: optax.GradientTransformation,
+    strategy: densify.Strategy | None,
+) -> TrainState:
+    """Return the state before the first step.
+
+    Args:
+        params: ``[N, ...]`` each; see ``Population``.
+        settings: ``max_gaussians`` is how many there may be in the end.
+        optimizer: The optimiser.
+        strategy: Density control, or None.
+    """
+    capacity = settings.max_gaussians if strategy else len(params["means"])
+
+    # Compiled, so that no two leaves are one buffer, which could be donated only once.
+    @jax.jit
+    def make(params):
+        population = densify.pad(params, capacity)
+        density = () if strategy is None else strategy.init(population)
+        return TrainState(population, optimizer.init(population.params), density, jnp.int32(0))
+
+    return make(params)
+
+
+def make_step(
+    settings: FitSettings,
+    optimizer: optax.GradientTransformation,
+    lr_means: optax.Schedule,
+    strategy: densify.Strategy | None,
+) -> Step:
+    """Return the jitted step, compiled once; the state is donated.
+
+    Args:
+        settings: The weights of the loss and the schedule of the SH degree.
+        optimizer: Moves the parameters.
+        lr_means: Its learning rate of the centres, which scales the noise of ``Mcmc``.
+        strategy: Density control, or None.
+    """
+    config = Config(absgrad=strategy is not None and strategy.absgrad)
 
     def step(state, views, index):
         view = views[index]
         degree = settings.sh_degree_at(state.step)
 
-        def loss_fn(params):
-            out = render(to_gaussians(params, degree), view.camera, background=view.background)
+        def loss_fn(params, offset):
+            population = dataclasses.replace(state.population, params=params)
+            out = render(
+                densify.activate(population, degree),
+                view.camera,
+                background=view.background,
+                means2d_offset=offset,
+                config=config,
+            )
             parts = loss_parts(settings, out, view)
+            if isinstance(strategy, densify.Mcmc):
+                parts["penalty"] = strategy.penalty(population)
             mse = jnp.mean(jnp.square(out.image - view.photo))
-            return sum(parts.values()), (parts, mse)
+            return sum(parts.values()), (parts, mse, out.radii)
 
-        gradient, (parts, mse) = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(parts, mse, jnp.int32(len(state.params["means"])))
-        return TrainState(params, opt_state, state.step + 1), metrics
+        params = state.population.params
+        # Without a strategy that reads it, the gradient of the offset is None and costs nothing.
+        watched = strategy is not None and strategy.needs_means2d
+        offset = jnp.zeros_like(params["means"][:, :2]) if watched else None
+        grad = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)
+        (gradient, v_means2d), (parts, mse, radii) = grad(params, offset)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+        moved: Any = optax.apply_updates(params, updates)
+        population = dataclasses.replace(state.population, params=moved)
+        density = state.density
+        if strategy is not None:
+            population, density = strategy.update(
+                _key(settings, state.step, 0),
+                population,
+                density,
+                v_means2d=v_means2d,
+                radii=radii,
+                width=view.camera.width,
+                height=view.camera.height,
+                lr_means=lr_means(state.step),
+            )
+        metrics = StepMetrics(parts, mse, state.population.n_alive())
+        return TrainState(population, opt_state, density, state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def make_refine(
+    settings: FitSettings,
+    optimizer: optax.GradientTransformation,
+    strategy: densify.Strategy,
+    extent: float,
+) -> Refine:
+    """Return the jitted refinement of the density, compiled once; the state is donated.
+
+    Args:
+        settings: The seed is read.
+        optimizer: Whose state follows the Gaussians.
+        strategy: Density control.
+        extent: World units; see ``scene_extent``.
+    """
+
+    def refine(state, reset):
+        population, opt_state, density = strategy.refine(
+            _key(settings, state.step, 1),
+            state.population,
+            state.opt_state,
+            state.density,
+            optimizer=optimizer,
+            extent=extent,
+            reset=reset,
+        )
+        return TrainState(population, opt_state, density, state.step)
+
+    return jax.jit(refine, donate_argnums=0)
+
+
+def _key(settings: FitSettings, step: Array, purpose: int) -> Array:
+    key = jax.random.fold_in(jax.random.key(settings.seed), step)
+    return jax.random.fold_in(key, purpose)

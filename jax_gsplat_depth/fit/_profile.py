@@ -1,0 +1,96 @@
+"""Where the time of a step goes."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jax_gsplat_depth import densify
+from jax_gsplat_depth._render import render
+from jax_gsplat_depth._types import RenderOutput
+from jax_gsplat_depth.fit._loss import loss_parts
+from jax_gsplat_depth.fit._settings import FitSettings
+from jax_gsplat_depth.fit._step import Step, TrainState
+from jax_gsplat_depth.fit._views import TrainingViews
+
+# Each part is run this often, on one view after the other.
+_REPEATS = 12
+
+
+def measure_step(
+    settings: FitSettings,
+    optimizer: optax.GradientTransformation,
+    step: Step,
+    views: TrainingViews,
+    state: TrainState,
+) -> dict[str, float]:
+    """Measure the parts of a step, each compiled on its own, in the state in which a fit has ended.
+
+    Args:
+        settings: Those of the fit.
+        optimizer: That of the fit.
+        step: That of the fit; works on a copy of the state.
+        views: The training views.
+        state: The state.
+
+    Returns:
+        ``step``, the median time of a whole step in seconds, and the shares of it: ``render`` is
+        the rendering with its backward pass, ``loss`` the terms that compare it with the photo with
+        theirs, ``optimizer`` the update, ``other`` the rest (density control, copies, noise of the
+        measurement).
+    """
+    population = state.population
+
+    def draw(params: Any, view: Any) -> tuple[Array, Array, Array, RenderOutput]:
+        gaussians = densify.activate(dataclasses.replace(population, params=params))
+        out = render(gaussians, view.camera, background=view.background)
+        return out.image, out.depth, out.weight, out
+
+    def loss(maps: Any, out: RenderOutput, view: Any) -> Array:
+        image, depth, weight = maps
+        out = dataclasses.replace(out, image=image, depth=depth, weight=weight)
+        return jnp.sum(jnp.stack(list(loss_parts(settings, out, view).values())))
+
+    @jax.jit
+    def render_part(params, v_maps, view):
+        _, pullback = jax.vjp(lambda params: draw(params, view)[:3], params)
+        return pullback(v_maps)
+
+    @jax.jit
+    def optimizer_part(gradient, opt_state, params):
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    loss_part = jax.jit(jax.value_and_grad(loss))
+    draw_once = jax.jit(draw)
+    times: dict[str, list[float]] = {"render": [], "loss": [], "optimizer": [], "step": []}
+    copy = jax.tree.map(jnp.copy, state)
+    # The first round compiles.
+    for repeat in range(_REPEATS + 1):
+        index = jnp.int32(repeat % len(views.photos))
+        view = views[index]
+        *maps, out = draw_once(population.params, view)
+        (_, v_maps), loss_time = _timed(loss_part, tuple(maps), out, view)
+        (gradient,), render_time = _timed(render_part, population.params, v_maps, view)
+        _, optimizer_time = _timed(optimizer_part, gradient, state.opt_state, population.params)
+        (copy, _), step_time = _timed(step, copy, views, index)
+        if repeat > 0:
+            times["render"].append(render_time)
+            times["loss"].append(loss_time)
+            times["optimizer"].append(optimizer_time)
+            times["step"].append(step_time)
+    whole = float(np.median(times.pop("step")))
+    shares = {name: float(np.median(values)) / whole for name, values in times.items()}
+    return {"step": whole, **shares, "other": 1 - sum(shares.values())}
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    result = jax.block_until_ready(function(*arguments))
+    return result, time.perf_counter() - begin
