@@ -43,8 +43,9 @@ def test_help_and_version(arguments, capsys):
     out = capsys.readouterr().out
     assert "jax-gsplat-depth" in out
     if arguments[0] == "fit":
-        for option in ("--data", "--out", "--steps", "--max-gaussians", "--downscale", "--seed"):
-            assert option in out
+        for option in ("data", "out", "steps", "max-gaussians", "densify", "downscale", "seed"):
+            assert f"--{option} " in out
+        assert "--checkpoint-every N" in out and "--resume" in out
         assert f"(default: {FitSettings().steps})" in " ".join(out.split())
 
 
@@ -57,6 +58,9 @@ def test_help_and_version(arguments, capsys):
         (["fit", "--steps", "many"], "--steps: expected a whole number"),
         (["fit", "--max-gaussians", "0"], "--max-gaussians: expected"),
         (["fit", "--downscale", "0.5"], "--downscale: expected"),
+        (["fit", "--densify", "magic"], "--densify: invalid choice: 'magic'"),
+        (["fit", "--checkpoint-every", "0"], "--checkpoint-every: expected"),
+        (["fit", "--resume"], "fit_out holds no checkpoint to resume from"),
         (["fit", "--seed", "-3"], "--seed: expected a whole number between 0"),
         (["fit", "--colour", "red"], "unrecognized arguments"),
         (["fit", "--downscale", "2"], "--downscale needs --data"),
