@@ -31,6 +31,8 @@ BOUNDS = {
     # They divide by w + 1e-7, the reference by w.
     ("seeds reference", "value"): {"float32": 1e-5, "float64": 1e-6},
     ("seeds reference", "gradient"): {"float32": 2e-5, "float64": 1e-6},
+    # Relative to each value.
+    ("relocation", "value"): {"float32": 1e-6, "float64": 1e-10},
 }
 
 
