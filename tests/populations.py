@@ -64,6 +64,7 @@ def cameras(n=N_VIEWS, width=WIDTH, height=HEIGHT):
     )
 
 
+@functools.cache
 def targets(n=150, seed=7):
     """Images ``[C, H, W, 3]`` of a random cloud."""
     truth = densify.activate(densify.pad(make_params(n, seed=seed, sigma=0.07), n))
@@ -112,15 +113,21 @@ def make_optimizer():
     )
 
 
+@functools.cache
+def compiled(strategy):
+    """The optimiser, and the jitted step and refinement that serve all trainings."""
+    optimizer = make_optimizer()
+    step = jax.jit(make_step(strategy, optimizer, targets(), cameras()))
+    refine = jax.jit(functools.partial(strategy.refine, optimizer=optimizer, extent=2.5))
+    return optimizer, step, refine
+
+
 def train(strategy, population, steps, *, density=True, seed=0):
-    """Train in a Python loop; returns the population, PSNR before the last step, and the jits."""
+    """Train in a Python loop: the population, PSNR before the last step, counts of the living."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        optimizer = make_optimizer()
-        step_fn = jax.jit(make_step(strategy, optimizer, targets(), cameras()))
-        refine = jax.jit(functools.partial(strategy.refine, optimizer=optimizer, extent=2.5))
+        optimizer, step_fn, refine = compiled(strategy)
         opt_state, state = optimizer.init(population.params), strategy.init(population)
-        psnr = None
-        counts = []
+        psnr, counts = None, []
         for step in range(1, steps + 1):
             step_key, refine_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
             degree = jnp.int32(step * 2 // (steps + 1))
@@ -132,4 +139,4 @@ def train(strategy, population, steps, *, density=True, seed=0):
                     refine_key, population, opt_state, state, reset=strategy.resets_at(step)
                 )
             counts.append(int(population.n_alive()))
-    return population, float(psnr), counts, (step_fn, refine)
+    return population, float(psnr), counts
