@@ -59,7 +59,7 @@ def render(
     offset = _check.check_means2d_offset(means2d_offset, camera_batch, means.shape[0], means.dtype)
 
     splats = project_checked(gaussians, camera, config)
-    colors = shade_checked(gaussians, camera, sh_degree, config)
+    colors = shade_checked(gaussians, camera, sh_degree, config, radii=splats.radii)
     background = _check.check_background(background, camera_batch, colors.shape[-1], means.dtype)
     # A colour that is not finite culls its Gaussian like any other parameter.
     finite = jnp.all(jnp.isfinite(colors), axis=-1)

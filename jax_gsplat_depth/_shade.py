@@ -43,13 +43,22 @@ def shade(
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "appearance"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
-    return shade_checked(gaussians, camera, sh_degree, config)
+    return shade_checked(gaussians, camera, sh_degree, config, radii=None)
 
 
 def shade_checked(
-    gaussians: Gaussians, camera: Camera, sh_degree: int | None, config: Config
+    gaussians: Gaussians,
+    camera: Camera,
+    sh_degree: int | None,
+    config: Config,
+    *,
+    radii: Array | None,
 ) -> Array:
-    """``shade`` without the checks of the arrays."""
+    """``shade`` without the checks of the arrays.
+
+    With ``radii`` ``[N]`` or ``[C, N]`` the coefficients of what is culled are not even read: its
+    colour is 0. Colours that are given are returned as they are all the same.
+    """
     if gaussians.colors is not None:
         if sh_degree is not None:
             raise ValueError("sh_degree is given but gaussians has colors, expected sh")
@@ -58,7 +67,9 @@ def shade_checked(
     degree = _check.check_sh_degree(sh_degree, gaussians.sh.shape[1])
     has_camera_axis = camera.viewmat.ndim == 3
     viewmat = camera.viewmat if has_camera_axis else camera.viewmat[None]
-    operands = _ffi.same_axes(gaussians.means, gaussians.sh, viewmat)
+    if radii is not None and not has_camera_axis:
+        radii = radii[None]
+    operands = _ffi.same_axes(gaussians.means, gaussians.sh, viewmat, radii)
     colors = _shade((degree, SH_CONVENTIONS.index(config.sh_convention)), *operands)
     return colors if has_camera_axis else colors[0]
 
@@ -67,9 +78,9 @@ Static = tuple[int, int]
 
 
 @_ffi.custom_vjp
-def _shade(static: Static, means: Array, sh: Array, viewmat: Array) -> Array:
+def _shade(static: Static, means: Array, sh: Array, viewmat: Array, radii: Array | None) -> Array:
     results = [((viewmat.shape[0], means.shape[0], 3), means.dtype)]
-    return _call("jgd_shade_fwd", static, [means, sh, viewmat], results)[0]
+    return _call("jgd_shade_fwd", static, [means, sh, viewmat, _or_absent(radii)], results)[0]
 
 
 def _shade_fwd(static: Static, *primals: Any) -> tuple[Array, Any]:
@@ -82,20 +93,30 @@ def _shade_bwd(static: Static, residuals: Any, cotangent: Any) -> tuple[Array | 
     v_colors = _ffi.known(cotangent)
     if v_colors is None:
         return (None,) * len(operands)
+    *arrays, radii = operands
     results = [
         (x.shape if wanted else Absent(x.ndim), x.dtype)
-        for x, wanted in zip(operands, needed.inputs, strict=True)
+        for x, wanted in zip(arrays, needed.inputs[:-1], strict=True)
     ]
-    return tuple(_call("jgd_shade_bwd", static, [*operands, v_colors], results))
+    v_arrays = _call("jgd_shade_bwd", static, [*arrays, _or_absent(radii), v_colors], results)
+    return (*v_arrays, None)
 
 
 _shade.defvjp(_shade_fwd, _shade_bwd, symbolic_zeros=True)
 
 
+def _or_absent(radii: Array | None) -> Array | Absent:
+    return Absent(2) if radii is None else radii
+
+
 def _call(
-    target: str, static: Static, operands: Sequence[Array], results: Sequence[tuple[Any, Any]]
+    target: str,
+    static: Static,
+    operands: Sequence[Array | Absent],
+    results: Sequence[tuple[Any, Any]],
 ) -> list[Any]:
     means, _, viewmat = operands[:3]
+    assert not isinstance(means, Absent) and not isinstance(viewmat, Absent)
     degree, convention = static
     return _ffi.call(
         target,

@@ -310,7 +310,8 @@ def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Ar
 
     if "shs" in x:
         seen = Gaussians(means, sh=x["shs"])
-        colors = shade_checked(seen, _camera_at(x["campos"], size), options.sh_degree, config)
+        eye = _camera_at(x["campos"], size)
+        colors = shade_checked(seen, eye, options.sh_degree, config, radii=splats.radii)
     else:
         colors = x["colors_precomp"]
 

@@ -91,7 +91,12 @@ SHARED_TESTS = {
         "camera_axis_is_a_loop",
         "no_gaussians",
     ],
-    test_shade: ["values_and_gradients", "camera_axis_is_a_loop", "no_gaussians"],
+    test_shade: [
+        "values_and_gradients",
+        "camera_axis_is_a_loop",
+        "what_is_culled_is_not_shaded",
+        "no_gaussians",
+    ],
     test_bin: [
         "tiles_cover_every_pixel_and_stay_in_the_box",
         "order_is_by_depth_then_index_with_the_culled_last",

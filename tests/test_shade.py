@@ -21,6 +21,7 @@ from asserts import (
 from tolerances import bound
 
 import jax_gsplat_depth as jgd
+from jax_gsplat_depth._shade import shade_checked
 
 
 def shade_call(inputs, size, config, sh_degree):
@@ -116,6 +117,44 @@ def test_camera_axis_is_a_loop(backend, dtype):
             total[k] = total[k] + grads_c[k] if c else grads_c[k]
     for k, v in total.items():
         same_bits(grads[k], v, k)
+
+
+def test_what_is_culled_is_not_shaded(backend, dtype):
+    """Neither its coefficients nor its cotangent are read: both hold NaN here.
+
+    The first 256 are culled by every camera: blocks of a GPU in which nobody is drawn.
+    """
+    scene = scenes.dense(cameras=2)
+    config = jgd.Config()
+    gaussians, camera = scene.gaussians(dtype, color="sh"), scene.camera(dtype)
+    means, sh = (jnp.concatenate([x] * 4) for x in (gaussians.means, gaussians.sh))
+    n = len(means)
+    drawn = np.random.default_rng(4).random((2, n)) < 0.5
+    drawn[:, :256] = False
+    drawn[:, 256:260] = True
+    radii = jnp.asarray(drawn, jnp.int32)
+    cotangent = jnp.asarray(np.random.default_rng(5).normal(size=(2, n, 3)), dtype)
+
+    def shade(means, sh, viewmat):
+        seen = dataclasses.replace(camera, viewmat=viewmat)
+        given = jgd.Gaussians(means, sh=sh)
+        return shade_checked(given, seen, None, config, radii=radii)
+
+    def shade_all(means, sh, viewmat):
+        seen = dataclasses.replace(camera, viewmat=viewmat)
+        return jgd.shade(jgd.Gaussians(means, sh=sh), seen, config=config)
+
+    mask = jnp.asarray(drawn[..., None])
+    never = ~drawn.any(axis=0)
+    poisoned = jnp.where(never[:, None, None], jnp.nan, sh)
+    colors, pull = jax.vjp(shade, means, poisoned, camera.viewmat)
+    expected, pull_all = jax.vjp(shade_all, means, sh, camera.viewmat)
+    same_bits(colors, jnp.where(mask, expected, 0), "colors")
+    grads = pull(jnp.where(mask, cotangent, jnp.nan))
+    wanted = pull_all(jnp.where(mask, cotangent, 0))
+    for name, grad, want in zip(("means", "sh", "viewmat"), grads, wanted, strict=True):
+        same_bits(grad, want, name)
+    assert np.asarray(grads[1]).any(axis=(1, 2)).sum() > 50
 
 
 def test_given_colors_pass_through(backend, dtype):

@@ -233,7 +233,7 @@ def test_vmap_does_not_copy_shared_inputs():
     means, quats, scales, _, opacities, viewmat, K = calls["jgd_project_fwd"][0]
     assert [means, quats, scales, opacities] == [(1, n, 3), (1, n, 4), (1, n, 3), (1, n)]
     assert [viewmat, K] == [(b, 1, 4, 4), (b, 1, 3, 3)]
-    assert calls["jgd_shade_fwd"][0] == [(1, n, 3), (1, n, 4, 3), (b, 1, 4, 4)]
+    assert calls["jgd_shade_fwd"][0] == [(1, n, 3), (1, n, 4, 3), (b, 1, 4, 4), (b, 1, n)]
     assert (1, 1, 3) in calls["jgd_blend_fwd"][0], "the background is shared"
 
 

@@ -63,7 +63,8 @@ void forward_batch_element(ThreadPool& pool, const ProjectForward<T>& args, int6
       for (int64_t i = begin; i < end; ++i) {
         Sym3<T> cov3d;
         Projected<T> p{};
-        if (scene.covariance_of(i, cov3d)) {
+        // project_gaussian asks too, but the covariance is half of the work.
+        if (opacity_visible(scene.opacities[i], in.settings) && scene.covariance_of(i, cov3d)) {
           p = project_gaussian(load_vec3(scene.means, i), cov3d, scene.opacities[i], pose, K,
                                in.settings);
         }

@@ -19,11 +19,16 @@ void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_
   const T* means = in.means.at(in.batch, b);
   const T* sh = in.sh.at(in.batch, b);
   const T* viewmat = in.viewmat.at(in.batch, b);
+  const int32_t* radii = in.radii.at(in.batch, b);
   T* colors = args.colors.at(in.batch, b);
   parallel_for(pool, in.n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
       const Vec3<T> center = camera_center(load_pose(viewmat, camera));
       for (int64_t i = begin; i < end; ++i) {
+        if (radii && radii[camera * in.n + i] <= 0) {
+          store_vec3(colors, camera * in.n + i, Vec3<T>{});
+          continue;
+        }
         const T* coefficients = sh + 3 * in.n_bases * i;
         Vec3<T> color{kNaN<T>, kNaN<T>, kNaN<T>};
         if (all_finite(coefficients, 3 * sh_bases(in.degree))) {
@@ -41,6 +46,7 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
   const T* means = in.means.at(in.batch, b);
   const T* sh = in.sh.at(in.batch, b);
   const T* viewmat = in.viewmat.at(in.batch, b);
+  const int32_t* radii = in.radii.at(in.batch, b);
   const T* v_colors = args.v_colors.at(in.batch, b);
   T* v_means = args.v_means.at(in.batch, b);
   T* v_sh = args.v_sh.at(in.batch, b);
@@ -61,6 +67,7 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
         const Pose<T> pose = load_pose(viewmat, camera);
         const Vec3<T> center = camera_center(pose);
         for (int64_t i = begin; i < end; ++i) {
+          if (radii && radii[camera * in.n + i] <= 0) continue;
           const Vec3<T> v_color = load_vec3(v_colors, camera * in.n + i);
           // Not drawn, possibly because something is not finite: 0 times that must not get through.
           if (v_color.x == T(0) && v_color.y == T(0) && v_color.z == T(0)) continue;

@@ -29,6 +29,8 @@ __device__ T* shared_memory() {
 }
 
 __device__ inline void sync_block() { __syncthreads(); }
+// The same, and whether any thread of the block says yes.
+__device__ inline bool sync_block_any(bool predicate) { return __syncthreads_or(predicate) != 0; }
 // Makes the shared memory that a lane wrote visible to the other lanes of its warp.
 __device__ inline void sync_warp() { __syncwarp(); }
 

@@ -67,7 +67,7 @@ __device__ void store_tile(const T* tile, int64_t rows, int width, T* sh) {
 }
 
 // One thread for each (batch, camera, Gaussian); the threads of a block have the first two in
-// common. Shared memory: the tile.
+// common. A block without a Gaussian that is drawn loads nothing. Shared memory: the tile.
 template <typename T, int kDegree>
 __global__ void forward_kernel(ShadeForward<T> args, int64_t blocks) {
   const ShadeInputs<T>& in = args.in;
@@ -77,8 +77,17 @@ __global__ void forward_kernel(ShadeForward<T> args, int64_t blocks) {
   const int64_t i = first + thread_in_block();
   const int64_t stride = 3 * in.n_bases;
   T* tile = shared_memory<T>();
-  load_tile<kDegree>(in.sh.at(in.batch, b) + first * stride, in.n - first, stride, tile);
+  const int32_t* radii = in.radii.at(in.batch, b);
+  const bool drawn = i < in.n && (!radii || radii[camera * in.n + i] > 0);
+  const bool any_drawn = sync_block_any(drawn);
+  if (any_drawn) {
+    load_tile<kDegree>(in.sh.at(in.batch, b) + first * stride, in.n - first, stride, tile);
+  }
   if (i >= in.n) return;
+  if (!drawn) {
+    store_vec3(args.colors.at(in.batch, b), camera * in.n + i, Vec3<T>{});
+    return;
+  }
 
   const T* coefficients = tile + thread_in_block() * kPitch<kDegree>;
   const Vec3<T> center = camera_center(load_pose(in.viewmat.at(in.batch, b), camera));
@@ -101,19 +110,26 @@ __global__ void backward_kernel(ShadeBackward<T> args, T* partial, int64_t block
   const int64_t i = first + thread_in_block();
   const int64_t stride = 3 * in.n_bases;
   T* tile = shared_memory<T>();
-  load_tile<kDegree>(in.sh.at(in.batch, b) + first * stride, in.n - first, stride, tile);
+  const bool exists = i < in.n;
+  const int32_t* radii = in.radii.at(in.batch, b);
+  const auto drawn_by = [&](int64_t camera) { return !radii || radii[camera * in.n + i] > 0; };
+  bool drawn = false;
+  for (int64_t camera = 0; exists && camera < in.n_cameras; ++camera) drawn |= drawn_by(camera);
+  if (sync_block_any(drawn)) {
+    load_tile<kDegree>(in.sh.at(in.batch, b) + first * stride, in.n - first, stride, tile);
+  }
 
   const T* v_colors = args.v_colors.at(in.batch, b);
   const T* viewmat = in.viewmat.at(in.batch, b);
   T* coefficients = tile + thread_in_block() * kPitch<kDegree>;
-  const bool exists = i < in.n;
-  const bool usable = exists && all_finite(coefficients, kUsed<kDegree>);
+  const bool usable = drawn && all_finite(coefficients, kUsed<kDegree>);
   const Vec3<T> mean = exists ? load_vec3(in.means.at(in.batch, b), i) : Vec3<T>{};
   T sum[kUsed<kDegree>] = {};
   Vec3<T> v_mean{};
   for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
     CameraTerm<T> term;
-    const Vec3<T> v_color = usable ? load_vec3(v_colors, camera * in.n + i) : Vec3<T>{};
+    const Vec3<T> v_color =
+        usable && drawn_by(camera) ? load_vec3(v_colors, camera * in.n + i) : Vec3<T>{};
     // Not drawn, possibly because something is not finite: 0 times that must not get through.
     if (v_color.x != T(0) || v_color.y != T(0) || v_color.z != T(0)) {
       const Pose<T> pose = load_pose(viewmat, camera);

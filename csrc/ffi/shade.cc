@@ -26,7 +26,7 @@ using Ret = ffi::Result<ffi::AnyBuffer>;
 
 template <typename T>
 ShadeInputs<T> bind_inputs(Binder& bind, const ShadeAttributes& attributes, const Arg& means,
-                           const Arg& sh, const Arg& viewmat) {
+                           const Arg& sh, const Arg& viewmat, const Arg& radii) {
   ShadeInputs<T> in;
   in.n = core_dim(means, 2, 0);
   in.n_bases = core_dim(sh, 3, 1);
@@ -35,6 +35,7 @@ ShadeInputs<T> bind_inputs(Binder& bind, const ShadeAttributes& attributes, cons
   in.means = bind.in<T>("means", means, {in.n, 3});
   in.sh = bind.in<T>("sh", sh, {in.n, in.n_bases, 3});
   in.viewmat = bind.in<T>("viewmat", viewmat, {in.n_cameras, 4, 4});
+  in.radii = bind.in<int32_t>("radii", radii, {in.n_cameras, in.n}, /*optional=*/true);
   bind.require(attributes.degree >= 0 && attributes.degree <= kMaxShDegree &&
                    sh_bases(static_cast<int>(attributes.degree)) <= in.n_bases,
                "degree must be 0..4 and have its coefficients in sh");
@@ -47,12 +48,12 @@ ShadeInputs<T> bind_inputs(Binder& bind, const ShadeAttributes& attributes, cons
 }
 
 ffi::Error forward(backend::XlaContext xla_context, ShadeAttributes attributes, Arg means, Arg sh,
-                   Arg viewmat, Ret colors, Ret workspace) {
+                   Arg viewmat, Arg radii, Ret colors, Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_shade_fwd", {{means, 2}, {sh, 3}, {viewmat, 3}});
+    Binder bind("jgd_shade_fwd", {{means, 2}, {sh, 3}, {viewmat, 3}, {radii, 2}});
     ShadeForward<T> args;
-    args.in = bind_inputs<T>(bind, attributes, means, sh, viewmat);
+    args.in = bind_inputs<T>(bind, attributes, means, sh, viewmat, radii);
     args.colors = bind.out<T>("colors", colors, {args.in.n_cameras, args.in.n, 3});
     bind.workspace(workspace);  // needs none
     if (!bind.ok()) return bind.error();
@@ -63,13 +64,13 @@ ffi::Error forward(backend::XlaContext xla_context, ShadeAttributes attributes, 
 }
 
 ffi::Error backward(backend::XlaContext xla_context, ShadeAttributes attributes, Arg means, Arg sh,
-                    Arg viewmat, Arg v_colors, Ret v_means, Ret v_sh, Ret v_viewmat,
+                    Arg viewmat, Arg radii, Arg v_colors, Ret v_means, Ret v_sh, Ret v_viewmat,
                     Ret workspace) {
   return dispatch_float(means, [&](auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_shade_bwd", {{means, 2}, {sh, 3}, {viewmat, 3}, {v_colors, 3}});
+    Binder bind("jgd_shade_bwd", {{means, 2}, {sh, 3}, {viewmat, 3}, {radii, 2}, {v_colors, 3}});
     ShadeBackward<T> args;
-    args.in = bind_inputs<T>(bind, attributes, means, sh, viewmat);
+    args.in = bind_inputs<T>(bind, attributes, means, sh, viewmat, radii);
     const int64_t n = args.in.n;
     const int64_t n_cameras = args.in.n_cameras;
     args.v_colors = bind.in<T>("v_colors", v_colors, {n_cameras, n, 3});
@@ -97,6 +98,7 @@ JGD_DEFINE_HANDLER(jgd_shade_fwd, jgd::forward,
                        .Arg<ffi::AnyBuffer>()    // means
                        .Arg<ffi::AnyBuffer>()    // sh
                        .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Arg<ffi::AnyBuffer>()    // radii
                        .Ret<ffi::AnyBuffer>()    // colors
                        .Ret<ffi::AnyBuffer>());  // workspace
 
@@ -107,6 +109,7 @@ JGD_DEFINE_HANDLER(jgd_shade_bwd, jgd::backward,
                        .Arg<ffi::AnyBuffer>()    // means
                        .Arg<ffi::AnyBuffer>()    // sh
                        .Arg<ffi::AnyBuffer>()    // viewmat
+                       .Arg<ffi::AnyBuffer>()    // radii
                        .Arg<ffi::AnyBuffer>()    // v_colors
                        .Ret<ffi::AnyBuffer>()    // v_means
                        .Ret<ffi::AnyBuffer>()    // v_sh

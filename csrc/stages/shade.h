@@ -14,6 +14,7 @@ struct ShadeInputs {
   Batched<const T> means;    // [N, 3] world
   Batched<const T> sh;       // [N, B, 3]
   Batched<const T> viewmat;  // [C, 4, 4] world to camera
+  Batched<const int32_t> radii;  // [C, N] or absent; the colour of what is culled (0) is 0
   BatchShape batch;
   int64_t n = 0;
   int64_t n_bases = 0;  // B, at least (degree + 1)^2

@@ -88,6 +88,7 @@ class Machine {
   std::string run(const char* name, void (*body)(const void*), const void* data, int64_t n_blocks,
                   int n_threads, int64_t n_shared_bytes);
   void sync_block(int line);
+  bool sync_block_any(bool predicate, int line);
   const uint64_t* meet_warp(Meeting what, uint64_t value, int line);
   [[noreturn]] void fault();
 
@@ -121,6 +122,8 @@ class Machine {
   int n_ended_ = 0;
   int n_in_barrier_ = 0;
   int barrier_line_ = 0;
+  bool any_so_far_ = false;
+  bool any_in_barrier_ = false;
 };
 
 Machine& machine() {
@@ -230,6 +233,16 @@ void Machine::sync_block(int line) {
   leave();
 }
 
+bool Machine::sync_block_any(bool predicate, int line) {
+  any_so_far_ |= predicate;
+  if (n_in_barrier_ + 1 == position.n_threads) {  // the last one to come
+    any_in_barrier_ = any_so_far_;
+    any_so_far_ = false;
+  }
+  sync_block(line);
+  return any_in_barrier_;
+}
+
 const uint64_t* Machine::meet_warp(Meeting what, uint64_t value, int line) {
   const int index = position.thread / kLanes;
   Warp& warp = warps_[index];
@@ -256,6 +269,7 @@ const uint64_t* Machine::meet_warp(Meeting what, uint64_t value, int line) {
 bool Machine::run_block() {
   const int n_warps = position.n_threads / kLanes;
   n_ended_ = n_in_barrier_ = 0;
+  any_so_far_ = false;
   ready_warps_ = 0;
   for (int w = 0; w < n_warps; ++w) make_ready(w);
   in_turn_ = random_.below(2) == 0;
@@ -327,6 +341,7 @@ std::string Machine::run(const char* name, void (*body)(const void*), const void
 const Position& position() { return machine().position; }
 unsigned char* shared_bytes() { return machine().shared->data(); }
 void sync_block(int line) { machine().sync_block(line); }
+bool sync_block_any(bool predicate, int line) { return machine().sync_block_any(predicate, line); }
 const uint64_t* meet_warp(Meeting what, uint64_t value, int line) {
   return machine().meet_warp(what, value, line);
 }

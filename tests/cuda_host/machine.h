@@ -39,6 +39,8 @@ unsigned char* shared_bytes();
 
 // `line` is where the kernel calls: all threads of a meeting have to come from the same one.
 void sync_block(int line);
+// The same; returns whether any thread of the block came with true.
+bool sync_block_any(bool predicate, int line);
 // Waits for the other lanes of the warp; returns the value that each of them brought.
 const uint64_t* meet_warp(Meeting what, uint64_t value, int line);
 

@@ -41,6 +41,9 @@ T* shared_memory() {
 
 // Where a meeting is called from is part of what has to agree, so each takes its caller's line.
 inline void sync_block(int line = __builtin_LINE()) { host::sync_block(line); }
+inline bool sync_block_any(bool predicate, int line = __builtin_LINE()) {
+  return host::sync_block_any(predicate, line);
+}
 inline void sync_warp(int line = __builtin_LINE()) {
   host::meet_warp(host::Meeting::kSyncWarp, 0, line);
 }
