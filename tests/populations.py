@@ -34,17 +34,24 @@ def init(optimizer, params):
         return optimizer.init(params)
 
 
+ADAM = optax.adam(1e-2)
+
+
+@functools.cache
+def refinement(strategy):
+    """The jitted refinement for Adam, one for all tests: compiling takes longer than running."""
+    return jax.jit(functools.partial(strategy.refine, optimizer=ADAM))
+
+
 def used_adam(params, seed=0):
-    """Adam and a state all of whose moments are above zero."""
-    optimizer = optax.adam(1e-2)
+    """A state of ``ADAM`` all of whose moments are above zero."""
     rng = np.random.default_rng(seed)
-    state = densify.map_moments(
+    return densify.map_moments(
         lambda leaf: jnp.asarray(rng.uniform(1, 2, leaf.shape), leaf.dtype),
-        optimizer,
-        init(optimizer, params),
+        ADAM,
+        init(ADAM, params),
         params,
     )
-    return optimizer, state
 
 
 def moments(opt_state):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from asserts import same_bits
-from populations import cameras, make_params, moments, used_adam
+from populations import ADAM, cameras, make_params, moments, refinement, used_adam
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import densify
@@ -44,9 +44,8 @@ def state_with(population, gradients, views=1, **changed):
 
 def refine(population, state, strategy=STRATEGY, key=0, reset=False):
     """After, Adam's state before and after, and the state."""
-    optimizer, opt_state = used_adam(population.params)
-    run = jax.jit(functools.partial(strategy.refine, optimizer=optimizer))
-    after, new_opt, new_state = run(
+    opt_state = used_adam(population.params)
+    after, new_opt, new_state = refinement(strategy)(
         jax.random.key(key), population, opt_state, state, extent=EXTENT, reset=reset
     )
     fresh = strategy.init(after)
@@ -176,13 +175,11 @@ def test_children_are_drawn_from_the_gaussian():
     """Their places, in standard deviations along the own axes, are standard normal."""
     before = make_population(n=1, capacity=2, large=[0])
     state = state_with(before, {0: 1.0})
-    optimizer, opt_state = used_adam(before.params)
+    opt_state = used_adam(before.params)
 
     @jax.vmap
     def children(key):
-        after, _, _ = STRATEGY.refine(
-            key, before, opt_state, state, optimizer=optimizer, extent=EXTENT
-        )
+        after, _, _ = STRATEGY.refine(key, before, opt_state, state, optimizer=ADAM, extent=EXTENT)
         return after.params["means"] - before.params["means"][:1]
 
     offsets = np.asarray(children(jax.random.split(jax.random.key(1), 4000)), np.float64)

@@ -1,13 +1,11 @@
 """MCMC density control: relocation, growth, noise, regularisers."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from asserts import same_bits
-from populations import cameras, make_params, moments, used_adam
+from populations import ADAM, cameras, make_params, moments, refinement, used_adam
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import densify
@@ -35,11 +33,10 @@ def population_with_dead():
     return densify.pad({**params, "opacity_logits": logits}, CAPACITY)
 
 
-def refine(strategy, population, key=0, optimizer=None, opt_state=None):
-    if optimizer is None:
-        optimizer, opt_state = used_adam(population.params)
-    run = jax.jit(functools.partial(strategy.refine, optimizer=optimizer))
-    after, opt_state, state = run(jax.random.key(key), population, opt_state, ())
+def refine(strategy, population, key=0, opt_state=None):
+    if opt_state is None:
+        opt_state = used_adam(population.params)
+    after, opt_state, state = refinement(strategy)(jax.random.key(key), population, opt_state, ())
     assert state == ()
     return after, opt_state
 
@@ -55,8 +52,8 @@ def sources_of(before, after):
 
 def test_bookkeeping():
     before = population_with_dead()
-    optimizer, opt_state = used_adam(before.params)
-    after, new_state = refine(STRATEGY, before, 0, optimizer, opt_state)
+    opt_state = used_adam(before.params)
+    after, new_state = refine(STRATEGY, before, 0, opt_state)
     # 10 % of 40 are added in the first dead slots.
     np.testing.assert_array_equal(after.alive, np.arange(CAPACITY) < N + 4)
     filled = np.concatenate([DEAD, np.arange(N, N + 4)])
@@ -184,8 +181,8 @@ def test_growth(capacity, n, expected):
 
 def test_no_growth_and_nothing_to_relocate_changes_nothing():
     before = densify.pad({**make_params(N), "opacity_logits": jnp.zeros(N)}, CAPACITY)
-    optimizer, opt_state = used_adam(before.params)
-    after, new_state = refine(densify.Mcmc(growth=0), before, 0, optimizer, opt_state)
+    opt_state = used_adam(before.params)
+    after, new_state = refine(densify.Mcmc(growth=0), before, 0, opt_state)
     for old, new in ((before, after), (opt_state, new_state)):
         for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
             same_bits(b, a, "unchanged")
@@ -197,8 +194,8 @@ def test_nothing_to_draw_from(n, capacity):
     """None alive, or only transparent ones: nothing happens."""
     params = with_transparent(make_params(N), np.arange(N))
     before = densify.pad({name: value[:n] for name, value in params.items()}, capacity)
-    optimizer, opt_state = used_adam(before.params)
-    after, new_state = refine(densify.Mcmc(), before, 0, optimizer, opt_state)
+    opt_state = used_adam(before.params)
+    after, new_state = refine(densify.Mcmc(), before, 0, opt_state)
     for old, new in ((before, after), (opt_state, new_state)):
         for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
             same_bits(b, a, "unchanged")
@@ -208,12 +205,10 @@ def test_nothing_to_draw_from(n, capacity):
 def test_what_is_not_finite_is_relocated(name):
     before = densify.pad(make_params(N), CAPACITY)
     params = {**before.params, name: before.params[name].at[7].set(jnp.nan)}
-    optimizer, opt_state = used_adam(before.params)
-    opt_state = densify.map_moments(
-        lambda leaf: leaf.at[7].set(jnp.nan), optimizer, opt_state, params
-    )
+    opt_state = used_adam(before.params)
+    opt_state = densify.map_moments(lambda leaf: leaf.at[7].set(jnp.nan), ADAM, opt_state, params)
     broken = densify.Population(params, before.alive)
-    after, new_state = refine(STRATEGY, broken, 0, optimizer, opt_state)
+    after, new_state = refine(STRATEGY, broken, 0, opt_state)
     assert np.asarray(after.alive)[7]
     for value in (*after.params.values(), *jax.tree.leaves(new_state)):
         assert np.isfinite(value).all()

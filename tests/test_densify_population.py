@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from asserts import same_bits
-from populations import cameras, init, make_params, moments, used_adam
+from populations import ADAM, cameras, init, make_params, moments, used_adam
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import densify
@@ -245,8 +245,8 @@ def test_moments_are_found(name):
 
 def test_moments_of_some_parameters_only():
     params = make_params(N)
-    optimizer, state = used_adam(params)
-    mapped = densify.map_moments(jnp.zeros_like, optimizer, state, params, ("opacity_logits",))
+    state = used_adam(params)
+    mapped = densify.map_moments(jnp.zeros_like, ADAM, state, params, ("opacity_logits",))
     for before, after in zip(moments(state), moments(mapped), strict=True):
         for name in params:
             if name == "opacity_logits":
