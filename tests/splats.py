@@ -39,6 +39,20 @@ def in_range(n=700, degree=3, seed=0):
     )
 
 
+def box_of_gaussians(n=60, seed=0, center=(1.0, -2.0, 0.5), half=(0.8, 0.4, 0.2), scale=0.08):
+    """Gaussians in a box, wider along x than along y than along z."""
+    rng = np.random.default_rng(seed)
+    gaussians = random_gaussians(n, degree=1, seed=seed)
+    means = np.asarray(center) + rng.uniform(-1, 1, (n, 3)) * half
+    return jgd.Gaussians(
+        jnp.asarray(means, jnp.float32),
+        gaussians.quats,
+        jnp.full((n, 3), scale, jnp.float32),
+        jnp.asarray(rng.uniform(0.5, 0.95, n), jnp.float32),
+        sh=jnp.asarray(rng.normal(0, 0.5, (n, 4, 3)), jnp.float32),
+    )
+
+
 def changed(gaussians, **changes):
     """Return Gaussians with other values in some fields."""
     names = ("means", "quats", "scales", "opacities", "sh")

@@ -4,19 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+from commands import run
 from splats import random_gaussians
 
 pytest.importorskip("optax")
 
-from jax_gsplat_depth import cli, io
-
-
-def run(*arguments):
-    """Return the exit code, also where argparse exits by itself."""
-    try:
-        return cli.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
+from jax_gsplat_depth import io
 
 
 @pytest.fixture
