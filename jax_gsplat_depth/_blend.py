@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jax_gsplat_depth import _check, _ffi
+from jax_gsplat_depth import _check, _depth, _ffi
 from jax_gsplat_depth._ffi import Absent
 from jax_gsplat_depth._types import Config, Intersections, RenderOutput, Splats
 
@@ -42,17 +42,24 @@ def blend(
         background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
         absgrad_probe: Shaped like ``splats.means2d``; its value is not used. Its gradient is the
             sum over pixels of the absolute gradient of means2d.
-        config: Static settings; reads footprint, capacity and deterministic.
+        config: Static settings; reads footprint, capacity, deterministic, depth and
+            depth_variance. ray_depth must be False, since splats do not know their camera:
+            multiply by ``Camera.ray_lengths``.
 
     Returns:
         RenderOutput; ``radii`` are those of the splats. A splat with a value that is not finite
         is not drawn.
 
     Raises:
-        ValueError: A shape disagrees; raised while tracing.
+        ValueError: A shape disagrees, or config has ray_depth; raised while tracing.
         TypeError: A dtype disagrees; raised while tracing.
     """
     config = _check.check_config(Config() if config is None else config)
+    if config.ray_depth:
+        raise ValueError(
+            "config.ray_depth is True, but blend does not know the camera: expected False, and "
+            "the depth times camera.ray_lengths() (an inverse depth divided by it)"
+        )
     splats = _check.check_splats(splats)
     width, height = _check.check_image_size(width, height, splats.means2d.shape[:-2])
     color_array = _check.check_colors(colors, splats)
@@ -78,8 +85,9 @@ def blend_checked(
     background: Array,
     absgrad_probe: Array | None,
     config: Config,
+    ray_lengths: Array | None = None,
 ) -> RenderOutput:
-    """``blend`` without the checks."""
+    """``blend`` without the checks; with ``ray_lengths`` ``[C?, H, W]`` depth is along the rays."""
     has_camera_axis = splats.means2d.ndim == 3
 
     def with_camera_axis(x: Array | None) -> Array | None:
@@ -101,11 +109,43 @@ def blend_checked(
         three_sigma=config.footprint == "3sigma",
         capacity=_list_capacity(config.capacity, splats.means2d.shape[-2], *size),
         deterministic=config.deterministic,
+        median=config.depth == "median",
     )
-    image, depth, weight, n_isects, n_isects_listed = (
-        x if has_camera_axis else x[0] for x in _blend(static, *operands)
+    depths, d = operands[1], colors.shape[-1]
+    summands = _depth.summands(depths, operands[4], operands[5], config)
+    if summands is not None:
+        operands = _with_summands(operands, summands)
+    image, depth, weight, n_isects, n_isects_listed, median = _blend(static, *operands)
+    variance = None
+    if summands is not None:
+        depth, variance = _depth.depth_and_variance(
+            depth, image[..., d:], weight, summands.reference, config
+        )
+        image = image[..., :d]
+    if median is not None:
+        depth = _depth.median_depth(depths, median, config.deterministic)
+    if ray_lengths is not None:
+        lengths = ray_lengths if has_camera_axis else ray_lengths[None]
+        depth, variance = _depth.along_rays(depth, variance, lengths, config)
+    image, depth, weight, n_isects, n_isects_listed, variance = (
+        x if has_camera_axis or x is None else x[0]
+        for x in (image, depth, weight, n_isects, n_isects_listed, variance)
     )
-    return RenderOutput(image, depth, weight, splats.radii, n_isects, n_isects_listed)
+    return RenderOutput(image, depth, weight, splats.radii, n_isects, n_isects_listed, variance)
+
+
+def _with_summands(operands: Sequence[Any], summands: _depth.Summands) -> list[Any]:
+    """Put the summands in the place of the depths and behind the channels of the image."""
+    means2d, _, conics, opacities, _, order, colors, background, probe = operands
+    channels = summands.channels
+    if channels.shape[2]:
+        colors = jnp.broadcast_to(colors, (*channels.shape[:2], colors.shape[2]))
+        colors = jnp.concatenate([colors, channels], axis=2)
+        background = jnp.pad(background, ((0, 0), (0, channels.shape[2])))
+    return [
+        *(means2d, summands.values, conics, opacities, summands.radii),
+        *(order, colors, background, probe),
+    ]
 
 
 def _list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
@@ -127,13 +167,15 @@ class _Static(NamedTuple):
     three_sigma: bool
     capacity: int
     deterministic: bool
+    median: bool
 
 
 @_ffi.custom_vjp
-def _blend(static: _Static, *operands: Any) -> tuple[Array, ...]:
+def _blend(static: _Static, *operands: Any) -> tuple[Any, ...]:
     """Operands: means2d, depths, conics, opacities, radii, order, colors, background, probe.
 
-    All with camera axis; that of colors and background may be 1 for all cameras.
+    All with camera axis; that of colors and background may be 1 for all cameras. Results: image,
+    depth, weight, n_isects, n_isects_listed, and the ids at the median or None.
     """
     return _forward(static, operands, with_residuals=False)[0]
 
@@ -144,25 +186,27 @@ def _forward(static: _Static, operands: Any, *, with_residuals: bool) -> tuple[A
     c, d, dtype = means2d.shape[0], colors.shape[2], means2d.dtype
     pixels = (c, static.height, static.width)
     residual = pixels if with_residuals else Absent(3)
+    median = pixels if static.median else Absent(3)
     results = [
         ((*pixels, d), dtype),
         (pixels, dtype),
         (pixels, dtype),
         (residual, dtype),
         (residual, jnp.int32),
+        (median, jnp.int32),
         ((c,), jnp.int32),
         ((c,), jnp.int32),
     ]
-    image, depth, weight, transmittance, last, *counts = _call(
+    image, depth, weight, transmittance, last, median, *counts = _call(
         "jgd_blend_fwd", static, operands[:8], results
     )
-    return (image, depth, weight, *counts), (transmittance, last)
+    return (image, depth, weight, *counts, median), (transmittance, last)
 
 
-def _blend_fwd(static: _Static, *primals: Any) -> tuple[tuple[Array, ...], Any]:
+def _blend_fwd(static: _Static, *primals: Any) -> tuple[tuple[Any, ...], Any]:
     operands, needed = _ffi.values_and_needed(primals)
     outputs, residuals = _forward(static, operands, with_residuals=True)
-    _, depth, weight, _, _ = outputs
+    _, depth, weight, *_ = outputs
     return outputs, (operands, (depth, weight, *residuals), needed)
 
 
@@ -229,4 +273,6 @@ def _call(
         capacity=static.capacity,
         deterministic=static.deterministic,
     )
-    return _ffi.call(target, operands, results, sizes=sizes, **static._asdict())
+    attributes = static._asdict()
+    del attributes["median"]  # which its result says
+    return _ffi.call(target, operands, results, sizes=sizes, **attributes)

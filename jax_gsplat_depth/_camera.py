@@ -60,6 +60,18 @@ class Camera:
         viewmat = jnp.asarray(self.viewmat)
         return -_matvec(viewmat[..., :3, :3].mT, viewmat[..., :3, 3])
 
+    def ray_lengths(self) -> Array:
+        """Distance from the camera centre of what each pixel sees at z = 1, ``[H, W]``.
+
+        |K^-1 (u, v, 1)| at (u, v) = (j + 0.5, i + 0.5), at least 1: a depth times this is the
+        distance along the ray. ``[C, H, W]`` with a camera axis; differentiable in K.
+        """
+        K = jnp.asarray(self.K)
+        fx, fy, cx, cy = (K[..., i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        x = (_pixel_centers(self.width, K.dtype, K.ndim - 1) - cx) / fx
+        y = (_pixel_centers(self.height, K.dtype, K.ndim - 1) - cy) / fy
+        return jnp.sqrt(1 + jnp.square(x)[..., None, :] + jnp.square(y)[..., :, None])
+
     @classmethod
     def look_at(
         cls,
@@ -264,6 +276,22 @@ def _common_dtype(values: list[Any]) -> np.dtype:
             # float64 is NumPy's default, and JAX's only with x64.
             return default if dtype == np.float64 else dtype
     return default
+
+
+def usable_ray_lengths(camera: Camera) -> Array:
+    """``Camera.ray_lengths``, and finite with a gradient of zero where K has no inverse.
+
+    Such a camera sees nothing, and its depth of 0 has to stay 0.
+    """
+    K = camera.K
+    usable = jnp.isfinite(K).all((-2, -1), keepdims=True)
+    usable &= (K[..., :1, :1] != 0) & (K[..., 1:2, 1:2] != 0)
+    one = jnp.broadcast_to(jnp.eye(3, dtype=K.dtype), K.shape)
+    return dataclasses.replace(camera, K=jnp.where(usable, K, one)).ray_lengths()
+
+
+def _pixel_centers(size: int, dtype: Any, ndim: int) -> Array:
+    return (jnp.arange(size, dtype=dtype) + 0.5).reshape((1,) * (ndim - 1) + (size,))
 
 
 def _matvec(matrix: Array, vector: Array) -> Array:

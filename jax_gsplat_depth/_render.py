@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
-from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._camera import Camera, usable_ray_lengths
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, RenderOutput
@@ -27,7 +27,7 @@ def render(
     """Render image, depth and weight of 3D Gaussians.
 
     ``N`` is the number of Gaussians, ``C`` of cameras, ``D`` of channels, ``H`` and ``W`` the size
-    of the image. Differentiable, from image, depth and weight, in every array of ``gaussians``,
+    of the image. Differentiable, from every image of the output, in every array of ``gaussians``,
     in viewmat and K of the camera, in background and in means2d_offset. The selections (which
     Gaussian is drawn at which pixel, and their order) are held constant.
 
@@ -73,4 +73,5 @@ def render(
         splats = dataclasses.replace(splats, means2d=splats.means2d + offset)
     size = (camera.width, camera.height)
     order = depth_order(splats, *size, config)
-    return blend_checked(splats, colors, order, size, background, probe, config)
+    lengths = usable_ray_lengths(camera) if config.ray_depth else None
+    return blend_checked(splats, colors, order, size, background, probe, config, lengths)

@@ -19,9 +19,11 @@ from jax import Array
 from jax_gsplat_depth._camera import Camera
 
 Footprint = Literal["exact", "3sigma"]
+Depth = Literal["expected", "median", "inverse"]
 ShConvention = Literal["3dgs", "e3nn", "e3nn-seed"]
 
 FOOTPRINTS = ("exact", "3sigma")
+DEPTHS = ("expected", "median", "inverse")
 # Their positions are the values of the enum in csrc/math/sh.h.
 SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-seed")
 
@@ -98,7 +100,8 @@ class RenderOutput:
 
     Attributes:
         image: ``[H, W, D]`` sum of w c plus the background times what is left of the light.
-        depth: ``[H, W]`` sum of w z over sum of w in world units, 0 where nothing was hit.
+        depth: ``[H, W]`` sum of w z over sum of w in world units, 0 where nothing was hit; or what
+            ``Config.depth`` and ``Config.ray_depth`` make it.
         weight: ``[H, W]`` sum of w, 0..1: how much of the pixel the Gaussians cover.
         radii: ``[N]`` int32, as in ``Splats``.
         n_isects: ``[]`` int32, the (Gaussian, tile) pairs of the image; 2^31 - 1 if there are more.
@@ -106,6 +109,9 @@ class RenderOutput:
             ``Config.capacity`` limits; on the CPU all. If it is less than ``n_isects`` the result
             is the same, but took longer: the largest ``n_isects`` of a scene, and some 10 % on top,
             is a good capacity.
+        depth_variance: ``[H, W]`` how much the depths that make up the pixel vary: sum of w z^2
+            over sum of w minus the square of the expected depth, world units squared, 0 or more
+            and 0 where nothing was hit. None without ``Config.depth_variance``.
     """
 
     image: Array
@@ -114,6 +120,7 @@ class RenderOutput:
     radii: Array
     n_isects: Array
     n_isects_listed: Array
+    depth_variance: Array | None = None
 
 
 @jax.tree_util.register_static
@@ -145,6 +152,16 @@ class Config:
             number of tiles. Only time and memory depend on it, never the result; see
             ``RenderOutput.n_isects``. The CPU needs none.
 
+        depth: What ``RenderOutput.depth`` is. "expected" (default): sum of w z over sum of w.
+            "inverse": sum of w / z over sum of w, in 1 / world units, 0 where nothing was hit.
+            "median": z of the Gaussian at which the transmittance first falls to 1/2 or below, so
+            that an edge is not a blend of near and far; 0 where it never does. Its gradient
+            reaches the depth of that Gaussian alone.
+        ray_depth: Default False. True gives the distance from the camera centre along the ray of
+            the pixel instead of z: a depth times ``Camera.ray_lengths``, an inverse depth divided
+            by it, the variance times its square; differentiable in K as well.
+        depth_variance: Default False. True fills ``RenderOutput.depth_variance``.
+
     Raises:
         ValueError: A value is outside its range.
         TypeError: A value is of the wrong type, for example a traced array.
@@ -159,12 +176,15 @@ class Config:
     absgrad: bool = False
     deterministic: bool = False
     capacity: int | None = None
+    depth: Depth = "expected"
+    ray_depth: bool = False
+    depth_variance: bool = False
 
     def __post_init__(self) -> None:
         """Check every value and store it as a plain Python value, so that equal configs match."""
         for name in ("near_plane", "far_plane", "eps2d"):
             self._set(name, (int, float, np.integer, np.floating), float)
-        for name in ("antialiased", "absgrad", "deterministic"):
+        for name in ("antialiased", "absgrad", "deterministic", "ray_depth", "depth_variance"):
             self._set(name, (bool, np.bool_), bool)
         if self.capacity is not None:
             self._set("capacity", (int, np.integer), int)
@@ -177,7 +197,11 @@ class Config:
             )
         if not 0 <= self.eps2d < math.inf:
             raise ValueError(f"eps2d must be finite and not negative, got {self.eps2d}")
-        for name, choices in (("footprint", FOOTPRINTS), ("sh_convention", SH_CONVENTIONS)):
+        for name, choices in (
+            ("footprint", FOOTPRINTS),
+            ("sh_convention", SH_CONVENTIONS),
+            ("depth", DEPTHS),
+        ):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
                 expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"

@@ -71,6 +71,7 @@ def same_radii(actual, expected, cov2d):
 def settings(size, config, sh_degree=None):
     """The reference's settings for a scene's size and the library's config."""
     names = ("near_plane", "far_plane", "eps2d", "footprint", "antialiased", "sh_convention")
+    names += ("depth", "ray_depth")
     options = {name: getattr(config, name) for name in names}
     return reference.Settings(size.width, size.height, sh_degree=sh_degree, **options)
 

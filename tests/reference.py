@@ -27,7 +27,7 @@ COMPENSATION_FLOOR = 0.005
 TILE = 16
 
 # Relative distance to a branch inside which a float32 renderer may lawfully take the other side.
-BAND_CUTOFF, BAND_CAP, BAND_STOP = 2e-3, 1e-4, 2e-2
+BAND_CUTOFF, BAND_CAP, BAND_STOP, BAND_MEDIAN = 2e-3, 1e-4, 2e-2, 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Settings:
     antialiased: bool = False
     sh_convention: str = "3dgs"
     sh_degree: int | None = None
+    depth: str = "expected"
+    ray_depth: bool = False
 
 
 def rotation_matrix(quats):
@@ -225,9 +227,9 @@ def pixel_grid(s):
 def blend(splats, colors, background, s, pixels=None, pixel_offset=None):
     """Blend one camera at ``pixels`` ``(P, 2)`` (row, column), front to back.
 
-    Returns image ``(P, D)``, depth, weight and band ``(P,)``; ``band`` marks pixels next to a
-    branch. ``pixel_offset`` ``(N, P, 2)`` moves each Gaussian separately in each pixel: its
-    gradient holds the per-pixel terms that absgrad sums.
+    Returns image ``(P, D)``, depth, depth_variance, weight and band ``(P,)``; ``band`` marks pixels
+    next to a branch. ``pixel_offset`` ``(N, P, 2)`` moves each Gaussian separately in each pixel:
+    its gradient holds the per-pixel terms that absgrad sums.
     """
     pixels = jnp.asarray(pixel_grid(s) if pixels is None else pixels)
     n, p, dtype = colors.shape[0], pixels.shape[0], colors.dtype
@@ -246,7 +248,7 @@ def blend(splats, colors, background, s, pixels=None, pixel_offset=None):
         return jnp.abs(value - target) < width * target
 
     def step(carry, g):
-        trans, alive, band, rgb, depth, weight = carry
+        trans, alive, band, rgb, sums, median = carry
         dx, dy = col - g["means2d"][0], row - g["means2d"][1]
         if pixel_offset is not None:
             dx, dy = dx - g["offset"][:, 0], dy - g["offset"][:, 1]
@@ -265,20 +267,40 @@ def blend(splats, colors, background, s, pixels=None, pixel_offset=None):
         band |= hit & (near(raw, ALPHA_CAP, BAND_CAP) | near(rest, T_STOP, BAND_STOP))
         hit &= ~stop
         w = jnp.where(hit, alpha * trans, 0.0)
+        z = jnp.where(g["drawn"], g["depths"], 1.0)
+        median = jnp.where(hit & (trans > 0.5) & (rest <= 0.5), z, median)
+        if s.depth == "median":
+            band |= hit & near(rest, 0.5, BAND_MEDIAN)
         trans = jnp.where(hit, rest, trans)
         rgb = rgb + w[:, None] * g["colors"][None]
-        return (trans, alive & ~stop, band, rgb, depth + w * g["depths"], weight + w), None
+        sums = sums + w[:, None] * jnp.stack([jnp.ones_like(z), z, z**2, 1 / z])[None]
+        return (trans, alive & ~stop, band, rgb, sums, median), None
 
     zeros, ones = jnp.zeros(p, dtype), jnp.ones(p, dtype)
-    start = (ones, ones > 0, ones < 0, jnp.zeros((p, colors.shape[1]), dtype), zeros, zeros)
-    trans, _, band, rgb, depth, weight = jax.lax.scan(step, start, xs)[0] if n else start
+    rgb, sums = jnp.zeros((p, colors.shape[1]), dtype), jnp.zeros((p, 4), dtype)
+    start = (ones, ones > 0, ones < 0, rgb, sums, zeros)
+    trans, _, band, rgb, sums, median = jax.lax.scan(step, start, xs)[0] if n else start
+    weight = sums[:, 0]
     touched = weight > 0
+    means = jnp.where(touched[:, None], sums, 0.0) / jnp.where(touched, weight, 1.0)[:, None]
+    expected, square, inverse = means[:, 1:].T
     return {
         "image": rgb + trans[:, None] * background[None],
-        "depth": jnp.where(touched, depth, 0.0) / jnp.where(touched, weight, 1.0),
+        "depth": {"expected": expected, "median": median, "inverse": inverse}[s.depth],
+        "depth_variance": square - expected**2,
         "weight": weight,
         "band": band,
     }
+
+
+def ray_lengths(K, pixels):
+    """``|K^-1 (u, v, 1)|`` at the centres of ``pixels`` ``(P, 2)`` (row, column), ``(P,)``."""
+    pinhole = jnp.eye(3, dtype=K.dtype)  # nothing but the focal lengths and the centre is read
+    for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)):
+        pinhole = pinhole.at[i, j].set(K[i, j])
+    v, u = jnp.asarray(pixels).astype(K.dtype).T + 0.5
+    rays = jnp.linalg.inv(pinhole) @ jnp.stack([u, v, jnp.ones_like(u)])
+    return jnp.sqrt(jnp.sum(rays**2, axis=0))
 
 
 # Inputs that may have a leading camera axis, with their number of axes without it.
@@ -319,6 +341,7 @@ def shade_stage(inputs, s):
 def blend_stage(inputs, s, pixels=None):
     """``blend`` from a dict: the splats' fields (``splat_opacities``), colors, background.
 
+    With ``s.ray_depth`` the camera's ``K`` too.
     Without ``pixels`` the results have shape ``(C?, H, W, ...)``, with them ``(C?, P, ...)``.
     """
 
@@ -327,6 +350,10 @@ def blend_stage(inputs, s, pixels=None):
         splats["opacities"] = x["splat_opacities"]
         background = x.get("background", jnp.zeros_like(x["colors"], shape=x["colors"].shape[-1:]))
         out = blend(splats, x["colors"], background, s, pixels, x.get("pixel_offset"))
+        if s.ray_depth:
+            lengths = ray_lengths(x["K"], pixel_grid(s) if pixels is None else pixels)
+            out["depth"] *= lengths ** (-1 if s.depth == "inverse" else 1)
+            out["depth_variance"] *= lengths**2
         if pixels is None:
             out = {k: v.reshape(s.height, s.width, *v.shape[1:]) for k, v in out.items()}
         return out
@@ -372,7 +399,9 @@ def _chain(inputs, s):
     finite = jnp.all(jnp.isfinite(color), axis=tuple(range(1, color.ndim)))
     names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
     geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
-    options = dataclasses.replace(s, sh_convention="3dgs", sh_degree=None)
+    options = dataclasses.replace(
+        s, sh_convention="3dgs", sh_degree=None, depth="expected", ray_depth=False
+    )
     first = (project_stage, geometry, options)
     splats = _run(*first)
     second, colors = None, color
@@ -386,7 +415,10 @@ def _chain(inputs, s):
     if "means2d_offset" in inputs:  # after culling, which does not depend on it
         blending["means2d"] = splats["means2d"] + inputs["means2d_offset"]
     blending |= {k: inputs[k] for k in ("background", "pixel_offset") if k in inputs}
-    options = Settings(s.width, s.height, footprint=s.footprint)
+    options = {k: getattr(s, k) for k in ("footprint", "depth", "ray_depth")}
+    options = Settings(s.width, s.height, **options)
+    if s.ray_depth:
+        blending["K"] = inputs["K"]
     return first, second, (blend_stage, blending, options), splats
 
 

@@ -15,6 +15,7 @@ import pytest
 import scenes
 import test_bin
 import test_blend
+import test_depth_outputs
 import test_poisoned
 import test_project
 import test_render
@@ -123,6 +124,20 @@ SHARED_TESTS = {
         "nothing_visible",
         "order_of_the_list_does_not_matter",
         "depth_ties_are_drawn_in_index_order",
+    ],
+    test_depth_outputs: [
+        "values_and_gradients",
+        "scenes_with_cameras",
+        "three_sigma_footprint",
+        "image_sizes",
+        "channels",
+        "lists_that_are_too_short",
+        "nothing_visible",
+        "the_rest_stays_as_it_is",
+        "median_of_few",
+        "blend",
+        "deterministic_gradients_are_the_same_sums",
+        "nested_vmap",
     ],
     test_seeds: [
         "golden",

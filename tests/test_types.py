@@ -44,6 +44,15 @@ def examples():
             jnp.asarray(9, jnp.int32),
             jnp.asarray(8, jnp.int32),
         ),
+        "output_with_variance": jgd.RenderOutput(
+            array(33, 17, 3),
+            array(33, 17),
+            array(33, 17),
+            jnp.arange(n, dtype=jnp.int32),
+            jnp.asarray(9, jnp.int32),
+            jnp.asarray(8, jnp.int32),
+            array(33, 17),
+        ),
     }
 
 
@@ -184,6 +193,9 @@ def test_config_defaults():
         "absgrad": False,
         "deterministic": False,
         "capacity": None,
+        "depth": "expected",
+        "ray_depth": False,
+        "depth_variance": False,
     }
 
 
@@ -248,6 +260,10 @@ CONFIG_ERRORS = [
     ({"antialiased": 1}, TypeError, "antialiased has type int, expected bool"),
     ({"absgrad": None}, TypeError, "absgrad has type NoneType, expected bool"),
     ({"deterministic": "yes"}, TypeError, "deterministic has type str, expected bool"),
+    ({"depth": "mean"}, ValueError, "depth must be 'expected', 'median' or 'inverse', got 'mean'"),
+    ({"depth": None}, ValueError, "depth must be 'expected', 'median' or 'inverse', got None"),
+    ({"ray_depth": 1}, TypeError, "ray_depth has type int, expected bool"),
+    ({"depth_variance": None}, TypeError, "depth_variance has type NoneType, expected bool"),
 ]
 
 

@@ -19,6 +19,9 @@ BOUNDS = {
     ("blend", "gradient"): {"float32": 1e-5, "float64": 1e-10},
     ("render", "value"): {"float32": 3e-6, "float64": 1e-12},
     ("render", "gradient"): {"float32": 1e-5, "float64": 1e-10},
+    # Rounding of the variance is relative to the squared extent of the scene, not to itself.
+    ("depth variance", "value"): {"float32": 3e-6, "float64": 1e-12},
+    ("depth variance", "gradient"): {"float32": 1e-5, "float64": 1e-10},
     ("golden", "value"): {"float32": 3e-6, "float64": 1e-10},
     # The reference itself in plain float32 has an error of 3.2e-5 in a depth of up to 7.1.
     ("golden", "depth"): {"float32": 5e-6, "float64": 1e-10},

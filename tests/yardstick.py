@@ -43,18 +43,19 @@ def small(dtype: Any = np.float32, cameras=None, n=30, **options):
 
 
 def forward(inputs, size, config=None):
-    """The three float outputs by name."""
+    """The float outputs by name: three, and depth_variance if ``config`` asks for it."""
     gaussians, camera = scenes.build(inputs, size)
     extra = {k: inputs[k] for k in REST if k in inputs}
     out = jgd.render(gaussians, camera, config=config or SAME_BITS, **extra)
-    return {name: getattr(out, name) for name in OUTPUTS}
+    variance = {} if out.depth_variance is None else {"depth_variance": out.depth_variance}
+    return {name: getattr(out, name) for name in OUTPUTS} | variance
 
 
 def forward_and_vjp(inputs, size, config=None):
     """Outputs, and gradients of every input for the cotangents among ``inputs``."""
     primals = {k: v for k, v in inputs.items() if k not in COTANGENTS}
     out, pullback = jax.vjp(lambda x: forward(x, size, config), primals)
-    (grads,) = pullback({name: inputs[f"v_{name}"] for name in OUTPUTS})
+    (grads,) = pullback({name: inputs[_cotangent(name)] for name in out})
     return out | {f"grad {k}": v for k, v in grads.items()}
 
 
@@ -67,7 +68,11 @@ def single(inputs, size, config=None):
 def loss(inputs, size, config=None) -> Any:
     """A scalar that depends on every output."""
     out = forward(inputs, size, config)
-    return sum((out[name] * inputs[f"v_{name}"]).sum() for name in OUTPUTS)
+    return sum((out[name] * inputs[_cotangent(name)]).sum() for name in out)
+
+
+def _cotangent(name):
+    return "v_weight" if name == "depth_variance" else f"v_{name}"
 
 
 def spread(inputs, names, n, seed):

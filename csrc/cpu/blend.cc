@@ -171,7 +171,8 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
                                     camera_of(args.depth, batch, b, first_pixel),
                                     camera_of(args.weight, batch, b, first_pixel),
                                     camera_of(args.transmittance, batch, b, first_pixel),
-                                    camera_of(args.last, batch, b, first_pixel)});
+                                    camera_of(args.last, batch, b, first_pixel),
+                                    camera_of(args.median, batch, b, first_pixel)});
       }
     };
     parallel_for(pool, groups[g + 1] - groups[g], 1, blend_tiles);

@@ -111,7 +111,7 @@ void for_each_vector(const Tile<T>& tile, const Body& body) {
 }
 
 // kChannels < 0: any number, known at run time.
-template <typename T, int kChannels>
+template <typename T, int kChannels, bool kMedian>
 void forward(const TileForward<T>& args) {
   using V = typename Lanes<T>::V;
   using I = typename Lanes<T>::I;
@@ -126,6 +126,8 @@ void forward(const TileForward<T>& args) {
   V weighted_depth[kColumns][kTileSize] = {};
   M live[kColumns][kTileSize] = {};  // pixels of the image that have not ended
   I last[kColumns][kTileSize] = {};
+  I median[kMedian ? kColumns : 1][kTileSize];
+  for (auto& column : median) std::fill(column, column + kTileSize, I{} - 1);
   uint32_t live_rows[kColumns] = {};
   V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
@@ -163,6 +165,11 @@ void forward(const TileForward<T>& args) {
         }
         const V w = select(drawn, alpha * before, V{});
         transmittance[column][row] = select(drawn, after, before);
+        if constexpr (kMedian) {
+          const V half = splat(T(kTransmittanceMedian));
+          const M crosses = drawn & ~less_equal(before, half) & less_equal(after, half);
+          median[column][row] = select(crosses, I{} + s.id, median[column][row]);
+        }
         weight[column][row] += w;
         weighted_depth[column][row] = fma(w, splat(s.depth), weighted_depth[column][row]);
         last[column][row] = select(drawn, I{} + (rank + 1), last[column][row]);
@@ -182,6 +189,11 @@ void forward(const TileForward<T>& args) {
     for (int64_t d = 0; d < n_channels; ++d) {
       store(args.image + pixel * n_channels + d, fma(t, splat(tile.background[d]), sums[d]),
             n_lanes, n_channels);
+    }
+    if constexpr (kMedian) {
+      for (int lane = 0; lane < n_lanes; ++lane) {
+        args.median[pixel + lane] = static_cast<int32_t>(median[column][row][lane]);
+      }
     }
     if (!args.last) return;  // no backward pass follows
     store(args.transmittance + pixel, t, n_lanes);
@@ -306,18 +318,23 @@ void backward(const TileBackward<T>& args) {
   }
 }
 
-template <typename T>
-void forward_any(const TileForward<T>& args) {
+template <typename T, bool kMedian>
+void forward_channels(const TileForward<T>& args) {
   switch (args.tile.n_channels) {
     case 1:
-      return forward<T, 1>(args);
+      return forward<T, 1, kMedian>(args);
     case 3:
-      return forward<T, 3>(args);
+      return forward<T, 3, kMedian>(args);
     case 4:
-      return forward<T, 4>(args);
+      return forward<T, 4, kMedian>(args);
     default:
-      return forward<T, -1>(args);
+      return forward<T, -1, kMedian>(args);
   }
+}
+
+template <typename T>
+void forward_any(const TileForward<T>& args) {
+  return args.median ? forward_channels<T, true>(args) : forward_channels<T, false>(args);
 }
 
 template <typename T>

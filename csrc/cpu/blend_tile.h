@@ -31,6 +31,7 @@ struct TileForward {
   T* weight;
   T* transmittance;  // both null if no backward pass follows
   int32_t* last;
+  int32_t* median;  // null if nobody asked for it
 };
 
 template <typename T>

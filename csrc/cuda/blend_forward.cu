@@ -9,8 +9,8 @@ namespace jgd::cuda {
 namespace {
 
 // Blocks that a multiprocessor holds at a time; with more, registers would be spilled.
-template <typename T>
-constexpr int kForwardBlocks = sizeof(T) == 4 ? 6 : 3;
+template <typename T, bool kMedian>
+constexpr int kForwardBlocks = sizeof(T) == 4 ? (kMedian ? 5 : 6) : 3;
 
 template <typename T>
 struct ForwardArrays {
@@ -20,6 +20,7 @@ struct ForwardArrays {
   T* weight;
   T* transmittance;  // both null if no backward pass follows
   int32_t* last;
+  int32_t* median;  // null if nobody asked for it
   int first_channel;  // of this launch
   int n_used;         // channels of this launch, at most kChannels
 };
@@ -31,6 +32,7 @@ struct Pixel {
   T weighted_depth = T(0);
   T channels[kChannels] = {};
   int32_t last = 0;
+  int32_t median = -1;
   // The exponent a splat needs to be drawn: infinite outside of the image and once the pixel ended.
   T cutoff = kInfinity<T>;
 
@@ -39,13 +41,14 @@ struct Pixel {
 
 // The pixel takes the splat: alpha T of its colour, unless that would end the pixel. Without a
 // branch: some lane of the warp nearly always takes it, and alpha = 0 changes nothing.
-template <typename T, int kChannels>
+template <bool kMedian, typename T, int kChannels>
 __device__ void blend_splat(const PackedSplat<T>& splat, const T* color, int32_t rank, T dx, T dy,
                             Pixel<T, kChannels>& pixel) {
   const T exponent = log2_alpha(splat.exponent, dx, dy);
   const bool drawn = exponent >= pixel.cutoff && exponent <= splat.exponent.log2_opacity;
   const T alpha = drawn ? std::fmin(fast_exp2(exponent), T(kAlphaMax)) : T(0);
   const BlendStep<T> step = blend_step(alpha, pixel.transmittance);
+  if (kMedian && is_median(pixel.transmittance, step.transmittance)) pixel.median = splat.id;
   pixel.transmittance = step.transmittance;
   pixel.cutoff = step.ends ? kInfinity<T> : pixel.cutoff;
   pixel.last = drawn && !step.ends ? rank + 1 : pixel.last;
@@ -59,8 +62,8 @@ __device__ void blend_splat(const PackedSplat<T>& splat, const T* color, int32_t
 
 // One block for each tile of all images, one warp for each quarter of it (see blend_walk.h). Shared
 // memory: one WarpBatch for each warp. A pixel is summed by one lane in depth order.
-template <typename T, int kChannels>
-__global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T>)
+template <typename T, int kChannels, bool kMedian>
+__global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T, kMedian>)
     blend_forward_kernel(TileLists<T> lists, ForwardArrays<T> args) {
   const SplatInputs<T>& in = args.in.splats;
   const SubTile part(lists.n_tiles(), lists.n_tiles_x, in.width, in.height);
@@ -92,7 +95,7 @@ __global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T>)
       JGD_UNROLL
       for (int i = 0; i < kPixelsPerLane; ++i) {
         const T dy = y + T(i * kRowsApart) - item.splat.center.y;
-        blend_splat(item.splat, item.color, rank, dx, dy, pixels[i]);
+        blend_splat<kMedian>(item.splat, item.color, rank, dx, dy, pixels[i]);
       }
     }
     sync_warp();  // the next batch overwrites this one
@@ -113,16 +116,22 @@ __global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T>)
     if (args.first_channel > 0) continue;
     args.weight[at] = pixel.weight;
     args.depth[at] = pixel.weight > T(0) ? pixel.weighted_depth / pixel.weight : T(0);
+    if (kMedian) args.median[at] = pixel.median;
     if (args.last == nullptr) continue;
     args.transmittance[at] = pixel.transmittance;
     args.last[at] = pixel.last;
   }
 }
 
+// The first launch of a call writes all but the channels of the others.
 template <typename T, int kChannels>
 void launch_channels(Context& context, const TileLists<T>& lists, const ForwardArrays<T>& args,
                      int64_t n_blocks) {
-  launch(context, "blend_forward", blend_forward_kernel<T, kChannels>, n_blocks, kBlendThreads,
+  const bool with_median = args.median && args.first_channel == 0;
+  launch(context, "blend_forward",
+         with_median ? blend_forward_kernel<T, kChannels, true>
+                     : blend_forward_kernel<T, kChannels, false>,
+         n_blocks, kBlendThreads,
          kBlendThreads / kWarpSize * static_cast<int64_t>(sizeof(WarpBatch<T, kChannels>)), lists,
          args);
 }
@@ -144,6 +153,7 @@ void blend_forward(Context& context, const BlendForward<T>& args) {
                            args.weight.data,
                            args.transmittance.data,
                            args.last.data,
+                           args.median.data,
                            0,
                            0};
   // More channels than registers hold go in portions; a portion repeats the walk.

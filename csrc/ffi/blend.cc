@@ -56,7 +56,7 @@ BlendInputs<T> bind_inputs(Binder& bind, const BlendAttributes& attributes, cons
 ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, Arg means2d,
                    Arg depths, Arg conics, Arg opacities, Arg radii, Arg order, Arg colors,
                    Arg background, Ret image, Ret depth, Ret weight, Ret transmittance, Ret last,
-                   Ret n_isects, Ret n_isects_listed, Ret workspace) {
+                   Ret median, Ret n_isects, Ret n_isects_listed, Ret workspace) {
   return dispatch_float(means2d, [&](auto zero) {
     using T = decltype(zero);
     Binder bind("jgd_blend_fwd", {{means2d, 3},
@@ -79,6 +79,7 @@ ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes, 
     args.transmittance =
         bind.out<T>("transmittance", transmittance, {n_cameras, h, w}, /*optional=*/true);
     args.last = bind.out<int32_t>("last", last, {n_cameras, h, w}, /*optional=*/true);
+    args.median = bind.out<int32_t>("median", median, {n_cameras, h, w}, /*optional=*/true);
     args.n_isects = bind.out<int32_t>("n_isects", n_isects, {n_cameras});
     args.n_isects_listed = bind.out<int32_t>("n_isects_listed", n_isects_listed, {n_cameras});
     bind.require(!args.transmittance.data == !args.last.data,
@@ -174,6 +175,7 @@ JGD_DEFINE_HANDLER(jgd_blend_fwd, jgd::forward,
                        .Ret<ffi::AnyBuffer>()    // weight
                        .Ret<ffi::AnyBuffer>()    // transmittance
                        .Ret<ffi::AnyBuffer>()    // last
+                       .Ret<ffi::AnyBuffer>()    // median
                        .Ret<ffi::AnyBuffer>()    // n_isects
                        .Ret<ffi::AnyBuffer>()    // n_isects_listed
                        .Ret<ffi::AnyBuffer>());  // workspace

@@ -103,6 +103,13 @@ JGD_HD inline BlendStep<T> blend_step(T alpha, T transmittance) {
   return {ends ? T(0) : alpha * transmittance, ends ? transmittance : after, ends};
 }
 
+// Whether the splat of a step is the median of the pixel: the first that leaves at most half of the
+// light. Not where the light stays the same.
+template <typename T>
+JGD_HD inline bool is_median(T before, T after) {
+  return before > T(kTransmittanceMedian) && !(after > T(kTransmittanceMedian));
+}
+
 template <typename T>
 struct BlendStepGrad {
   T w;

@@ -23,6 +23,9 @@ inline constexpr double kLog2AlphaMin = -7.99435343685885793770;  // log2 of it
 inline constexpr double kAlphaMax = 0.99;
 inline constexpr double kTransmittanceMin = 1e-4;
 
+// Half of the light of a pixel ends in front of its median depth.
+inline constexpr double kTransmittanceMedian = 0.5;
+
 // Side of a square tile, pixels.
 inline constexpr int kTileSize = 16;
 

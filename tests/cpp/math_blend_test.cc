@@ -172,6 +172,10 @@ void CheckEnd(const std::string& type) {
   const auto none = jgd::blend_step(T(0), T(0.5));
   Expect("alpha 0 changes nothing, " + type,
          !none.ends && none.w == T(0) && none.transmittance == T(0.5));
+  Expect("median, " + type, jgd::is_median(T(1), T(0.5)) && jgd::is_median(T(0.6), T(0.1)));
+  Expect("not the median, " + type, !jgd::is_median(T(1), T(0.51)) &&
+                                        !jgd::is_median(T(0.5), T(0.4)) &&
+                                        !jgd::is_median(T(0.5), T(0.5)));
 }
 
 template <typename T>

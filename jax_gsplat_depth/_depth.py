@@ -1,0 +1,162 @@
+"""The kinds of depth: which sums blending takes for them, and what is made of the sums.
+
+Blending gives sum w x / sum w of one number x of each splat, which is its depth by default, and
+sum w c of any number of channels c. All that is asked for by ``Config.depth`` and
+``Config.depth_variance`` comes from other x, from more channels, and from the id of the Gaussian at
+the median. Arrays have a camera axis here.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jax_gsplat_depth._types import Config
+
+# The largest offset of a depth whose square float32 holds: with it no splat gets lost.
+_MAX_OFFSET = 1e18
+
+
+@dataclasses.dataclass(frozen=True)
+class Summands:
+    """What blending takes in place of the depths, and beside the colours.
+
+    Attributes:
+        values: ``[C, N]`` numbers whose weighted mean is to be returned as depth.
+        channels: ``[C, N, k]`` numbers whose weighted sums are to be returned, k = 0, 1 or 2.
+        radii: ``[C, N]``.
+        reference: ``[C, 1]`` depth that the moments are about, or None.
+    """
+
+    values: Array
+    channels: Array
+    radii: Array
+    reference: Array | None = None
+
+
+def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summands | None:
+    """Return what blending has to sum up, or None if that is the depths and no more.
+
+    The variance is that of z - z0 with z0 the depth of the splat in the middle of the depth order.
+    Of z itself the two terms E[z^2] - E[z]^2 would cancel, and for a distant scene nothing would be
+    left. Its rounding error is about eps times the squared distance of the splats from z0.
+
+    Args:
+        depths: ``[C, N]`` of the splats; 0 for a culled one.
+        radii: ``[C, N]`` int32, 0 where culled.
+        order: ``[C, N]`` int32 of the bin stage.
+        config: Reads depth and depth_variance.
+    """
+    if config.depth != "inverse" and not config.depth_variance:
+        return None
+    # What blending does not draw because of its depth must not be drawn with another number.
+    finite = jnp.isfinite(depths)
+    radii = jnp.where(finite, radii, 0)
+    depths = jnp.where(finite, depths, 0)
+    values, channels, reference = depths, [], None
+    if config.depth_variance:
+        reference = _middle(depths, radii, order)
+        offset = jnp.clip(depths - reference, -_MAX_OFFSET, _MAX_OFFSET)
+        values, channels = offset, [jnp.square(offset)]
+    if config.depth == "inverse":
+        channels = [values, *channels] if config.depth_variance else []
+        values = _reciprocal(depths)
+    empty = jnp.zeros((*depths.shape, 0), depths.dtype)
+    stacked = jnp.stack(channels, axis=-1) if channels else empty
+    return Summands(values, stacked, radii, reference)
+
+
+def depth_and_variance(
+    mean: Array, sums: Array, weight: Array, reference: Array | None, config: Config
+) -> tuple[Array, Array | None]:
+    """Return depth and variance, or None, ``[C, H, W]``, from what blending returned.
+
+    Args:
+        mean: ``[C, H, W]`` weighted mean of the values, 0 where nothing was hit.
+        sums: ``[C, H, W, k]`` weighted sums of the channels.
+        weight: ``[C, H, W]`` sum of the weights.
+        reference: As in ``Summands``.
+        config: As for ``summands``. The median depth is left to ``median_depth``.
+    """
+    if reference is None:
+        return mean, None
+    hit = weight > 0
+    means = sums / jnp.where(hit, weight, 1)[..., None]
+    offset = means[..., 0] if config.depth == "inverse" else mean
+    variance = means[..., -1] - jnp.square(offset)
+    # Negative by rounding only, so the derivative does not stop there.
+    variance += jax.lax.stop_gradient(jnp.maximum(variance, 0) - variance)
+    if config.depth == "expected":
+        mean = jnp.where(hit, mean + reference[..., None], 0)
+    return mean, variance
+
+
+def median_depth(depths: Array, ids: Array, deterministic: bool) -> Array:
+    """Return the depth of one Gaussian for each pixel.
+
+    Args:
+        depths: ``[C, N]``.
+        ids: ``[C, H, W]`` int32, or -1 where the result is 0.
+        deterministic: The gradient is a sum in a fixed order on every device.
+    """
+    if depths.shape[1] == 0:
+        return jnp.zeros(ids.shape, depths.dtype)
+    flat = ids.reshape(ids.shape[0], -1)
+    taken = (_take_in_order if deterministic else _take)(depths, flat)
+    return jnp.where(flat >= 0, taken, 0).reshape(ids.shape)
+
+
+def along_rays(
+    depth: Array, variance: Array | None, lengths: Array, config: Config
+) -> tuple[Array, Array | None]:
+    """Turn z into the distance from the camera centre; ``lengths`` is that of z = 1."""
+    depth = depth / lengths if config.depth == "inverse" else depth * lengths
+    return depth, None if variance is None else variance * jnp.square(lengths)
+
+
+def _middle(depths: Array, radii: Array, order: Array) -> Array:
+    """Depth of the middle one of the splats that are drawn, ``[C, 1]``, a constant."""
+    if depths.shape[1] == 0:
+        return jnp.zeros((depths.shape[0], 1), depths.dtype)
+    n_drawn = jnp.sum(radii > 0, axis=1, keepdims=True, dtype=jnp.int32)
+    middle = _take(order, n_drawn // 2)
+    return jax.lax.stop_gradient(_take(depths, middle))
+
+
+def _reciprocal(depths: Array) -> Array:
+    """1 / z; 0 where z is that of a culled splat or too small for a finite result."""
+    usable = jnp.abs(depths) >= jnp.finfo(depths.dtype).tiny
+    return jnp.where(usable, 1 / jnp.where(usable, depths, 1), 0)
+
+
+def _take(values: Array, indices: Array) -> Array:
+    return jnp.take_along_axis(values, indices, axis=1, mode="clip")
+
+
+@jax.custom_vjp
+def _take_in_order(values: Array, indices: Array) -> Array:
+    """``_take`` whose gradient has the same bits on every run: a GPU scatters with atomics."""
+    return _take(values, indices)
+
+
+def _take_fwd(values: Array, indices: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _take(values, indices), (values, indices)
+
+
+def _take_bwd(residuals: tuple[Array, Array], v: Array) -> tuple[Array, None]:
+    values, indices = residuals
+    keys, sums = jax.lax.sort((indices, v), dimension=1, num_keys=1, is_stable=True)
+    begins = jnp.concatenate([keys[:, :1] == keys[:, :1], keys[:, 1:] != keys[:, :-1]], axis=1)
+
+    def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return jnp.where(b[1], b[0], a[0] + b[0]), a[1] | b[1]
+
+    # Sums from the begin of the run of equal keys: the last of the run has all of it.
+    sums, _ = jax.lax.associative_scan(add, (sums, begins), axis=1)
+    wanted = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    last = jax.vmap(lambda k, w: jnp.searchsorted(k, w, side="right"))(keys, wanted) - 1
+    return jnp.where(_take(keys, last) == wanted, _take(sums, last), 0), None
+
+
+_take_in_order.defvjp(_take_fwd, _take_bwd)
