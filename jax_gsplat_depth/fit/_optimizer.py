@@ -1,7 +1,6 @@
 """Adam with one learning rate for each kind of parameter."""
 
 from collections.abc import Hashable
-from typing import Any
 
 import optax
 
@@ -27,15 +26,19 @@ def make_optimizer(settings: FitSettings, extent: float) -> optax.GradientTransf
         settings: The learning rates and the number of steps over which they fall.
         extent: World units; see ``scene_extent``.
     """
-    rates: dict[str, Any] = {
-        "means": means_schedule(settings, extent),
+    rates = {
         "quats": settings.lr_quats,
         "log_scales": settings.lr_scales,
         "opacity_logits": settings.lr_opacities,
         "sh0": settings.lr_sh0,
         "sh_rest": settings.lr_sh_rest,
     }
-    adams: dict[Hashable, optax.GradientTransformation] = {
-        name: optax.adam(rate, eps=_ADAM_EPS) for name, rate in rates.items()
+    schedules = {
+        name: optax.exponential_decay(rate, settings.steps, settings.lr_final)
+        for name, rate in rates.items()
     }
-    return optax.partition(adams, {name: name for name in rates})
+    schedules["means"] = means_schedule(settings, extent)
+    adams: dict[Hashable, optax.GradientTransformation] = {
+        name: optax.adam(schedule, eps=_ADAM_EPS) for name, schedule in schedules.items()
+    }
+    return optax.partition(adams, {name: name for name in schedules})

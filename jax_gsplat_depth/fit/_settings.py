@@ -48,6 +48,7 @@ class FitSettings:
             used only if the photos have alpha.
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         lr_means_final: What ``lr_means`` falls to, as a fraction of it.
+        lr_final: What all the other learning rates fall to, as a fraction of them.
         lr_scales: Learning rate of the log scales.
         lr_quats: Learning rate of the quaternions.
         lr_opacities: Learning rate of the opacity logits.
@@ -78,6 +79,7 @@ class FitSettings:
     alpha_weight: float = 0.1
     lr_means: float = 6e-4
     lr_means_final: float = 0.01
+    lr_final: float = 1.0
     lr_scales: float = 1e-2
     lr_quats: float = 2e-3
     lr_opacities: float = 5e-2
