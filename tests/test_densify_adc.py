@@ -248,11 +248,11 @@ def test_size_limits_hold_after_a_reset(was_reset):
     log_scales = log_scales.at[6, 1].set(np.log(0.19))
     log_scales = log_scales.at[7, 1].set(np.log(0.3))  # its halves are small enough
     before = densify.Population({**before.params, "log_scales": log_scales}, before.alive)
-    sizes = jnp.zeros(CAPACITY).at[jnp.array([10, 11, 12])].set(jnp.array([0.3, 0.2, 0.3]))
+    sizes = jnp.zeros(CAPACITY).at[jnp.array([7, 10, 11, 12])].set(jnp.array([0.3, 0.3, 0.2, 0.3]))
     state = state_with(before, {7: 1.0, 12: 1.0}, sizes=sizes, was_reset=jnp.array(was_reset))
     strategy = densify.Adc(threshold=0.5, max_size=0.25)
     after, _, new_state = refine(before, state, strategy)
-    # The source of a clone is as large as before; its copy has not been seen yet.
+    # The source of a clone is as large as before; copies and halves have not been seen yet.
     pruned = [5, 10, 12] if was_reset else []
     expected = np.setdiff1d(np.arange(N + 2), pruned)
     np.testing.assert_array_equal(np.flatnonzero(after.alive), expected)

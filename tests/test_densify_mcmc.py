@@ -125,6 +125,12 @@ def test_sources_are_drawn_by_opacity():
     assert chi_square < 16.3  # 3 degrees of freedom: 0.1 % of all seeds are above
 
 
+def test_the_smallest_weight_is_drawn_and_zero_is_not():
+    """One level in all, so every number is the first: the boundary between two slots."""
+    weights = jnp.array([0, 0, 2.0**-24, 0], jnp.float32)
+    np.testing.assert_array_equal(_mcmc._draw(jax.random.key(0), weights), 2)
+
+
 def test_draw_among_a_million():
     """Sums are exact: the last ones are drawn as often as the first."""
     n = 2**20
