@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the arguments or the input cannot be used, 130 stopped by 
 
 import argparse
 import importlib.metadata
+import math
 import signal
 import sys
 import threading
@@ -17,8 +18,8 @@ from typing import Any, NoReturn, get_args
 import jax
 
 from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view
-from jax_gsplat_depth._cli_common import INTERRUPTED, whole_number
-from jax_gsplat_depth.fit import Densify, FitError, FitSettings
+from jax_gsplat_depth._cli_common import INTERRUPTED, number, whole_number
+from jax_gsplat_depth.fit import Densify, DepthLoss, FitError, FitSettings
 
 _USAGE_ERROR = 2
 
@@ -121,6 +122,29 @@ def _add_fit(commands: Any) -> None:
         "same result (default: %(default)s)",
     )
     parser.add_argument(
+        "--views",
+        type=whole_number(1),
+        metavar="N",
+        help="train on N evenly spread photos only, with the sparse points that these could give "
+        "(default: all but the held-out ones)",
+    )
+    parser.add_argument(
+        "--depth-loss",
+        choices=get_args(DepthLoss),
+        metavar="NAME",
+        default=defaults.depth_loss,
+        help=f"supervise the depth: {', '.join(get_args(DepthLoss))}. With the depth maps of the "
+        "folder; for the built-in capture with some as of a monocular estimator, whose scale and "
+        "shift are unknown, for ssi or pearson (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--depth-weight",
+        type=number(0, math.inf),
+        metavar="X",
+        default=defaults.depth_weight,
+        help="weight of the depth loss (default: %(default)s)",
+    )
+    parser.add_argument(
         "--checkpoint-every",
         type=whole_number(1),
         metavar="N",
@@ -156,6 +180,8 @@ def _fit(options: argparse.Namespace) -> int:
         max_gaussians=options.max_gaussians,
         densify=options.densify,
         seed=options.seed,
+        depth_loss=options.depth_loss,
+        depth_weight=options.depth_weight,
     )
     try:
         # Before the work, because finding out at the end would lose all of it.
@@ -168,9 +194,13 @@ def _fit(options: argparse.Namespace) -> int:
         if options.data is None:
             _say("making the built-in capture")
             capture = datasets.builtin_capture()
+            if settings.depth_loss != "none":
+                capture = datasets.monocular_like(capture)
         else:
             _say(f"reading {options.data}")
             capture = datasets.load_capture(options.data, downscale=options.downscale)
+        if options.views is not None:
+            capture = datasets.select_views(capture, options.views)
         with (
             _stop_on_interrupt() as interrupt,
             Progress(settings.steps) as progress,

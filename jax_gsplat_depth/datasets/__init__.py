@@ -1,7 +1,16 @@
-"""Readers of posed photos, and a capture that needs no files."""
+"""Readers of posed photos, a capture that needs no files, and the sparse-view setting."""
 
 from jax_gsplat_depth.datasets._builtin import builtin_capture
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError
 from jax_gsplat_depth.datasets._load import load_capture
+from jax_gsplat_depth.datasets._priors import monocular_like
+from jax_gsplat_depth.datasets._select import select_views
 
-__all__ = ["Capture", "CaptureError", "builtin_capture", "load_capture"]
+__all__ = [
+    "Capture",
+    "CaptureError",
+    "builtin_capture",
+    "load_capture",
+    "monocular_like",
+    "select_views",
+]

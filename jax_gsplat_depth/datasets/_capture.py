@@ -37,6 +37,9 @@ class Capture:
         alphas: ``(V, H, W)`` float32 in [0, 1], or None if the files had no alpha.
         test_indices: Sorted indices of the held-out views.
         background: ``(3,)`` float32 in [0, 1].
+        depth_priors: ``(V, H, W)`` float32, depth up to a scale and a shift that are unknown and
+            differ from view to view, as monocular estimators give it; positive, 0 where there is
+            none. None if there are no priors.
     """
 
     names: list[str]
@@ -49,6 +52,7 @@ class Capture:
     alphas: np.ndarray | None
     test_indices: np.ndarray
     background: np.ndarray
+    depth_priors: np.ndarray | None = None
 
     @property
     def width(self) -> int:

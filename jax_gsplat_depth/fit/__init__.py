@@ -12,7 +12,7 @@ use; where one is missing, an ImportError names the command that installs them.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jax_gsplat_depth.fit._settings import Densify, FitError, FitSettings
+from jax_gsplat_depth.fit._settings import Densify, DepthLoss, FitError, FitSettings
 from jax_gsplat_depth.io._extras import missing
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoints",
     "Densify",
+    "DepthLoss",
     "FitError",
     "FitResult",
     "FitSettings",

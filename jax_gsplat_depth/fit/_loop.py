@@ -102,7 +102,7 @@ def fit(
         done = len(reports)
         step_fn = make_step(settings, optimizer, means_schedule(settings, extent), strategy)
         refine_fn = strategy and make_refine(settings, optimizer, strategy, extent)
-        views = TrainingViews.of(capture)
+        views = TrainingViews.of(capture, settings)
         order = view_order(len(views.photos), settings.seed)
         durations: list[float] = []
         pending: StepMetrics | None = None

@@ -26,4 +26,6 @@ def loss_parts(settings: FitSettings, out: RenderOutput, view: View) -> dict[str
     }
     if view.alpha is not None:
         parts["alpha"] = settings.alpha_weight * losses.l1(out.weight, view.alpha)
+    if view.depth is not None:
+        parts["depth"] = settings.depth_weight * view.depth.distance(out.depth)
     return parts

@@ -5,6 +5,7 @@ import math
 from typing import Any, Literal, get_args
 
 Densify = Literal["mcmc", "adc", "none"]
+DepthLoss = Literal["none", "l1", "disparity", "ssi", "pearson"]
 
 
 _MCMC_AMOUNTS = ("mcmc_growth", "mcmc_noise", "mcmc_opacity_weight", "mcmc_scale_weight")
@@ -46,6 +47,14 @@ class FitSettings:
         ssim_weight: Weight of 1 - SSIM in the loss; L1 has the rest.
         alpha_weight: Weight of the mean absolute difference between weight map and photo alpha;
             used only if the photos have alpha.
+        depth_loss: What compares the rendered depth of a training view with the depth prior of the
+            capture, or with its depth if there are no priors. "none": no depth supervision. "l1":
+            mean absolute error, in median depths. "disparity": the same of the inverse depth.
+            These two need depth in world units. "ssi": for depth up to a scale and a shift of each
+            view. If all views see enough sparse points, these decide both and the rest is "l1";
+            otherwise half the mean squared error after aligning the rendering, in variances of the
+            target. "pearson": 1 minus the correlation; scale and shift stay open.
+        depth_weight: Weight of the depth loss, which has no unit.
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         lr_means_final: What ``lr_means`` falls to, as a fraction of it.
         lr_final: What all the other learning rates fall to, as a fraction of them.
@@ -77,6 +86,8 @@ class FitSettings:
     sh_warmup: float = 0.4
     ssim_weight: float = 0.2
     alpha_weight: float = 0.1
+    depth_loss: DepthLoss = "none"
+    depth_weight: float = 0.1
     lr_means: float = 6e-4
     lr_means_final: float = 0.01
     lr_final: float = 1.0
@@ -109,13 +120,16 @@ class FitSettings:
         for name in ("initial_opacity", "mcmc_min_opacity"):
             if not 0 < getattr(self, name) < 1:
                 raise FitError(f"{name} must be above 0 and below 1, got {getattr(self, name)}")
-        for name in ("alpha_weight", *_MCMC_AMOUNTS):
+        for name in ("alpha_weight", "depth_weight", *_MCMC_AMOUNTS):
             if not 0 <= getattr(self, name) < math.inf:
                 raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.adc_threshold is not None and not 0 < self.adc_threshold < math.inf:
             raise FitError(f"adc_threshold must be positive, got {self.adc_threshold}")
         if self.adc_reset_every < 0:
             raise FitError(f"adc_reset_every must not be negative, got {self.adc_reset_every}")
+        if self.depth_loss not in get_args(DepthLoss):
+            names = ", ".join(get_args(DepthLoss))
+            raise FitError(f"depth_loss must be one of {names}, got {self.depth_loss!r}")
         for field in dataclasses.fields(self):
             rate = getattr(self, field.name)
             if field.name.startswith("lr_") and not 0 < rate < math.inf:

@@ -10,6 +10,8 @@ from jax import Array
 
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.fit._depth import DepthTargets
+from jax_gsplat_depth.fit._settings import FitSettings
 
 
 @jax.tree_util.register_dataclass
@@ -22,12 +24,14 @@ class View:
         alpha: ``[H, W]`` float32, 0..1, or None if the photos have no alpha.
         camera: The camera that took it.
         background: ``[3]``.
+        depth: What the rendered depth should be, or None if nothing supervises it.
     """
 
     photo: Array
     alpha: Array | None
     camera: Camera
     background: Array
+    depth: DepthTargets | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +45,7 @@ class TrainingViews:
         viewmats: ``[T, 4, 4]``.
         Ks: ``[T, 3, 3]`` pixels.
         background: ``[3]``.
+        depths: What supervises the depth, or None.
     """
 
     photos: Array
@@ -48,10 +53,15 @@ class TrainingViews:
     viewmats: Array
     Ks: Array
     background: Array
+    depths: DepthTargets | None = None
 
     @classmethod
-    def of(cls, capture: Capture) -> "TrainingViews":
-        """Select the training views of a capture."""
+    def of(cls, capture: Capture, settings: FitSettings) -> "TrainingViews":
+        """Select the training views of a capture.
+
+        Raises:
+            FitError: The capture has no depth of the kind that the settings ask for.
+        """
         train = capture.train_indices
         alphas = capture.alphas
         return cls(
@@ -60,6 +70,7 @@ class TrainingViews:
             viewmats=jnp.asarray(capture.viewmats[train], dtype=jnp.float32),
             Ks=jnp.asarray(capture.Ks[train], dtype=jnp.float32),
             background=jnp.asarray(capture.background, dtype=jnp.float32),
+            depths=DepthTargets.of(capture, settings),
         )
 
     def __getitem__(self, view: Array) -> View:
@@ -70,6 +81,7 @@ class TrainingViews:
             alpha=None if self.alphas is None else _from_8_bit(self.alphas[view]),
             camera=Camera(self.viewmats[view], self.Ks[view], width=width, height=height),
             background=self.background,
+            depth=None if self.depths is None else self.depths[view],
         )
 
 
