@@ -1,12 +1,15 @@
 """Sparse views and depth supervision: the capture's side, the loss, the command, the example."""
 
 import dataclasses
+import importlib.util
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
@@ -24,6 +27,16 @@ def capture():
 @pytest.fixture(scope="module")
 def sparse(capture):
     return datasets.select_views(datasets.monocular_like(capture), 3)
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = Path(__file__).parent.parent / "examples" / "sparse_views.py"
+    spec = importlib.util.spec_from_file_location("sparse_views", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def aligned(prior, depth):
@@ -298,3 +311,30 @@ def test_depth_supervision_lowers_the_depth_error(sparse):
         views = list(fit.evaluate(sparse, fit.fit(sparse, settings).gaussians))
         errors.append(np.median(np.concatenate([view.depth_errors for view in views])))
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_example(example, tmp_path):
+    """The experiment from end to end, on a tiny copy of the built-in capture."""
+    report = example.main(["--quick", "--out", str(tmp_path)])
+    assert [result["depth"] for result in report["results"]] == ["without", "with"]
+    for result in report["results"]:
+        assert all(np.isfinite(result[metric]) for metric in example.METRICS)
+        # Scores of the same views: what is seen is a part of the whole, and neither empty nor all.
+        assert result["psnr"] != result["psnr_seen"]
+    assert json.loads((tmp_path / "sparse_views.json").read_text()) == report
+    lines = (tmp_path / "sparse_views.md").read_text().splitlines()
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    with Image.open(tmp_path / "sparse_builtin.png") as picture:
+        assert picture.size == (6 * 48, 16 + 2 * 36)
+
+
+def test_example_knows_what_is_seen(example, capture):
+    """A view sees its own pixels, and nothing is seen where all others are hidden or outside."""
+    one = dataclasses.replace(capture, test_indices=np.arange(1, 18))
+    assert example.seen_pixels(one, 0).all()
+    share = example.seen_pixels(one, 4).mean()
+    assert 0.1 < share < 0.8
+    # A wall right in front of the training view hides everything.
+    depths = capture.depths.copy()
+    depths[0] = 0.01
+    assert not example.seen_pixels(dataclasses.replace(one, depths=depths), 4).any()
