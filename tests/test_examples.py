@@ -129,6 +129,7 @@ nbformat.write(notebook, sys.argv[2])
 NUMBERS = (
     "psnr",
     "depth_error",
+    "farthest",
     "stage_difference",
     "n_isects",
     "position_error",
@@ -157,13 +158,16 @@ def test_research(tmp_path):
     cells = json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
-    assert len(set(pictures)) == 6
+    assert len(set(pictures)) == 7
     # Nothing but what it prints: a warning would be on the other stream.
     assert {o["name"] for o in outputs if o["output_type"] == "stream"} == {"stdout"}
 
     found = json.loads("".join(cells[-1]["outputs"][0]["text"]))
     assert found["psnr"] > 18
     assert found["depth_error"] < 0.1
+    # The median is the quantile p = 0.5 / weight of what is drawn: at most sqrt(p / (1 - p)) standard
+    # deviations from the mean, which is 1.06 at the weight of 0.95 from which pixels count.
+    assert 0 < found["farthest"] < 1.06
     assert found["stage_difference"] == 0
     assert found["n_isects"] > 1000
     assert found["position_error"] < 1e-4
