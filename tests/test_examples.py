@@ -165,8 +165,8 @@ def test_research(tmp_path):
     found = json.loads("".join(cells[-1]["outputs"][0]["text"]))
     assert found["psnr"] > 18
     assert found["depth_error"] < 0.1
-    # The median is the quantile p = 0.5 / weight of what is drawn: at most sqrt(p / (1 - p)) standard
-    # deviations from the mean, which is 1.06 at the weight of 0.95 from which pixels count.
+    # The median is the quantile p = 0.5 / weight of what is drawn: at most sqrt(p / (1 - p))
+    # standard deviations from the mean, 1.06 at the weight of 0.95 from which pixels count.
     assert 0 < found["farthest"] < 1.06
     assert found["stage_difference"] == 0
     assert found["n_isects"] > 1000
