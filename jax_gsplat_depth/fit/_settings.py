@@ -90,12 +90,12 @@ class FitSettings:
     depth_weight: float = 0.1
     lr_means: float = 6e-4
     lr_means_final: float = 0.01
-    lr_final: float = 1.0
-    lr_scales: float = 1e-2
+    lr_final: float = 0.5
+    lr_scales: float = 1.5e-2
     lr_quats: float = 2e-3
     lr_opacities: float = 5e-2
-    lr_sh0: float = 5e-3
-    lr_sh_rest: float = 2.5e-4
+    lr_sh0: float = 7e-3
+    lr_sh_rest: float = 3.5e-4
     initial_opacity: float = 0.3
 
     def __post_init__(self) -> None:
