@@ -23,9 +23,6 @@ AXES = {
 
 _BUILT_IN = "builtin"
 
-_LARGEST_SIDE = 1 << 14
-"""Pixels of an image; more is a mistake, and fits into no memory."""
-
 _WIDTH, _HEIGHT, _FOV, _N_FRAMES, _ELEVATION = 640, 480, 60.0, 120, 20.0
 """Of an orbit; degrees."""
 
@@ -86,13 +83,13 @@ def add_commands(
     )
     parser.add_argument(
         "--width",
-        type=whole_number(1, _LARGEST_SIDE),
+        type=whole_number(1, tools.LARGEST_SIDE),
         metavar="W",
         help="pixels (default: those of the cameras; orbit: 640)",
     )
     parser.add_argument(
         "--height",
-        type=whole_number(1, _LARGEST_SIDE),
+        type=whole_number(1, tools.LARGEST_SIDE),
         metavar="H",
         help="pixels (default: those of the cameras, or to keep their shape; orbit: 480)",
     )

@@ -54,8 +54,7 @@ def add_commands(
     def run(options: argparse.Namespace) -> str:
         return _view(options, say)
 
-    memory = "there is not enough memory: try a smaller window"
-    parser.set_defaults(run=guarded(run, say=say, fail=fail, out_of_memory=memory))
+    parser.set_defaults(run=guarded(run, say=say, fail=fail))
 
 
 def _view(options: argparse.Namespace, say: Callable[[str], None]) -> str:
@@ -64,7 +63,7 @@ def _view(options: argparse.Namespace, say: Callable[[str], None]) -> str:
 
     gaussians = io.load(options.splats)
     up = AXES[options.up]
-    with Viewer(gaussians, up=up, host=options.host, port=options.port) as viewer:
+    with Viewer(gaussians, up=up, say=say, host=options.host, port=options.port) as viewer:
         try:
             say(f"{len(gaussians.means)} Gaussians at {viewer.url} (Ctrl-C ends)")
             viewer.wait()

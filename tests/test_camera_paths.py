@@ -100,3 +100,15 @@ def test_smooth_path_goes_through_the_cameras():
     assert np.isfinite(tools.smooth_path(still, 7).viewmats).all()
     with pytest.raises(ValueError, match="at least 2 views"):
         tools.smooth_path(tools.views_of(capture, np.array([0])), 7)
+
+
+def test_resized():
+    K = np.float32([[40, 0, 20], [0, 50, 12], [0, 0, 1]])
+    given = tools.CameraPath(["a"], np.eye(4, dtype=np.float32)[None], K[None], 40, 30)
+    for size in ((20, None), (None, 15), (20, 15)):
+        path = tools.resized(given, *size)
+        assert (path.width, path.height) == (20, 15)
+        np.testing.assert_allclose(path.Ks[0], [[20, 0, 10], [0, 25, 6], [0, 0, 1]])
+    thin = tools.CameraPath(["a"], given.viewmats, given.Ks, 1, 16384)
+    with pytest.raises(ValueError, match="16384x268435456 pixels are too large: .* 16384 on"):
+        tools.resized(thin, 16384, None)

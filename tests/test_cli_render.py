@@ -244,6 +244,8 @@ def test_documented_commands():
 
 
 CAMERA = {"viewmat": VIEWMAT, "K": K, "width": 40, "height": 30}
+POSE = {"transform_matrix": VIEWMAT}
+LENS = {"w": 40, "h": 30, "fl_x": 50}
 
 
 @pytest.mark.parametrize(
@@ -263,12 +265,17 @@ CAMERA = {"viewmat": VIEWMAT, "K": K, "width": 40, "height": 30}
         ({"cameras": [{**CAMERA, "K": [[0.0] * 3] * 3}]}, "focal lengths 0, 0"),
         ({"cameras": [{**CAMERA, "K": [[float("nan")] * 3] * 3}]}, "finite numbers"),
         ({"cameras": [{**CAMERA, "K": [1, 2]}]}, "no 'K' of 3x3 numbers"),
+        ({"cameras": [{**CAMERA, "K": [[50, 1, 20], [0, 50, 15], [0, 0, 1]]}]}, "is not fx 0 cx"),
+        ({"cameras": [{**CAMERA, "K": [[50, 0, 20], [0, 50, 15], [0, 0, 7]]}]}, "is not fx 0 cx"),
         ({"cameras": [{**CAMERA, "width": 0}]}, "expected whole pixels"),
         ({"cameras": [{**CAMERA, "width": 40.5}]}, "expected whole pixels"),
         ({"cameras": [{**CAMERA, "width": 10**9}]}, "more than 16384 pixels"),
         ({"cameras": [CAMERA, {**CAMERA, "width": 41}]}, "several image sizes"),
         ({"cameras": [{**CAMERA, "name": "../x"}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": "x\0"}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": "\ud800"}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "x"}] * 2}, "two cameras of one name"),
+        ({**LENS, "frames": [{**POSE, "file_path": "a/x\0.png"}]}, "expected a file name"),
     ],
 )
 def test_bad_camera_files(ply, tmp_path, content, words, capsys):

@@ -29,7 +29,7 @@ from jax_gsplat_depth import io, tools
 from jax_gsplat_depth.tools import _session
 from jax_gsplat_depth.tools._session import Session
 from jax_gsplat_depth.tools._view import Look, Pose, View, draw, picture_size
-from jax_gsplat_depth.tools._viewer import Viewer
+from jax_gsplat_depth.tools._viewer import Viewer, url_of
 
 LOOK = Look("image", (1.0, 4.0), 0.5, (0.0, 0.0, 0.0))
 
@@ -82,9 +82,11 @@ def test_nearer_is_the_first_colour():
     assert len(np.unique(tools.depth_picture(depth, weight, 4.0, 1.0, 0.5)[0], axis=0)) == 3
 
 
-@pytest.mark.parametrize("size", [(64, 48), (1000, 613), (7, 3), (4000, 3000)])
+@pytest.mark.parametrize(
+    "size", [(64, 48), (1000, 613), (7, 3), (4000, 3000), (0, 600), (10**9, 1), (10**9, 10**9)]
+)
 def test_picture_fills_the_canvas(size):
-    pose, _ = pose_at((2.5, -4.0, 1.5), (1.0, -2.0, 0.5), *size)
+    pose = dataclasses.replace(POSE, width=size[0], height=size[1])
     for factor in (1.0, 0.5, 0.25):
         width, height = picture_size(pose, factor)
         assert width % 8 == height % 8 == 0 and width * height <= 1920 * 1080 * 1.01
@@ -94,7 +96,8 @@ def test_picture_fills_the_canvas(size):
     # The corner of the picture is where the corner of the canvas is.
     across, down = K[0, 2] / K[0, 0], K[1, 2] / K[1, 1]
     assert down == pytest.approx(np.tan(0.4), rel=1e-5)
-    assert across == pytest.approx(np.tan(0.4) * size[0] / size[1], rel=1e-5)
+    shape = np.clip(size[0], 1, 16384) / np.clip(size[1], 1, 16384)
+    assert across == pytest.approx(np.tan(0.4) * shape, rel=1e-5)
 
 
 class Control:
@@ -235,8 +238,20 @@ def no_threads_left():
     assert not left
 
 
-def serve(port=0):
-    return Viewer(box_of_gaussians(), up=np.eye(3)[2], host="127.0.0.1", port=port)
+def serve(port=0, say=pytest.fail):
+    return Viewer(box_of_gaussians(), up=np.eye(3)[2], say=say, host="127.0.0.1", port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:8080"),
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("::1", "http://[::1]:8080"),
+    ],
+)
+def test_url(host, url):
+    assert url_of(host, 8080) == url
 
 
 def test_server_starts_and_stops():
@@ -260,6 +275,7 @@ def test_server_starts_and_stops():
 def test_browser_gets_pictures():
     """A client that speaks as the page of viser does: it says where its camera is."""
     viser = pytest.importorskip("viser")
+    # What viser itself speaks with: every version that the extra allows brings them.
     import msgspec
     import zstandard
     from PIL import Image
@@ -307,21 +323,38 @@ def test_browser_gets_pictures():
     assert np.sqrt(np.mean(error**2)) < 6  # Of JPEG; measured 3.0.
 
 
-def test_errors_of_drawing_end_the_viewer(monkeypatch):
+def test_errors_of_drawing_end_one_session(monkeypatch):
     pytest.importorskip("viser")
+    said, drawn = [], threading.Semaphore(0)
 
     class Broken:
+        def __init__(self, error):
+            self.error = error
+
         def step(self):
-            raise MemoryError
+            raise self.error
+
+    class Fine:
+        def step(self):
+            drawn.release()
 
     with (
         no_threads_left(),
-        serve() as viewer,
+        serve(say=said.append) as viewer,
     ):
-        viewer._sessions[0] = Broken()
-        viewer._changed.set()
-        with pytest.raises(MemoryError):
-            viewer.wait()
+        viewer._sessions.update(
+            {0: Broken(MemoryError()), 1: Broken(ValueError("first\nsecond")), 2: Fine()}
+        )
+        # The second time all that was broken is gone.
+        for _ in range(2):
+            viewer._changed.set()
+            assert drawn.acquire(timeout=60)
+        assert list(viewer._sessions) == [2]
+        viewer._sessions.clear()
+    assert said == [
+        "browser 0 gets no more pictures until it reloads (MemoryError)",
+        "browser 1 gets no more pictures until it reloads (ValueError: first)",
+    ]
 
 
 def test_ctrl_c_ends_the_command(tmp_path):
@@ -334,15 +367,18 @@ def test_ctrl_c_ends_the_command(tmp_path):
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "XLA_FLAGS": ""},
     )
+    deadline = threading.Timer(120, process.kill)
+    deadline.start()
     try:
         seen = b""
         while b"Ctrl-C ends)\n" not in seen:
             chunk = process.stderr.read1()
-            assert chunk, seen.decode()
+            assert chunk, f"ended, or was not ready within 120 s: {seen.decode()!r}"
             seen += chunk
         process.send_signal(signal.SIGINT)
         seen += process.communicate(timeout=60)[1]
     finally:
+        deadline.cancel()
         process.kill()
         process.wait()
     assert process.returncode == 0, seen.decode()

@@ -12,9 +12,17 @@ from jax_gsplat_depth.tools._evaluation import evaluate_splats
 from jax_gsplat_depth.tools._extent import Extent, scene_extent
 from jax_gsplat_depth.tools._frames import Frame, depth_range, render_frames
 from jax_gsplat_depth.tools._output import OUTPUTS, RenderSettings, check_output, render_to
-from jax_gsplat_depth.tools._paths import CameraPath, orbit, resized, smooth_path, views_of
+from jax_gsplat_depth.tools._paths import (
+    LARGEST_SIDE,
+    CameraPath,
+    orbit,
+    resized,
+    smooth_path,
+    views_of,
+)
 
 __all__ = [
+    "LARGEST_SIDE",
     "OUTPUTS",
     "CameraPath",
     "Extent",

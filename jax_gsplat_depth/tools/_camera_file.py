@@ -19,10 +19,7 @@ import numpy as np
 from jax_gsplat_depth.datasets import CaptureError
 from jax_gsplat_depth.datasets._transforms import load_json, read_poses
 from jax_gsplat_depth.datasets._views import pinhole, rigid, unique_names
-from jax_gsplat_depth.tools._paths import CameraPath
-
-_LARGEST_SIDE = 1 << 14
-"""Pixels; larger numbers are mistakes, and their images fit into no memory."""
+from jax_gsplat_depth.tools._paths import LARGEST_SIDE, CameraPath
 
 
 def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> CameraPath:
@@ -43,7 +40,10 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
     data = load_json(path)
     if "frames" in data:
         views = read_poses(path, data, size)
-        names = unique_names([view.photo for view in views], path.parent)
+        names = [
+            _file_name(name, f"{path}, frame {i}")
+            for i, name in enumerate(unique_names([view.photo for view in views], path.parent))
+        ]
         found = [(view.viewmat, view.K, view.size) for view in views]
     elif isinstance(data.get("cameras"), list):
         names = []
@@ -52,7 +52,7 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
             where = f"{path}, camera {i}"
             if not isinstance(camera, dict):
                 raise CaptureError(f"{where} is not an object with a 'viewmat'")
-            names.append(_name(camera, i, where))
+            names.append(_file_name(camera.get("name", f"{i:04d}"), where))
             found.append(_camera({**data, **camera}, size, where))
     else:
         raise CaptureError(f"{path} has neither a list 'cameras' nor a list 'frames'")
@@ -63,8 +63,8 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
     viewmats, Ks, sizes = zip(*found, strict=True)
     if len(set(sizes)) > 1:
         raise CaptureError(f"{path} has cameras of several image sizes: expected one")
-    if not max(sizes[0]) <= _LARGEST_SIDE:
-        raise CaptureError(f"{path} has images of more than {_LARGEST_SIDE} pixels on a side")
+    if not max(sizes[0]) <= LARGEST_SIDE:
+        raise CaptureError(f"{path} has images of more than {LARGEST_SIDE} pixels on a side")
     return CameraPath(
         names=names,
         viewmats=np.stack(viewmats).astype(np.float32),
@@ -84,10 +84,14 @@ def write_cameras(path: str | Path, cameras: CameraPath) -> None:
     Path(path).write_text(json.dumps(data, indent=1) + "\n")
 
 
-def _name(camera: dict[str, Any], index: int, where: str) -> str:
-    name = camera.get("name", f"{index:04d}")
-    # It becomes a file name.
-    if not isinstance(name, str) or name != Path(name).name or "\0" in name or not name:
+def _file_name(name: Any, where: str) -> str:
+    """Return a name if it can be that of a file, which it becomes at the end of the work."""
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != Path(name).name
+        or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name)
+    ):
         raise CaptureError(f"{where} has the name {str(name)[:40]!r}: expected a file name")
     return name
 
@@ -98,14 +102,13 @@ def _camera(
     viewmat = _matrix(camera, "viewmat", (4, 4), where)
     if not np.array_equal(viewmat[3], [0, 0, 0, 1]):
         raise CaptureError(f"{where} has a viewmat whose last row is not 0 0 0 1")
-    K = _matrix(camera, "K", (3, 3), where)
+    matrix = _matrix(camera, "K", (3, 3), where)
+    K = pinhole(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2], where=where)
+    if not np.array_equal(matrix, K):
+        raise CaptureError(f"{where} has a K that is not fx 0 cx, 0 fy cy, 0 0 1")
     if size is None or "width" in camera or "height" in camera:
         size = _side(camera, "width", where), _side(camera, "height", where)
-    return (
-        rigid(viewmat[:3, :3], viewmat[:3, 3], where=where),
-        pinhole(K[0, 0], K[1, 1], K[0, 2], K[1, 2], where=where),
-        size,
-    )
+    return rigid(viewmat[:3, :3], viewmat[:3, 3], where=where), K, size
 
 
 def _matrix(camera: dict[str, Any], key: str, shape: tuple[int, int], where: str) -> np.ndarray:

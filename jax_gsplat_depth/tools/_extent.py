@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from jax_gsplat_depth._cpu import ALPHA_MIN
 from jax_gsplat_depth._types import Gaussians
 
 _OUTSIDE = 0.02
@@ -17,9 +18,6 @@ _BACKDROP_SHARE = 0.25
 
 _THINNEST = 1e-3
 """Least half width relative to the largest: a flat scene must not become an orbit of no width."""
-
-_ALPHA_MIN = 1 / 255
-"""Fainter Gaussians are never drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def scene_extent(gaussians: Gaussians, up: np.ndarray) -> Extent:
     means = np.asarray(gaussians.means, np.float64)
     opacities = np.asarray(gaussians.opacities, np.float64)
     sizes = np.asarray(gaussians.scales, np.float64).max(axis=1)
-    drawn = np.isfinite(means).all(axis=1) & (opacities > _ALPHA_MIN)
+    drawn = np.isfinite(means).all(axis=1) & (opacities > ALPHA_MIN)
     drawn &= (sizes > 0) & np.isfinite(sizes)
     if not drawn.any():
         raise ValueError("none of the Gaussians can be drawn")

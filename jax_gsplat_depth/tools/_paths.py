@@ -11,6 +11,9 @@ from jax_gsplat_depth.datasets import Capture, CaptureError
 from jax_gsplat_depth.io._extras import require
 from jax_gsplat_depth.tools._extent import scene_extent
 
+LARGEST_SIDE = 1 << 14
+"""Pixels; longer sides of images are mistakes, and fit into no memory."""
+
 _MARGIN = 1.2
 """Room around the box in the image of an orbit."""
 
@@ -166,12 +169,20 @@ def resized(cameras: CameraPath, width: int | None, height: int | None) -> Camer
         cameras: The cameras.
         width: Pixels, or None to keep the shape of the image.
         height: The same.
+
+    Raises:
+        ValueError: A side would be longer than ``LARGEST_SIDE``.
     """
     if width is None:
         scale = 1.0 if height is None else height / cameras.height
         width = max(1, round(scale * cameras.width))
     if height is None:
         height = max(1, round(width / cameras.width * cameras.height))
+    if max(width, height) > LARGEST_SIDE:
+        raise ValueError(
+            f"images of {width}x{height} pixels are too large: expected at most {LARGEST_SIDE} on "
+            "a side"
+        )
     # Pixel centres lie at +0.5, so positions scale about the corner of the image.
     scale = np.array([[width / cameras.width], [height / cameras.height], [1.0]])
     Ks = (cameras.Ks * scale).astype(np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.tools._colors import depth_picture, weight_picture
 from jax_gsplat_depth.tools._frames import color_range, render_8_bit
+from jax_gsplat_depth.tools._paths import LARGEST_SIDE
 
 _MOST_PIXELS = 1920 * 1080
 """Larger browser windows get a picture that is enlarged there."""
@@ -24,8 +25,8 @@ class Pose:
         position: ``[3]`` in the world.
         wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
         fov_y: Vertical field of view, radians.
-        width: Pixels of the canvas.
-        height: Pixels of the canvas.
+        width: Pixels of the canvas, whatever the browser says: 0 if its window is hidden.
+        height: The same.
     """
 
     position: np.ndarray
@@ -33,6 +34,12 @@ class Pose:
     fov_y: float
     width: int
     height: int
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Width and height in pixels, at least 1 and limited to what can be drawn."""
+        width, height = (min(max(n, 1), LARGEST_SIDE) for n in (self.width, self.height))
+        return width, height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +108,9 @@ def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> V
 
 def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
     """Return width and height in pixels, multiples of 8 with nearly the shape of the canvas."""
-    factor = min(factor, (_MOST_PIXELS / (pose.width * pose.height)) ** 0.5)
-    width, height = (max(1, round(factor * n / _STEP)) * _STEP for n in (pose.width, pose.height))
+    across, down = pose.canvas
+    factor = min(factor, (_MOST_PIXELS / (across * down)) ** 0.5)
+    width, height = (max(1, round(factor * n / _STEP)) * _STEP for n in (across, down))
     return width, height
 
 
@@ -121,7 +129,8 @@ def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarr
     viewmat[:3, 3] = -to_world.T @ np.asarray(pose.position, np.float64)
     fy = 0.5 * height / np.tan(0.5 * pose.fov_y)
     # The browser stretches the picture to the canvas, which has square pixels.
-    fx = fy * (width / height) / (pose.width / pose.height)
+    across, down = pose.canvas
+    fx = fy * (width / height) / (across / down)
     K = np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
     return viewmat.astype(np.float32), K.astype(np.float32)
 

@@ -3,6 +3,7 @@
 import math
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,20 @@ class Viewer:
     """
 
     def __init__(
-        self, gaussians: Gaussians, *, up: np.ndarray, host: str = "localhost", port: int = 8080
+        self,
+        gaussians: Gaussians,
+        *,
+        up: np.ndarray,
+        say: Callable[[str], None],
+        host: str = "localhost",
+        port: int = 8080,
     ) -> None:
         """Start to serve.
 
         Args:
             gaussians: Activated Gaussians with 3 colour channels.
             up: ``[3]`` direction that is up, world frame.
+            say: Called, from any thread, with a sentence about a browser that cannot be served.
             host: Name or address of a network interface of this machine.
             port: 0 for any that is free.
 
@@ -59,11 +67,11 @@ class Viewer:
         self._sessions: dict[int, Session] = {}
         self._changed = threading.Event()
         self._done = threading.Event()
-        self._error: BaseException | None = None
+        self._say = say
         self._server: Any = viser.ViserServer(
             host=address, port=port, label="jax-gsplat-depth", verbose=False
         )
-        self.url = f"http://{host}:{self._server.get_port()}"
+        self.url = url_of(host, self._server.get_port())
         # Shared links would go through a server of somebody else.
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         viewmat, K = start.viewmats[0].astype(np.float64), start.Ks[0]
@@ -79,14 +87,8 @@ class Viewer:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when the viewer has been stopped.
-
-        Raises:
-            Exception: What went wrong while drawing.
-        """
+        """Return when the viewer has been stopped."""
         self._done.wait()
-        if self._error is not None:
-            raise self._error
 
     def stop(self) -> None:
         """Close all connections and end all threads; more calls do nothing."""
@@ -117,15 +119,27 @@ class Viewer:
 
     def _work(self) -> None:
         """Draw for all browsers in turn until the end."""
+        while not self._done.is_set():
+            self._changed.clear()
+            waits = [self._step(number) for number in list(self._sessions)]
+            self._changed.wait(min((w for w in waits if w is not None), default=None))
+
+    def _step(self, number: int) -> float | None:
+        """Draw for one browser; what goes wrong ends its session and not those of the others."""
         try:
-            while not self._done.is_set():
-                self._changed.clear()
-                waits = [session.step() for session in list(self._sessions.values())]
-                self._changed.wait(min((w for w in waits if w is not None), default=None))
+            session = self._sessions.get(number)
+            return None if session is None else session.step()
         except Exception as error:
-            # The thread that waits is the one that can tell somebody.
-            self._error = error
-            self._done.set()
+            # Where it has gone meanwhile nobody misses its picture.
+            if self._sessions.pop(number, None) is not None:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+                self._say(f"browser {number} gets no more pictures until it reloads ({reason})")
+            return None
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address that goes into a browser; those of IPv6 have colons of their own."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _free_address(host: str, port: int) -> str:
