@@ -27,8 +27,7 @@ def activate(params: dict[str, jax.Array]) -> jgd.Gaussians:
 def main(steps: int = 100, seed: int = 0) -> tuple[float, float]:
     """Train on the built-in capture and return the loss before the first and the last step."""
     capture = datasets.builtin_capture(seed=seed, n_views=8, width=96, height=72, n_points=2000)
-    size = {"width": capture.width, "height": capture.height}
-    cameras = jgd.Camera(jnp.asarray(capture.viewmats), jnp.asarray(capture.Ks), **size)
+    cameras = jgd.Camera(capture.viewmats, capture.Ks, width=capture.width, height=capture.height)
     photos, depths = jnp.asarray(capture.images / 255, jnp.float32), jnp.asarray(capture.depths)
     params = {
         "means": jnp.asarray(capture.points),
@@ -37,9 +36,8 @@ def main(steps: int = 100, seed: int = 0) -> tuple[float, float]:
         "logits": jnp.zeros(2000),
         "colors": jax.scipy.special.logit(jnp.asarray(capture.point_colors).clip(3, 252) / 255),
     }
-    optimizer = optax.partition(
-        {name: optax.adam(rate) for name, rate in RATES.items()}, {name: name for name in RATES}
-    )
+    optimizers = {name: optax.adam(rate) for name, rate in RATES.items()}
+    optimizer = optax.partition(optimizers, {name: name for name in RATES})
     state = optimizer.init(params)
 
     def loss_fn(params):
