@@ -269,6 +269,7 @@ def run(*arguments):
         (["--depth-loss", "l2"], "invalid choice: 'l2'"),
         (["--depth-weight", "-0.1"], "--depth-weight: expected a number of at least 0"),
         (["--depth-weight", "inf"], "--depth-weight: expected a number of at least 0"),
+        (["--lr-means", "0"], "--lr-means: expected a number above 0"),
         (["--depth-loss", "l1"], "unknown scale and shift: use 'ssi' or 'pearson'"),
     ],
 )
@@ -291,11 +292,12 @@ def test_command_refuses_photos_without_depth(monkeypatch, capture, tmp_path, ca
 def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
     arguments = ["--steps", 3, "--max-gaussians", 300, "--out", tmp_path / "out"]
-    supervision = ["--views", 3, "--depth-loss", "ssi", "--depth-weight", 0.25]
+    supervision = ["--views", 3, "--depth-loss", "ssi", "--depth-weight", 0.25, "--lr-means", 0.006]
     assert run("fit", *arguments, *supervision) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["settings"]["depth_loss"] == "ssi"
     assert metrics["settings"]["depth_weight"] == 0.25
+    assert metrics["settings"]["lr_means"] == 0.006
     assert metrics["capture"]["views"] == 3 + len(capture.test_indices)
     header, *rows = (tmp_path / "out" / "loss.csv").read_text().splitlines()
     column = header.split(",").index("depth")
@@ -325,7 +327,7 @@ def test_example(example, tmp_path):
     lines = (tmp_path / "sparse_views.md").read_text().splitlines()
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     with Image.open(tmp_path / "sparse_builtin.png") as picture:
-        assert picture.size == (6 * 48, 16 + 2 * 36)
+        assert picture.size == (6 * 48, 16 + 36)
 
 
 def test_example_knows_what_is_seen(example, capture):
@@ -338,3 +340,13 @@ def test_example_knows_what_is_seen(example, capture):
     depths = capture.depths.copy()
     depths[0] = 0.01
     assert not example.seen_pixels(dataclasses.replace(one, depths=depths), 4).any()
+
+
+def test_true_depth_behind_priors_does_not_place_gaussians(sparse):
+    """Nor does anything else of it reach a fit."""
+    without_points = dataclasses.replace(sparse, points=None, point_colors=None)
+    other_depths = dataclasses.replace(without_points, depths=2 * sparse.depths)
+    settings = FitSettings(steps=2, max_gaussians=100, depth_loss="pearson")
+    first, second = (fit.fit(c, settings).gaussians for c in (without_points, other_depths))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -95,7 +95,8 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
 
     Sparse points of the capture come first: a subset if they are too many. If they are too few,
     random pixels of the training photos fill up; each takes its depth from a sparse point near it
-    in the image. Without sparse points, pixels with a known depth are used, and without those,
+    in the image. Without sparse points, pixels with a known depth are used (but not if the capture
+    has depth priors, since it then stands for one without measured depth), and without those,
     random positions in the space that the cameras look at. A Gaussian is round and as wide as the
     mean distance of its three nearest neighbours.
 
@@ -107,7 +108,10 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     views = Views.of(capture)
     n = settings.initial_gaussians
     sparse = _sparse_points(capture)
-    depths = None if capture.depths is None else capture.depths[capture.train_indices]
+    depths = None
+    # A capture with priors plays one whose depth nobody has measured.
+    if capture.depths is not None and capture.depth_priors is None:
+        depths = capture.depths[capture.train_indices]
     if sparse is not None:
         means, colors = sparse
         if len(means) >= n:

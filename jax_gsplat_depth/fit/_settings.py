@@ -86,7 +86,7 @@ class FitSettings:
     ssim_weight: float = 0.2
     alpha_weight: float = 0.1
     depth_loss: DepthLoss = "none"
-    depth_weight: float = 0.1
+    depth_weight: float = 1.0
     lr_means: float = 6e-4
     lr_means_final: float = 0.01
     lr_final: float = 0.5
