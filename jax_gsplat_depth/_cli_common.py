@@ -47,31 +47,30 @@ def number(low: float, high: float, *, open_interval: bool = False) -> Callable[
 
 
 def guarded(
-    run: Callable[[argparse.Namespace], str | None],
+    run: Callable[[argparse.Namespace], str | int | None],
     *,
     say: Callable[[str], None],
     fail: Callable[[object], int],
     out_of_memory: str = "there is not enough memory",
+    expected: tuple[type[Exception], ...] = (OSError, ValueError, ImportError),
 ) -> Callable[[argparse.Namespace], int]:
     """Return a command that turns what can go wrong for the user into one sentence.
 
     Args:
-        run: The work; returns what to tell at the end, or None.
+        run: The work; returns what to tell at the end, an exit code, or None.
         say: Tells the person at the keyboard something.
         fail: Tells them what is wrong and returns the exit code.
         out_of_memory: The sentence for that case.
+        expected: Other errors that are the user's; what is not among them is a bug and is raised.
     """
 
     def command(options: argparse.Namespace) -> int:
         try:
-            if message := run(options):
-                say(message)
-        except OSError as error:
+            result = run(options)
+        except expected as error:
             # Errors of ours have a sentence only.
-            if error.strerror is None:
-                return fail(error)
-            return fail(f"{error.filename or 'a file'}: {error.strerror}")
-        except (ValueError, ImportError) as error:
+            if isinstance(error, OSError) and error.strerror is not None:
+                return fail(f"{error.filename or 'a file'}: {error.strerror}")
             return fail(error)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
@@ -80,6 +79,9 @@ def guarded(
         except KeyboardInterrupt:
             say("stopped")
             return INTERRUPTED
-        return 0
+        if isinstance(result, str):
+            say(result)
+            return 0
+        return result or 0
 
     return command

@@ -15,11 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-import jax
-
-from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view
-from jax_gsplat_depth._cli_common import INTERRUPTED, number, whole_number
-from jax_gsplat_depth.fit import Densify, DepthLoss, FitError, FitSettings
+from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view, datasets
+from jax_gsplat_depth._cli_common import INTERRUPTED, guarded, number, whole_number
+from jax_gsplat_depth.fit import Densify, DepthLoss, FitError, FitSettings, OutputError
 
 _USAGE_ERROR = 2
 
@@ -164,23 +162,21 @@ def _add_fit(commands: Any) -> None:
         help="go on from the checkpoint in DIR, with the other options as they were; the result is "
         "the same as without the stop. Ctrl-C saves again",
     )
-    parser.set_defaults(run=_fit)
+    run = guarded(
+        _fit,
+        say=_say,
+        fail=_fail,
+        out_of_memory="there is not enough memory: try --downscale or a smaller --max-gaussians",
+        expected=(datasets.CaptureError, FitError, OutputError, ImportError),
+    )
+    parser.set_defaults(run=run)
 
 
 def _fit(options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    try:
-        # Late, so that --help is there without the extra.
-        from jax_gsplat_depth import datasets
-        from jax_gsplat_depth.fit import (
-            Checkpoints,
-            OutputError,
-            Progress,
-            check_folder,
-            fit_to_folder,
-        )
-    except ImportError as error:
-        return _fail(error)
+    # Late, so that --help is there without the extra.
+    from jax_gsplat_depth.fit import Checkpoints, Progress, check_folder, fit_to_folder
+
     if options.data is None and options.downscale != 1:
         return _fail("--downscale needs --data, since the built-in capture has one size")
     settings = FitSettings(
@@ -192,53 +188,43 @@ def _fit(options: argparse.Namespace) -> int:
         depth_weight=options.depth_weight,
         lr_means=options.lr_means,
     )
-    try:
-        # Before the work, because finding out at the end would lose all of it.
-        check_folder(options.out, resume=options.resume)
-        checkpoints = None
-        if options.resume or options.checkpoint_every is not None:
-            checkpoints = Checkpoints(
-                options.out, every=options.checkpoint_every, resume=options.resume
-            )
-        if options.data is None:
-            _say("making the built-in capture")
-            capture = datasets.builtin_capture()
-            if settings.depth_loss != "none":
-                capture = datasets.monocular_like(capture)
-        else:
-            _say(f"reading {options.data}")
-            capture = datasets.load_capture(options.data, downscale=options.downscale)
-        if options.views is not None:
-            capture = datasets.select_views(capture, options.views)
-        with (
-            _stop_on_interrupt() as interrupt,
-            Progress(settings.steps) as progress,
-        ):
+    # Before the work, because finding out at the end would lose all of it.
+    check_folder(options.out, resume=options.resume)
+    checkpoints = None
+    if options.resume or options.checkpoint_every is not None:
+        checkpoints = Checkpoints(
+            options.out, every=options.checkpoint_every, resume=options.resume
+        )
+    if options.data is None:
+        _say("making the built-in capture")
+        capture = datasets.builtin_capture()
+        if settings.depth_loss != "none":
+            capture = datasets.monocular_like(capture)
+    else:
+        _say(f"reading {options.data}")
+        capture = datasets.load_capture(options.data, downscale=options.downscale)
+    if options.views is not None:
+        capture = datasets.select_views(capture, options.views)
+    with (
+        _stop_on_interrupt() as interrupt,
+        Progress(settings.steps) as progress,
+    ):
 
-            def on_fitted() -> None:
-                progress.close()
-                _say("rendering the held-out views")
+        def on_fitted() -> None:
+            progress.close()
+            _say("rendering the held-out views")
 
-            metrics = fit_to_folder(
-                capture,
-                options.out,
-                settings,
-                source="built-in capture" if options.data is None else str(options.data),
-                on_step=progress.step,
-                on_fitted=on_fitted,
-                should_stop=interrupt.requested,
-                checkpoints=checkpoints,
-                started=started,
-            )
-    except (datasets.CaptureError, FitError, OutputError, ImportError) as error:
-        return _fail(error)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _fail("there is not enough memory: try --downscale or a smaller --max-gaussians")
-    except KeyboardInterrupt:
-        _say("stopped")
-        return INTERRUPTED
+        metrics = fit_to_folder(
+            capture,
+            options.out,
+            settings,
+            source="built-in capture" if options.data is None else str(options.data),
+            on_step=progress.step,
+            on_fitted=on_fitted,
+            should_stop=interrupt.requested,
+            checkpoints=checkpoints,
+            started=started,
+        )
     _say(_summary(metrics, options.out))
     return INTERRUPTED if metrics["interrupted"] else 0
 

@@ -204,6 +204,19 @@ def test_capture_errors_become_sentences(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, capsys):
+    errors = [MemoryError(), ValueError("a bug")]
+    monkeypatch.setattr(datasets, "load_capture", lambda path, downscale: fail(errors.pop(0)))
+
+    def fail(error):
+        raise error
+
+    assert run("fit", "--data", "x", "--out", tmp_path / "o") == 2
+    assert "not enough memory: try --downscale" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(ValueError, match="a bug"):
+        run("fit", "--data", "x", "--out", tmp_path / "o")
+
+
 def test_first_interrupt_asks_and_second_interrupts():
     with cli._stop_on_interrupt() as interrupt:
         assert not interrupt.requested()

@@ -240,7 +240,7 @@ def test_documented_commands():
         assert program == "jax-gsplat-depth"
         cli._parser().parse_args(arguments)  # Exits if it does not like them.
         names.append(arguments[0])
-    assert set(names) == {"render", "eval", "view"}
+    assert set(names) == {"render", "eval", "view", "convert", "info"}
 
 
 CAMERA = {"viewmat": VIEWMAT, "K": K, "width": 40, "height": 30}

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from jax_gsplat_depth._depth_colors import DEPTH_COLORMAP, color_range
 from jax_gsplat_depth.fit._evaluate import HeldOutView
 from jax_gsplat_depth.fit._log import StepReport
 
@@ -65,13 +66,13 @@ def write_held_out(view: HeldOutView, path: Path) -> None:
     if view.true_depth is not None:
         depths.append(np.where(view.true_depth > 0, view.true_depth, np.nan))
         solid.append(view.true_depth[view.true_depth > 0])
-    depth_norm = Normalize(*_range(np.concatenate(solid)))
+    depth_norm = Normalize(*color_range(np.concatenate(solid)))
     panels = [
         _Panel(f"{view.name}: photo", view.photo),
         _Panel(f"render, {view.psnr:.2f} dB", view.image),
     ]
     for title, depth in zip(("depth", "true depth"), depths, strict=False):
-        panels.append(_Panel(title, depth, depth_norm, "viridis", "z (scene units)"))
+        panels.append(_Panel(title, depth, depth_norm, DEPTH_COLORMAP, "z (scene units)"))
     panels.append(_Panel("weight", view.weight, Normalize(0, 1), "gray", "weight (0 to 1)"))
     _draw_row(panels, path)
 
@@ -100,14 +101,6 @@ def write_loss_curve(reports: list[StepReport], path: Path) -> None:
     loss_axes.set_xlabel("step")
     loss_axes.set_title("Training views; strong lines are running means")
     figure.savefig(path)
-
-
-def _range(depths: np.ndarray) -> tuple[float, float]:
-    if len(depths) == 0:
-        return 0.0, 1.0
-    # Quantiles, so that a few stray Gaussians do not take all the colours.
-    low, high = (float(q) for q in np.quantile(depths, (0.01, 0.99)))
-    return low, max(high, low * (1 + 1e-3))
 
 
 def _draw_row(panels: list[_Panel], path: Path) -> None:

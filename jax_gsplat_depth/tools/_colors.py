@@ -4,9 +4,8 @@ import functools
 
 import numpy as np
 
+from jax_gsplat_depth._depth_colors import DEPTH_COLORMAP
 from jax_gsplat_depth.io._extras import require
-
-DEPTH_COLORMAP = "viridis"
 
 UNKNOWN = (153, 153, 153)
 """Colour of the pixels of a depth picture that have no depth."""

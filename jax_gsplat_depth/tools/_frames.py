@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._depth_colors import color_range
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.tools._paths import CameraPath
 
 _N_SAMPLES = 20_000
 """Pixels of a frame that take part in the range of the depth colours."""
-
-_QUANTILES = (0.01, 0.99)
-"""So that a few stray Gaussians do not take all the colours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +95,6 @@ def depth_range(
         samples.append(depths[:: max(1, len(depths) // _N_SAMPLES)])
     low, high = color_range(np.concatenate(samples))
     return DepthRange(low, high, largest)
-
-
-def color_range(depths: np.ndarray) -> tuple[float, float]:
-    """Return the range of colours for depths of solid pixels; 0 to 1 if there are none."""
-    if len(depths) == 0:
-        return 0.0, 1.0
-    low, high = (float(q) for q in np.quantile(depths, _QUANTILES))
-    return low, max(high, low * (1 + 1e-3))
 
 
 @functools.partial(jax.jit, static_argnames=("width", "height"))

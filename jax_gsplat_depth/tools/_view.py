@@ -5,9 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from jax_gsplat_depth._depth_colors import color_range
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.tools._colors import depth_picture, weight_picture
-from jax_gsplat_depth.tools._frames import color_range, render_8_bit
+from jax_gsplat_depth.tools._frames import render_8_bit
 from jax_gsplat_depth.tools._paths import LARGEST_SIDE
 
 _MOST_PIXELS = 1920 * 1080

@@ -1,0 +1,21 @@
+"""How depth becomes colours, for the pictures of the fit and those of the tools."""
+
+import numpy as np
+
+DEPTH_COLORMAP = "viridis"
+"""Name of a colour map of matplotlib; near is its first colour."""
+
+_QUANTILES = (0.01, 0.99)
+"""So that a few stray Gaussians do not take all the colours."""
+
+
+def color_range(depths: np.ndarray) -> tuple[float, float]:
+    """Return the depths of the first and the last colour, the second larger than the first.
+
+    Args:
+        depths: ``[N]`` positive depths of solid pixels, world units; 0 to 1 if there are none.
+    """
+    if len(depths) == 0:
+        return 0.0, 1.0
+    low, high = (float(q) for q in np.quantile(depths, _QUANTILES))
+    return low, max(high, low * (1 + 1e-3))
