@@ -117,10 +117,8 @@ def blend_checked(
         operands = _with_summands(operands, summands)
     image, depth, weight, n_isects, n_isects_listed, median = _blend(static, *operands)
     variance = None
-    if summands is not None:
-        depth, variance = _depth.depth_and_variance(
-            depth, image[..., d:], weight, summands.reference, config
-        )
+    if config.depth_variance:
+        variance = _depth.variance_of(image[..., d:], weight)
         image = image[..., :d]
     if median is not None:
         depth = _depth.median_depth(depths, median, config.deterministic)

@@ -25,6 +25,9 @@ _COLMAP_PARAMS = {"SIMPLE_PINHOLE": ("f", "cx", "cy"), "PINHOLE": ("fx", "fy", "
 # float32 rounding of the cross product is 1e-7.
 _MIN_SIN2 = 1e-10
 
+# Length, for z = 1, of a ray whose square and derivatives are far from the limits of float32.
+_LONGEST_RAY = 1e9
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -279,15 +282,18 @@ def _common_dtype(values: list[Any]) -> np.dtype:
 
 
 def usable_ray_lengths(camera: Camera) -> Array:
-    """``Camera.ray_lengths``, and finite with a gradient of zero where K has no inverse.
+    """``Camera.ray_lengths``, finite and with finite gradients for any K.
 
-    Such a camera sees nothing, and its depth of 0 has to stay 0.
+    Where K has no inverse, or nearly so, the lengths are those of another camera: a depth of 0
+    stays 0, and any other means nothing.
     """
     K = camera.K
-    usable = jnp.isfinite(K).all((-2, -1), keepdims=True)
-    usable &= (K[..., :1, :1] != 0) & (K[..., 1:2, 1:2] != 0)
-    one = jnp.broadcast_to(jnp.eye(3, dtype=K.dtype), K.shape)
-    return dataclasses.replace(camera, K=jnp.where(usable, K, one)).ray_lengths()
+    focal = jnp.stack([K[..., 0, 0], K[..., 1, 1]], axis=-1)
+    reach = max(camera.width, camera.height) + jnp.abs(K[..., :2, 2])
+    # Farther out float32 does not hold the square of a length. False for NaN.
+    usable = ((reach < _LONGEST_RAY * jnp.abs(focal)) & jnp.isfinite(focal)).all(-1)
+    one = jnp.eye(3, dtype=K.dtype)
+    return dataclasses.replace(camera, K=jnp.where(usable[..., None, None], K, one)).ray_lengths()
 
 
 def _pixel_centers(size: int, dtype: Any, ndim: int) -> Array:

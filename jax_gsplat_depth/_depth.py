@@ -2,8 +2,8 @@
 
 Blending gives sum w x / sum w of one number x of each splat, which is its depth by default, and
 sum w c of any number of channels c. All that is asked for by ``Config.depth`` and
-``Config.depth_variance`` comes from other x, from more channels, and from the id of the Gaussian at
-the median. Arrays have a camera axis here.
+``Config.depth_variance`` comes from another x, from two more channels, and from the id of the
+Gaussian at the median. Arrays have a camera axis here.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jax import Array
 
 from jax_gsplat_depth._types import Config
 
-# The largest offset of a depth whose square float32 holds: with it no splat gets lost.
+# Float32 holds its square and the reciprocal of that, so that no splat is lost for its depth.
 _MAX_OFFSET = 1e18
 
 
@@ -24,15 +24,14 @@ class Summands:
 
     Attributes:
         values: ``[C, N]`` numbers whose weighted mean is to be returned as depth.
-        channels: ``[C, N, k]`` numbers whose weighted sums are to be returned, k = 0, 1 or 2.
+        channels: ``[C, N, k]`` numbers whose weighted sums are to be returned: the two moments of
+            the variance, or none.
         radii: ``[C, N]``.
-        reference: ``[C, 1]`` depth that the moments are about, or None.
     """
 
     values: Array
     channels: Array
     radii: Array
-    reference: Array | None = None
 
 
 def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summands | None:
@@ -40,7 +39,8 @@ def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summa
 
     The variance is that of z - z0 with z0 the depth of the splat in the middle of the depth order.
     Of z itself the two terms E[z^2] - E[z]^2 would cancel, and for a distant scene nothing would be
-    left. Its rounding error is about eps times the squared distance of the splats from z0.
+    left. Its rounding error is about eps times the squared distance of the splats from z0. The mean
+    is not taken from there: it would have the error of the splats that are farthest from z0.
 
     Args:
         depths: ``[C, N]`` of the splats; 0 for a culled one.
@@ -54,42 +54,26 @@ def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summa
     finite = jnp.isfinite(depths)
     radii = jnp.where(finite, radii, 0)
     depths = jnp.where(finite, depths, 0)
-    values, channels, reference = depths, [], None
+    channels = jnp.zeros((*depths.shape, 0), depths.dtype)
     if config.depth_variance:
-        reference = _middle(depths, radii, order)
-        offset = jnp.clip(depths - reference, -_MAX_OFFSET, _MAX_OFFSET)
-        values, channels = offset, [jnp.square(offset)]
-    if config.depth == "inverse":
-        channels = [values, *channels] if config.depth_variance else []
-        values = _reciprocal(depths)
-    empty = jnp.zeros((*depths.shape, 0), depths.dtype)
-    stacked = jnp.stack(channels, axis=-1) if channels else empty
-    return Summands(values, stacked, radii, reference)
+        offset = depths - _middle(depths, radii, order)
+        offset = jnp.clip(offset, -_MAX_OFFSET, _MAX_OFFSET)
+        channels = jnp.stack([offset, jnp.square(offset)], axis=-1)
+    values = _reciprocal(depths) if config.depth == "inverse" else depths
+    return Summands(values, channels, radii)
 
 
-def depth_and_variance(
-    mean: Array, sums: Array, weight: Array, reference: Array | None, config: Config
-) -> tuple[Array, Array | None]:
-    """Return depth and variance, or None, ``[C, H, W]``, from what blending returned.
+def variance_of(sums: Array, weight: Array) -> Array:
+    """Return the variance of depth ``[C, H, W]``, 0 where nothing was hit.
 
     Args:
-        mean: ``[C, H, W]`` weighted mean of the values, 0 where nothing was hit.
-        sums: ``[C, H, W, k]`` weighted sums of the channels.
+        sums: ``[C, H, W, 2]`` weighted sums of the channels of ``Summands``.
         weight: ``[C, H, W]`` sum of the weights.
-        reference: As in ``Summands``.
-        config: As for ``summands``. The median depth is left to ``median_depth``.
     """
-    if reference is None:
-        return mean, None
-    hit = weight > 0
-    means = sums / jnp.where(hit, weight, 1)[..., None]
-    offset = means[..., 0] if config.depth == "inverse" else mean
-    variance = means[..., -1] - jnp.square(offset)
+    means = sums / jnp.where(weight > 0, weight, 1)[..., None]
+    variance = means[..., 1] - jnp.square(means[..., 0])
     # Negative by rounding only, so the derivative does not stop there.
-    variance += jax.lax.stop_gradient(jnp.maximum(variance, 0) - variance)
-    if config.depth == "expected":
-        mean = jnp.where(hit, mean + reference[..., None], 0)
-    return mean, variance
+    return variance + jax.lax.stop_gradient(jnp.maximum(variance, 0) - variance)
 
 
 def median_depth(depths: Array, ids: Array, deterministic: bool) -> Array:
@@ -125,8 +109,8 @@ def _middle(depths: Array, radii: Array, order: Array) -> Array:
 
 
 def _reciprocal(depths: Array) -> Array:
-    """1 / z; 0 where z is that of a culled splat or too small for a finite result."""
-    usable = jnp.abs(depths) >= jnp.finfo(depths.dtype).tiny
+    """1 / z; 0 where z is that of a culled splat or too small for a finite derivative."""
+    usable = jnp.abs(depths) >= 1 / _MAX_OFFSET
     return jnp.where(usable, 1 / jnp.where(usable, depths, 1), 0)
 
 
@@ -147,7 +131,8 @@ def _take_fwd(values: Array, indices: Array) -> tuple[Array, tuple[Array, Array]
 def _take_bwd(residuals: tuple[Array, Array], v: Array) -> tuple[Array, None]:
     values, indices = residuals
     keys, sums = jax.lax.sort((indices, v), dimension=1, num_keys=1, is_stable=True)
-    begins = jnp.concatenate([keys[:, :1] == keys[:, :1], keys[:, 1:] != keys[:, :-1]], axis=1)
+    before = jnp.pad(keys[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # no id is
+    begins = keys != before
 
     def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.where(b[1], b[0], a[0] + b[0]), a[1] | b[1]

@@ -151,7 +151,6 @@ class Config:
             (default) for 8 N + 64 times the number of tiles, or a positive number, raised to the
             number of tiles. Only time and memory depend on it, never the result; see
             ``RenderOutput.n_isects``. The CPU needs none.
-
         depth: What ``RenderOutput.depth`` is. "expected" (default): sum of w z over sum of w.
             "inverse": sum of w / z over sum of w, in 1 / world units, 0 where nothing was hit.
             "median": z of the Gaussian at which the transmittance first falls to 1/2 or below, so

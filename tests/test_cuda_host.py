@@ -16,6 +16,7 @@ import scenes
 import test_bin
 import test_blend
 import test_depth_outputs
+import test_depth_transforms
 import test_poisoned
 import test_project
 import test_render
@@ -136,9 +137,10 @@ SHARED_TESTS = {
         "the_rest_stays_as_it_is",
         "median_of_few",
         "blend",
-        "deterministic_gradients_are_the_same_sums",
-        "nested_vmap",
+        "closed_forms",
+        "splats_with_bad_depths",
     ],
+    test_depth_transforms: ["deterministic_gradients_are_the_same_sums", "nested_vmap"],
     test_seeds: [
         "golden",
         "golden_with_the_polynomial_of_the_seed",

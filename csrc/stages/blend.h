@@ -35,10 +35,10 @@ struct BlendForward {
   Batched<T> image;          // [C, H, W, D]
   Batched<T> depth;          // [C, H, W] sum w z / sum w, 0 where nothing was hit
   Batched<T> weight;         // [C, H, W] sum w
+  Batched<int32_t> median;   // [C, H, W] id of the first that halves T, -1 if none; or absent
   // Only for the backward pass; both absent if none follows.
   Batched<T> transmittance;  // [C, H, W] what reaches the background
   Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor
-  Batched<int32_t> median;   // [C, H, W] id of the first that halves T, -1 if none; or absent
   // (Gaussian, tile) pairs, and those of them that were in the lists; the largest int if more.
   Batched<int32_t> n_isects;         // [C]
   Batched<int32_t> n_isects_listed;  // [C]
