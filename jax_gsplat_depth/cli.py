@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_args
 from jax_gsplat_depth import _cli_eval, _cli_files, _cli_render, _cli_view, datasets
 from jax_gsplat_depth._cli_common import INTERRUPTED, guarded, number, whole_number
 from jax_gsplat_depth.fit import Densify, DepthLoss, FitError, FitSettings, OutputError
+from jax_gsplat_depth.fit._output import CHECKPOINT
 
 _USAGE_ERROR = 2
 
@@ -116,8 +117,8 @@ def _add_fit(commands: Any) -> None:
         type=whole_number(0, 2**32 - 1),
         metavar="S",
         default=defaults.seed,
-        help="decides the initial Gaussians and the order of the views; the same seed gives the "
-        "same result (default: %(default)s)",
+        help="decides the initial Gaussians and the order of the views; on the CPU, the same seed "
+        "gives the same result (default: %(default)s)",
     )
     parser.add_argument(
         "--views",
@@ -139,8 +140,7 @@ def _add_fit(commands: Any) -> None:
         "--depth-weight",
         type=number(0, math.inf),
         metavar="X",
-        default=defaults.depth_weight,
-        help="weight of the depth loss (default: %(default)s)",
+        help=f"weight of the depth loss (default: {defaults.depth_weight})",
     )
     parser.add_argument(
         "--lr-means",
@@ -154,13 +154,14 @@ def _add_fit(commands: Any) -> None:
         "--checkpoint-every",
         type=whole_number(1),
         metavar="N",
-        help="save the training in DIR/checkpoint every N steps and on Ctrl-C (default: never)",
+        help="save the training in DIR/checkpoint every N steps, after the last one and on Ctrl-C "
+        "(default: never)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint in DIR, with the other options as they were; the result is "
-        "the same as without the stop. Ctrl-C saves again",
+        help="go on from the checkpoint in DIR, with the other options as they were; on the CPU, "
+        "the result is the same as without the stop. Ctrl-C saves again",
     )
     run = guarded(
         _fit,
@@ -179,6 +180,12 @@ def _fit(options: argparse.Namespace) -> int:
 
     if options.data is None and options.downscale != 1:
         return _fail("--downscale needs --data, since the built-in capture has one size")
+    if options.depth_weight is None:
+        options.depth_weight = FitSettings.depth_weight
+    elif options.depth_loss == "none":
+        return _fail(
+            "--depth-weight needs --depth-loss, without which nothing supervises the depth"
+        )
     settings = FitSettings(
         steps=options.steps,
         max_gaussians=options.max_gaussians,
@@ -262,14 +269,17 @@ def _stop_on_interrupt() -> Iterator[_Interrupt]:
 
 
 def _summary(metrics: dict[str, Any], out: Path) -> str:
-    parts = [f"{metrics['steps_done']} steps in {metrics['seconds']['total']:.0f} s"]
+    steps = f"{metrics['steps_done']} steps"
+    if metrics["resumed_after"]:
+        steps += f" ({metrics['resumed_after']} of them before)"
+    parts = [f"{steps} in {metrics['seconds']['total']:.0f} s"]
     if metrics["interrupted"]:
         parts[0] = "stopped after " + parts[0]
     if metrics["psnr"] is not None:
         parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
-    if metrics["interrupted"] and (out / "checkpoint").is_dir():
+    if metrics["interrupted"] and (out / CHECKPOINT).is_dir():
         parts.append("--resume goes on from here")
     return f"{'; '.join(parts)}; results in {out}"
 

@@ -16,8 +16,20 @@ pytest.importorskip("dm_pix")
 pytest.importorskip("orbax.checkpoint")
 
 from jax_gsplat_depth import cli, datasets, fit
+from jax_gsplat_depth.fit import _output
 
 STEPS, STOP = 11, 5
+
+# Density control that adds, removes and resets before the stop and after it.
+DENSE = {
+    "steps": 16,
+    "densify_every": 3,
+    "initial_fraction": 0.4,
+    "mcmc_growth": 0.3,
+    "adc_reset_every": 2,
+    "adc_threshold": 1e-6,
+}
+DENSE_STOP = 8
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +60,23 @@ def assert_same_bits(a, b):
 
 
 @pytest.fixture(scope="module")
+def straight(capture):
+    """A fit that was never stopped and never saved."""
+    return fit.fit(capture, settings_of())
+
+
+@pytest.fixture
+def resumed(capture, straight, out):
+    """What a fit in ``out`` would go on with: a function of its settings and its capture."""
+
+    def start(settings=None, capture=capture):
+        checkpoints = fit.Checkpoints(out, resume=True)
+        return checkpoints.start(capture, settings or settings_of(), straight.state)
+
+    return start
+
+
+@pytest.fixture(scope="module")
 def stopped(capture, tmp_path_factory):
     """The output folder of a fit that was stopped; copied by those who change it."""
     out = tmp_path_factory.mktemp("stopped") / "out"
@@ -60,15 +89,17 @@ def out(stopped, tmp_path):
     return shutil.copytree(stopped, tmp_path / "out")
 
 
-@pytest.mark.parametrize("sh_degree", [0, 3])
-def test_stop_and_resume_equals_no_stop(capture, tmp_path, sh_degree):
-    settings = settings_of(sh_degree=sh_degree)
-    straight = run_fit(capture, tmp_path / "straight", settings)
-    assert not (tmp_path / "straight").exists()
-    first = run_fit(capture, tmp_path / "out", settings, stop=STOP)
-    assert first.interrupted and len(first.reports) == STOP
-    second = run_fit(capture, tmp_path / "out", settings, resume=True)
-    assert second.resumed_after == STOP and not second.interrupted
+@pytest.mark.parametrize(
+    ("densify", "sh_degree"), [("none", 0), ("none", 3), ("mcmc", 3), ("adc", 3)]
+)
+def test_resume_equals_no_stop(capture, tmp_path, densify, sh_degree):
+    settings = settings_of(**DENSE, densify=densify, sh_degree=sh_degree)
+    straight = run_fit(capture, tmp_path, settings, every=DENSE_STOP)
+    shutil.rmtree(tmp_path / "checkpoint" / str(DENSE["steps"]))
+    second = run_fit(capture, tmp_path, settings, resume=True)
+    assert second.resumed_after == DENSE_STOP and not second.interrupted
+    counts = {report.n_gaussians for report in second.reports}
+    assert counts == {120} if densify == "none" else len(counts) > 2
     assert_same_bits(straight.state, second.state)
     assert_same_bits(straight.gaussians, second.gaussians)
     assert straight.reports == second.reports
@@ -79,13 +110,38 @@ def test_the_two_newest_are_kept_and_stopping_saves(stopped):
     assert names == ["3", "5", "fit.json"]
 
 
-def test_an_incomplete_checkpoint_is_not_used(capture, out):
+def test_the_last_step_is_saved(capture, tmp_path):
+    """A kill while the results are written costs nothing: no step is made again."""
+    settings = settings_of(steps=4)
+    done = run_fit(capture, tmp_path / "out", settings, every=3)
+    again = run_fit(capture, tmp_path / "out", settings, resume=True)
+    assert again.resumed_after == 4 and again.steps_per_second is None
+    assert_same_bits(done.state, again.state)
+    assert done.reports == again.reports
+
+
+def test_a_new_fit_does_not_lose_a_checkpoint(capture, out):
+    before = {path: path.read_bytes() for path in files_of(out)}
+    with pytest.raises(fit.FitError, match="checkpoint of an unfinished fit: resume it, or delete"):
+        run_fit(capture, out, every=3)
+    assert {path: path.read_bytes() for path in files_of(out)} == before
+
+
+def test_a_checkpoint_that_is_not_written_is_an_error(out, straight):
+    """Orbax refuses without a word to write a step before those that it finds."""
+    checkpoints = fit.Checkpoints(out, resume=True)
+    with pytest.raises(fit.OutputError, match="holds a checkpoint of step 4 or later"):
+        checkpoints.save(straight.state, straight.reports[:4])
+
+
+def test_an_incomplete_checkpoint_is_not_used(capture, straight, out):
     """Orbax writes under another name: what a kill leaves is not mistaken for a checkpoint."""
     newest = out / "checkpoint" / "5"
     newest.rename(newest.with_name("5.orbax-checkpoint-tmp"))
     resumed = run_fit(capture, out, resume=True)
     assert resumed.resumed_after == 3
-    assert_same_bits(resumed.state, fit.fit(capture, settings_of()).state)
+    assert_same_bits(resumed.state, straight.state)
+    assert resumed.reports == straight.reports
 
 
 def files_of(folder):
@@ -93,7 +149,7 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
-def test_damage_is_one_sentence(capture, out, damage, capfd):
+def test_damage_is_one_sentence(out, resumed, damage, capfd):
     arrays = max(files_of(out / "checkpoint" / "5"), key=lambda path: path.stat().st_size)
     content = bytearray(arrays.read_bytes())
     if damage == "gone":
@@ -104,10 +160,10 @@ def test_damage_is_one_sentence(capture, out, damage, capfd):
         content[len(content) // 2] ^= 0xFF
         arrays.write_bytes(content)
     with pytest.raises(fit.FitError, match=r"checkpoint/5 is damaged: delete it"):
-        run_fit(capture, out, resume=True)
+        resumed()
     assert capfd.readouterr() == ("", "")
     shutil.rmtree(out / "checkpoint" / "5")
-    assert run_fit(capture, out, resume=True).resumed_after == 3
+    assert len(resumed()[1]) == 3
 
 
 @pytest.mark.parametrize(
@@ -118,12 +174,12 @@ def test_damage_is_one_sentence(capture, out, damage, capfd):
         ({"lr_quats": 0.5}, "a fit with lr_quats = 0.002, not 0.5"),
     ],
 )
-def test_other_settings_are_refused(capture, out, change, words):
+def test_other_settings_are_refused(resumed, change, words):
     with pytest.raises(fit.FitError, match=words):
-        run_fit(capture, out, settings_of(**change), resume=True)
+        resumed(settings_of(**change))
 
 
-def test_another_capture_is_refused(capture, out):
+def test_another_capture_is_refused(capture, resumed):
     images = capture.images.copy()
     images[3, 2, 1] ^= 1
     for other in (
@@ -131,11 +187,11 @@ def test_another_capture_is_refused(capture, out):
         dataclasses.replace(capture, depths=None),
     ):
         with pytest.raises(fit.FitError, match="another capture"):
-            run_fit(other, out, resume=True)
+            resumed(capture=other)
 
 
 @pytest.mark.parametrize("found", ["nothing", "no step", "not ours"])
-def test_nothing_to_resume_from(capture, out, found):
+def test_nothing_to_resume_from(out, resumed, found):
     for folder in (out / "checkpoint").glob("[0-9]*"):
         shutil.rmtree(folder)
     if found == "not ours":
@@ -144,19 +200,23 @@ def test_nothing_to_resume_from(capture, out, found):
         shutil.rmtree(out / "checkpoint")
     words = "no complete checkpoint" if found == "no step" else "no checkpoint to resume"
     with pytest.raises(fit.FitError, match=words):
-        run_fit(capture, out, resume=True)
+        resumed()
 
 
-def test_a_full_disk_is_one_sentence(capture, tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_sentence(straight, tmp_path):
     out = tmp_path / "out"
     out.write_text("a file where the folder should be")
     with pytest.raises(fit.OutputError, match="checkpoint cannot be written: "):
-        run_fit(capture, out, stop=1)
+        fit.Checkpoints(out).save(straight.state, straight.reports)
 
 
 def test_ownership_of_a_folder_with_checkpoints(out):
     with pytest.raises(fit.OutputError, match="unfinished fit: add --resume"):
         fit.check_folder(out)
+    fit.check_folder(out, resume=True)
+    # What a kill while the results are written leaves behind.
+    (out / f"{_output._TEMPORARY}abc").mkdir()
+    (out / f"{_output._TEMPORARY}abc" / "splats.ply").write_bytes(b"half")
     fit.check_folder(out, resume=True)
     (out / "thesis.txt").write_text("")
     with pytest.raises(fit.OutputError, match="not empty"):
@@ -181,7 +241,8 @@ def test_without_orbax_there_is_one_sentence(tmp_path):
 
 
 def arguments(out, *more):
-    return ["fit", "--out", str(out), "--steps", "40", "--max-gaussians", "300", *more]
+    """Of a fit that is too short to measure where its time goes, which takes longer than it."""
+    return ["fit", "--out", str(out), "--steps", "19", "--max-gaussians", "300", *more]
 
 
 # The command with a built-in capture that is small.
@@ -204,7 +265,7 @@ def test_kill_and_resume(capture, tmp_path, monkeypatch, capsys):
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not list(out.glob("checkpoint/[1-9]")):
+        while not any(path.name.isdigit() for path in out.glob("checkpoint/*")):
             assert process.poll() is None
             time.sleep(0.01)
     finally:
@@ -240,4 +301,4 @@ def test_ctrl_c_saves_where_it_was_asked_to(capture, tmp_path, monkeypatch, caps
     assert (out / "metrics.json").exists()
     assert (out / "checkpoint" / "3").is_dir()
     assert cli.main(arguments(out, "--resume")) == 0
-    assert len((out / "loss.csv").read_text().splitlines()) == 41
+    assert len((out / "loss.csv").read_text().splitlines()) == 20

@@ -270,6 +270,7 @@ def run(*arguments):
         (["--depth-weight", "-0.1"], "--depth-weight: expected a number of at least 0"),
         (["--depth-weight", "inf"], "--depth-weight: expected a number of at least 0"),
         (["--lr-means", "0"], "--lr-means: expected a number above 0"),
+        (["--depth-weight", "0.5"], "--depth-weight needs --depth-loss"),
         (["--depth-loss", "l1"], "unknown scale and shift: use 'ssi' or 'pearson'"),
     ],
 )

@@ -25,6 +25,7 @@ from jax_gsplat_depth.fit._log import StepReport
 from jax_gsplat_depth.fit._output import CHECKPOINT, IDENTITY, PROGRAM, OutputError, is_checkpoint
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth.io._record import replace
 
 _KEPT = 2
 
@@ -47,12 +48,13 @@ class Checkpoints:
 
         Args:
             out: Output folder of the fit.
-            every: Save after every this many steps; None to save only when the fit is stopped.
+            every: Save after every this many steps and after the last one; None to save only when
+                the fit is stopped.
             resume: Go on from the newest checkpoint, which has to exist.
 
         Raises:
             ImportError: Orbax, the ``checkpoint`` extra, is not installed.
-            FitError: There is no checkpoint to resume from.
+            FitError: There is no checkpoint to resume from, or one that a new fit would lose.
         """
         self.folder = out / CHECKPOINT
         self._every = every
@@ -62,6 +64,10 @@ class Checkpoints:
         self._identity: dict[str, Any] = {}
         if resume and not is_checkpoint(self.folder):
             raise FitError(f"{out} holds no checkpoint to resume from")
+        if not resume and is_checkpoint(self.folder):
+            raise FitError(
+                f"{self.folder} holds the checkpoint of an unfinished fit: resume it, or delete it"
+            )
 
     def start(
         self, capture: Capture, settings: FitSettings, state: State
@@ -100,8 +106,13 @@ class Checkpoints:
                     "from the one before, if there is one"
                 ) from error
 
-    def due(self, step: int) -> bool:
-        """Return whether to save after step number ``step``, counted from 1."""
+    def due(self, step: int, last: int) -> bool:
+        """Return whether to save after step number ``step`` of ``last``, counted from 1.
+
+        The last step is saved as well, so that a kill while the results are written loses none.
+        """
+        if step == last:
+            return self._every is not None or self.resume
         return self._every is not None and step % self._every == 0
 
     def save(self, state: Any, reports: list[StepReport]) -> None:
@@ -135,13 +146,18 @@ class Checkpoints:
         try:
             if not is_checkpoint(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / IDENTITY).write_text(json.dumps(self._identity, indent=2))
+                identity = json.dumps(self._identity, indent=2).encode()
+                replace(self.folder / IDENTITY, lambda stream: stream.write(identity))
             with self._manager() as manager:
-                manager.save(len(reports), args=items)
+                saved = manager.save(len(reports), args=items)
         # TensorStore reports a full disk as ValueError.
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise OutputError(f"{self.folder} cannot be written: {reason}") from error
+        if not saved:
+            raise OutputError(
+                f"{self.folder} already holds a checkpoint of step {len(reports)} or later"
+            )
 
     def delete(self) -> None:
         """Delete them: the fit is done and published."""

@@ -14,7 +14,7 @@ class StepReport:
         loss: Value of the loss before the step's update.
         psnr: PSNR in dB of the training view, before the step's update.
         n_gaussians: Number of Gaussians alive.
-        parts: The terms of the loss by name; they sum to ``loss``.
+        parts: The terms of the loss by name; they sum to ``loss``, but for rounding.
     """
 
     step: int
@@ -25,7 +25,7 @@ class StepReport:
 
 
 def write_csv(reports: list[StepReport], path: Path) -> None:
-    """Write one line for each step; the columns after ``n_gaussians`` sum to ``loss``."""
+    """Write one line for each step; the columns after ``n_gaussians`` are the terms of the loss."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "loss", "psnr", "n_gaussians", *reports[0].parts])

@@ -1,5 +1,6 @@
 """The fit itself: the loop around the step."""
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -45,8 +46,10 @@ class FitResult:
             went on; 0 for none.
         interrupted: Whether ``should_stop`` ended the fit before its last step.
         seconds: Wall time of the steps of this run, compilation included.
-        steps_per_second: Median speed over the steps that compiled nothing; None before any.
-        shares: See ``measure_step``; None if not asked for or after too few steps.
+        steps_per_second: One over the median time of the steps of this run but its first, which
+            compiles; None if there are no others.
+        shares: See ``measure_step``; None if not asked for, after an interruption or too few steps,
+            or if the memory did not suffice to measure it.
     """
 
     gaussians: Gaussians
@@ -70,8 +73,8 @@ def fit(
 ) -> FitResult:
     """Fit Gaussians to the training views of a capture.
 
-    The held-out views are not read. On one machine the same capture and settings give the same
-    Gaussians to the bit.
+    The held-out views are not read. On the CPU of one machine the same capture and settings give
+    the same Gaussians to the bit.
 
     Args:
         capture: Posed photos.
@@ -79,7 +82,8 @@ def fit(
         on_step: Called after each step, one step late so that the device need not wait.
         should_stop: Asked after each step; True ends the fit with what has been reached.
         checkpoints: Where to save the training on the way and when it is stopped, and whether to
-            go on from there: the result then has the bits of a fit that was never stopped.
+            go on from there: on the CPU, the result then has the bits of a fit that was never
+            stopped.
         measure_shares: Whether to measure where the time goes, after the last step.
 
     Raises:
@@ -126,10 +130,10 @@ def fit(
             now = time.perf_counter()
             durations.append(now - previous)
             previous = now
-            if step == settings.steps:
-                break
-            interrupted = should_stop is not None and should_stop()
-            if checkpoints is not None and (interrupted or checkpoints.due(step)):
+            is_last = step == settings.steps
+            interrupted = not is_last and should_stop is not None and should_stop()
+            due = checkpoints is not None and checkpoints.due(step, settings.steps)
+            if checkpoints is not None and (interrupted or due):
                 report_pending()
                 checkpoints.save(state, reports)
             if interrupted:
@@ -137,8 +141,10 @@ def fit(
         report_pending()
         seconds = time.perf_counter() - start
         shares = None
-        if measure_shares and len(durations) >= _ENOUGH_STEPS:
-            shares = measure_step(settings, optimizer, step_fn, views, state)
+        if measure_shares and not interrupted and len(durations) >= _ENOUGH_STEPS:
+            # It needs memory that the fit did not, and its result is worth less than the fit's.
+            with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):
+                shares = measure_step(settings, optimizer, strategy, step_fn, views, state)
     return FitResult(
         gaussians=to_gaussians(densify.compact(state.population)),
         state=state,
@@ -154,13 +160,12 @@ def fit(
 
 def _report(step: int, metrics: StepMetrics) -> StepReport:
     """Fetch what a step has measured."""
-    parts = {name: float(value) for name, value in metrics.parts.items()}
     return StepReport(
         step=step,
-        loss=sum(parts.values()),
+        loss=float(metrics.loss),
         psnr=-10 * float(np.log10(max(float(metrics.mse), 1e-12))),
         n_gaussians=int(metrics.n_gaussians),
-        parts=parts,
+        parts={name: float(value) for name, value in metrics.parts.items()},
     )
 
 

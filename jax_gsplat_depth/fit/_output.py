@@ -26,6 +26,9 @@ IDENTITY = "fit.json"
 PROGRAM = "jax-gsplat-depth fit"
 """The name of the main job; the other commands that write folders have their own."""
 
+_TEMPORARY = ".fit-"
+"""What the names of our hidden folders begin with; a kill while writing leaves one."""
+
 
 class OutputError(OSError):
     """The output folder cannot be used; the message is one sentence for the user."""
@@ -53,14 +56,15 @@ def check_folder(target: Path, program: str = PROGRAM, *, resume: bool = False) 
                 f"{target} holds the checkpoint of an unfinished fit: add --resume to go on with "
                 f"it, or delete {target / CHECKPOINT}"
             )
-        own = {CHECKPOINT} if unfinished else set()
-        is_empty = not is_folder or {path.name for path in target.iterdir()} <= own
+        names = {path.name for path in target.iterdir()} if is_folder else set()
+        own = {name for name in names if name.startswith(_TEMPORARY)}
+        is_empty = names <= (own | {CHECKPOINT} if unfinished else own)
         if not is_empty and _earlier_files(target, program) is None:
             raise OutputError(
                 f"{target} is not empty and holds no earlier result of {program}: choose another "
                 "folder"
             )
-        with tempfile.TemporaryDirectory(prefix=".fit-", dir=_workplace(target)):
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=_workplace(target)):
             pass
     except OutputError:
         raise
@@ -84,7 +88,7 @@ def publish(target: Path, build: Callable[[Path], None], program: str = PROGRAM)
     """
     # A checkpoint, if there is one, is that of the fit which publishes.
     check_folder(target, program, resume=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=_workplace(target)))
+    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=_workplace(target)))
     try:
         # mkdtemp makes folders that only the owner can read.
         temporary.chmod(0o777 & ~_umask())

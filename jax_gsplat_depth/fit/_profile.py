@@ -15,7 +15,7 @@ from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import RenderOutput
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._step import Step, TrainState
+from jax_gsplat_depth.fit._step import Step, TrainState, step_config, watched_offset
 from jax_gsplat_depth.fit._views import TrainingViews
 
 # Each part is run this often, on one view after the other.
@@ -25,6 +25,7 @@ _REPEATS = 12
 def measure_step(
     settings: FitSettings,
     optimizer: optax.GradientTransformation,
+    strategy: densify.Strategy | None,
     step: Step,
     views: TrainingViews,
     state: TrainState,
@@ -34,6 +35,7 @@ def measure_step(
     Args:
         settings: Those of the fit.
         optimizer: That of the fit.
+        strategy: That of the fit; decides what the backward pass of the rendering has to give.
         step: That of the fit; works on a copy of the state.
         views: The training views.
         state: The state.
@@ -46,9 +48,14 @@ def measure_step(
     """
     population = state.population
 
-    def draw(params: Any, view: Any) -> RenderOutput:
-        gaussians = densify.activate(dataclasses.replace(population, params=params))
-        return render(gaussians, view.camera, background=view.background)
+    def draw(params: Any, offset: Any, view: Any) -> RenderOutput:
+        return render(
+            densify.activate(dataclasses.replace(population, params=params)),
+            view.camera,
+            background=view.background,
+            means2d_offset=offset,
+            config=step_config(strategy),
+        )
 
     def loss(maps: Any, out: RenderOutput, view: Any) -> Array:
         image, depth, weight = maps
@@ -56,12 +63,12 @@ def measure_step(
         return jnp.sum(jnp.stack(list(loss_parts(settings, out, view).values())))
 
     @jax.jit
-    def gradient_part(params, view):
-        def whole(params):
-            out = draw(params, view)
+    def gradient_part(params, offset, view):
+        def whole(params, offset):
+            out = draw(params, offset, view)
             return loss((out.image, out.depth, out.weight), out, view)
 
-        return jax.grad(whole)(params)
+        return jax.grad(whole, argnums=(0, 1))(params, offset)
 
     @jax.jit
     def optimizer_part(gradient, opt_state, params):
@@ -72,14 +79,15 @@ def measure_step(
     draw_once = jax.jit(draw)
     times: dict[str, list[float]] = {"gradient": [], "loss": [], "optimizer": [], "step": []}
     copy = jax.tree.map(jnp.copy, state)
+    params, offset = population.params, watched_offset(strategy, population.params)
     # The first round compiles.
     for repeat in range(_REPEATS + 1):
         index = jnp.int32(repeat % len(views.photos))
         view = views[index]
-        out = draw_once(population.params, view)
+        out = draw_once(params, offset, view)
         _, loss_time = _timed(loss_part, (out.image, out.depth, out.weight), out, view)
-        gradient, gradient_time = _timed(gradient_part, population.params, view)
-        _, optimizer_time = _timed(optimizer_part, gradient, state.opt_state, population.params)
+        (gradient, _), gradient_time = _timed(gradient_part, params, offset, view)
+        _, optimizer_time = _timed(optimizer_part, gradient, state.opt_state, params)
         (copy, _), step_time = _timed(step, copy, views, index)
         if repeat > 0:
             times["gradient"].append(gradient_time)

@@ -48,11 +48,13 @@ class StepMetrics:
     """What a step measures before its update.
 
     Attributes:
+        loss: ``[]`` what the step minimises.
         parts: The terms of the loss, see ``loss_parts``; each ``[]``.
         mse: ``[]`` mean squared error of the view's colours.
         n_gaussians: ``[]`` int32 number of Gaussians.
     """
 
+    loss: Array
     parts: dict[str, Array]
     mse: Array
     n_gaussians: Array
@@ -105,7 +107,7 @@ def make_step(
         lr_means: Its learning rate of the centres, which scales the noise of ``Mcmc``.
         strategy: Density control, or None.
     """
-    config = Config(absgrad=strategy is not None and strategy.absgrad)
+    config = step_config(strategy)
 
     def step(state, views, index):
         view = views[index]
@@ -127,11 +129,9 @@ def make_step(
             return sum(parts.values()), (parts, mse, out.radii)
 
         params = state.population.params
-        # Without a strategy that reads it, the gradient of the offset is None and costs nothing.
-        watched = strategy is not None and strategy.needs_means2d
-        offset = jnp.zeros_like(params["means"][:, :2]) if watched else None
-        grad = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)
-        (gradient, v_means2d), (parts, mse, radii) = grad(params, offset)
+        offset = watched_offset(strategy, params)
+        grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+        (loss, (parts, mse, radii)), (gradient, v_means2d) = grad(params, offset)
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         moved: Any = optax.apply_updates(params, updates)
         population = dataclasses.replace(state.population, params=moved)
@@ -147,10 +147,24 @@ def make_step(
                 height=view.camera.height,
                 lr_means=lr_means(state.step),
             )
-        metrics = StepMetrics(parts, mse, state.population.n_alive())
+        metrics = StepMetrics(loss, parts, mse, state.population.n_alive())
         return TrainState(population, opt_state, density, state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def step_config(strategy: densify.Strategy | None) -> Config:
+    """Return how a step renders."""
+    return Config(absgrad=strategy is not None and strategy.absgrad)
+
+
+def watched_offset(strategy: densify.Strategy | None, params: dict[str, Array]) -> Array | None:
+    """Return the ``[N_max, 2]`` screen-space offset whose gradient the strategy reads.
+
+    Without such a strategy it is None: its gradient then costs nothing.
+    """
+    watched = strategy is not None and strategy.needs_means2d
+    return jnp.zeros_like(params["means"][:, :2]) if watched else None
 
 
 def make_refine(
