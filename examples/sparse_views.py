@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     results = []
     options.out.mkdir(parents=True, exist_ok=True)
     for name, capture in captures(options).items():
-        capture = datasets.select_views(capture, options.views)
+        capture = checked(datasets.select_views(capture, options.views), name)
         seen = {capture.names[i]: seen_pixels(capture, i) for i in capture.test_indices}
         for seed in options.seeds:
             views = {}
@@ -96,6 +96,22 @@ def captures(options: argparse.Namespace) -> dict[str, Capture]:
     if options.data is not None:
         found["rgbd"] = datasets.load_capture(options.data, downscale=options.downscale)
     return found
+
+
+def checked(capture: Capture, name: str) -> Capture:
+    """Return the capture if the comparison can be made with it.
+
+    Raises:
+        SystemExit: It has no depth, or no points.
+    """
+    if capture.depths is None:
+        raise SystemExit(f"the capture {name} has no depth to supervise with and to compare to")
+    if capture.points is None or len(capture.points) == 0:
+        raise SystemExit(
+            f"the capture {name} has no sparse points: the fit without a depth loss would start "
+            "from the depth that supervises the other"
+        )
+    return capture
 
 
 def seen_pixels(capture: Capture, view: int) -> np.ndarray:

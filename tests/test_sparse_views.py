@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 
 pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import cli, datasets, fit
+from jax_gsplat_depth import datasets, fit
 from jax_gsplat_depth.fit import FitError, FitSettings, _depth, _loss, _views
 
 
@@ -173,6 +174,10 @@ def test_line_through_half_wrong_points():
     y = 2 * x + 7 + rng.normal(0, 0.02, 400)
     y[:180] -= rng.uniform(0.5, 6, 180)
     np.testing.assert_allclose(_depth._robust_line(x, y), (2, 7), atol=0.02)
+    # So many that only some of them judge the lines, the wrong ones first.
+    many = np.argsort(np.tile(np.arange(400) >= 180, 100), kind="stable")
+    line = _depth._robust_line(np.tile(x, 100)[many], np.tile(y, 100)[many])
+    np.testing.assert_allclose(line, (2, 7), atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["l1", "disparity", "ssi", "pearson"])
@@ -253,14 +258,6 @@ def test_settings(changes, words):
         FitSettings(**changes)
 
 
-def run(*arguments):
-    """Return the exit code, also where argparse exits by itself."""
-    try:
-        return cli.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -298,6 +295,7 @@ def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["settings"]["depth_loss"] == "ssi"
     assert metrics["settings"]["depth_weight"] == 0.25
+    assert metrics["depth_loss_used"] == "l1"  # After the points have decided scale and shift.
     assert metrics["settings"]["lr_means"] == 0.006
     assert metrics["capture"]["views"] == 3 + len(capture.test_indices)
     header, *rows = (tmp_path / "out" / "loss.csv").read_text().splitlines()
@@ -329,6 +327,15 @@ def test_example(example, tmp_path):
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     with Image.open(tmp_path / "sparse_builtin.png") as picture:
         assert picture.size == (6 * 48, 16 + 36)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [("depths", "has no depth"), ("points", "has no sparse points")]
+)
+def test_example_refuses_an_unfair_comparison(example, capture, missing, words):
+    changes = {missing: None} | ({"point_colors": None} if missing == "points" else {})
+    with pytest.raises(SystemExit, match=words):
+        example.checked(dataclasses.replace(capture, **changes), "rgbd")
 
 
 def test_example_knows_what_is_seen(example, capture):

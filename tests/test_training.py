@@ -221,6 +221,9 @@ def test_sh_degree_rises_to_the_highest():
     "values",
     [
         {"steps": 0},
+        {"steps": 2.5},
+        {"sh_degree": 2.5},
+        {"densify_start": 0.5, "densify_stop": 0.5},
         {"max_gaussians": 0},
         {"densify": "magic"},
         {"densify_every": 0},

@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-from scipy import ndimage
 
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError
+from jax_gsplat_depth.io._extras import require
 
 _SMOOTH_ERROR = 0.03
 _WHITE_ERROR = 0.01
@@ -46,7 +46,7 @@ def monocular_like(capture: Capture, seed: int = 0) -> Capture:
 
 def _prior(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     known = depth > 0
-    smooth = ndimage.gaussian_filter(
+    smooth = require("scipy.ndimage").gaussian_filter(
         rng.standard_normal(depth.shape), _SMOOTH_LENGTH * max(depth.shape), mode="reflect"
     )
     # The filter leaves a mean and a spread of its own; the mean would only be a part of the scale.

@@ -1,10 +1,12 @@
 """Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
 
-The data path: ``_init`` places Gaussians in a capture, ``_loop`` moves them by the ``_step`` that
+The data path: ``_init`` places Gaussians in a capture, ``_views`` puts its training views on the
+device with the targets that ``_depth`` chooses. ``_loop`` moves the Gaussians by the ``_step`` that
 minimises ``_loss`` with the ``_optimizer``, and by what ``_density`` chooses it refines their
-number; ``_checkpoint`` saves what it has reached. ``_evaluate`` renders the held-out views,
-``_measure`` collects the numbers, ``_report`` draws them, ``_output`` publishes the files; ``_job``
-runs all of it.
+number; ``_checkpoint`` saves what it has reached, ``_log`` keeps what each step reports, and
+``_profile`` measures where its time goes. ``_evaluate`` renders the held-out views, ``_measure``
+collects the numbers, ``_report`` draws them, ``_output`` publishes the files; ``_job`` runs all of
+it.
 All but the settings and their errors needs the packages of the ``fit`` extra and is loaded on first
 use; where one is missing, an ImportError names the command that installs them.
 """

@@ -25,6 +25,8 @@ _METRIC = ("l1", "disparity")
 _FEWEST_POINTS = 10
 # Pairs of points that are tried as the line that most points lie on.
 _TRIALS = 500
+# Points whose median distance from such a line is taken: enough to tell a good line from a bad one.
+_JUDGES = 2000
 # A point further off than this many standard deviations is hidden or wrong.
 _OUTLIER = 3.0
 # Standard deviation of a normal distribution, per median absolute value.
@@ -152,7 +154,9 @@ def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
     first, second, run = first[usable], second[usable], run[usable]
     slopes = (y[second] - y[first]) / run
     intercepts = y[first] - slopes * x[first]
-    medians = [np.median(np.abs(y - s * x - i)) for s, i in zip(slopes, intercepts, strict=True)]
+    judges = rng.permutation(len(x))[:_JUDGES]
+    xs, ys = x[judges], y[judges]
+    medians = [np.median(np.abs(ys - s * xs - i)) for s, i in zip(slopes, intercepts, strict=True)]
     best = int(np.argmin(medians))
     residuals = np.abs(y - slopes[best] * x - intercepts[best])
     near = residuals <= _OUTLIER * _SIGMA_PER_MEDIAN * medians[best]

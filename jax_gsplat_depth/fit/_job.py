@@ -87,6 +87,7 @@ def fit_to_folder(
             **measured,
             steps_per_second=result.steps_per_second,
             step_shares=result.shares,
+            depth_loss_used=result.depth_loss_used,
             seconds={
                 "before_the_fit": before_fit - started,
                 "fit": after_fit - before_fit,

@@ -50,6 +50,8 @@ class FitResult:
             compiles; None if there are no others.
         shares: See ``measure_step``; None if not asked for, after an interruption or too few steps,
             or if the memory did not suffice to measure it.
+        depth_loss_used: The depth loss that was minimised: what the settings ask for, or "l1" if
+            the sparse points decided scale and shift for "ssi".
     """
 
     gaussians: Gaussians
@@ -60,6 +62,7 @@ class FitResult:
     seconds: float
     steps_per_second: float | None
     shares: dict[str, float] | None
+    depth_loss_used: str
 
 
 def fit(
@@ -155,6 +158,7 @@ def fit(
         # The first step compiles.
         steps_per_second=1 / float(np.median(durations[1:])) if len(durations) > 1 else None,
         shares=shares,
+        depth_loss_used="none" if views.depths is None else views.depths.loss,
     )
 
 

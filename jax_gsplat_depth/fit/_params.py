@@ -1,10 +1,10 @@
 """The free parameters that the optimiser moves, and what they stand for."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_gsplat_depth import densify
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._ply import SH_C0
 
@@ -20,13 +20,7 @@ Params = dict[str, Array]
 
 def to_gaussians(params: Params) -> Gaussians:
     """Activate the parameters: exp of the log scales, sigmoid of the opacity logits."""
-    return Gaussians(
-        params["means"],
-        params["quats"],
-        jnp.exp(params["log_scales"]),
-        jax.nn.sigmoid(params["opacity_logits"]),
-        sh=jnp.concatenate([params["sh0"], params["sh_rest"]], axis=1),
-    )
+    return densify.activate(densify.Population(params, jnp.ones(len(params["means"]), bool)))
 
 
 def from_points(

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import numbers
 from typing import Any, Literal, get_args
 
 Densify = Literal["mcmc", "adc", "none"]
 DepthLoss = Literal["none", "l1", "disparity", "ssi", "pearson"]
 
 
+_WHOLE = ("steps", "max_gaussians", "densify_every", "adc_reset_every", "seed", "sh_degree")
 _MCMC_AMOUNTS = ("mcmc_growth", "mcmc_noise", "mcmc_opacity_weight", "mcmc_scale_weight")
 
 
@@ -106,12 +108,20 @@ class FitSettings:
         if self.densify not in get_args(Densify):
             names = ", ".join(get_args(Densify))
             raise FitError(f"densify must be one of {names}, got {self.densify!r}")
+        for name in _WHOLE:
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise FitError(f"{name} must be a whole number, got {getattr(self, name)}")
         for name in ("steps", "max_gaussians", "densify_every"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("sh_warmup", "ssim_weight", "densify_start", "densify_stop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FitError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.densify_start >= self.densify_stop:
+            raise FitError(
+                f"densify_start must be below densify_stop, got {self.densify_start} and "
+                f"{self.densify_stop}"
+            )
         if not 0 < self.initial_fraction <= 1:
             raise FitError(
                 f"initial_fraction must be above 0 and at most 1, got {self.initial_fraction}"
