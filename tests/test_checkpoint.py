@@ -301,4 +301,5 @@ def test_ctrl_c_saves_where_it_was_asked_to(capture, tmp_path, monkeypatch, caps
     assert (out / "metrics.json").exists()
     assert (out / "checkpoint" / "3").is_dir()
     assert cli.main(arguments(out, "--resume")) == 0
+    assert "19 steps (3 of them before) in" in capsys.readouterr().err
     assert len((out / "loss.csv").read_text().splitlines()) == 20
