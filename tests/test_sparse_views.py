@@ -317,14 +317,14 @@ def test_depth_supervision_lowers_the_depth_error(sparse):
 def test_example(example, tmp_path):
     """The experiment from end to end, on a tiny copy of the built-in capture."""
     report = example.main(["--quick", "--out", str(tmp_path)])
-    assert [result["depth"] for result in report["results"]] == ["without", "with"]
+    assert [result["depth"] for result in report["results"]] == list(example.VARIANTS)
     for result in report["results"]:
         assert all(np.isfinite(result[metric]) for metric in example.METRICS)
         # Scores of the same views: what is seen is a part of the whole, and neither empty nor all.
         assert result["psnr"] != result["psnr_seen"]
     assert json.loads((tmp_path / "sparse_views.json").read_text()) == report
     lines = (tmp_path / "sparse_views.md").read_text().splitlines()
-    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1
     with Image.open(tmp_path / "sparse_builtin.png") as picture:
         assert picture.size == (6 * 48, 16 + 36)
 
