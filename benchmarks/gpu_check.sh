@@ -91,7 +91,8 @@ capture() {
 
 # Left out of both halves: what needs no GPU or has a step of its own, and what takes long or does
 # not render (fits, data sets, files).
-ignored='cuda cuda_host cpp fit cli readme benchmarks datasets capture bad_captures io'
+ignored='cuda cuda_host cpp readme benchmarks datasets capture bad_captures io
+  fit training checkpoint sparse_views examples cli cli_files cli_render cli_eval camera_paths viewer'
 
 tests() { # KEYWORDS
   local options=(-q -r fE --continue-on-collection-errors -p no:cacheprovider -p no:benchmark)

@@ -22,6 +22,10 @@ from jax_gsplat_depth.fit._output import CHECKPOINT
 
 _USAGE_ERROR = 2
 
+# With few views many Gaussians start at the depth of something else; a smaller rate leaves them too
+# slow to reach where the depth loss pulls them (docs/training.md).
+_LR_MEANS_FEW_VIEWS = 6e-3
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -146,9 +150,8 @@ def _add_fit(commands: Any) -> None:
         "--lr-means",
         type=number(0, math.inf, open_interval=True),
         metavar="X",
-        default=defaults.lr_means,
-        help="learning rate of the centres, in scene extents; ten times the default for few views, "
-        "where many start far from their places (default: %(default)s)",
+        help="learning rate of the centres, in scene extents (default: "
+        f"{defaults.lr_means}; {_LR_MEANS_FEW_VIEWS} for --views with --depth-loss)",
     )
     parser.add_argument(
         "--checkpoint-every",
@@ -186,6 +189,9 @@ def _fit(options: argparse.Namespace) -> int:
         return _fail(
             "--depth-weight needs --depth-loss, without which nothing supervises the depth"
         )
+    if options.lr_means is None:
+        few = options.views is not None and options.depth_loss != "none"
+        options.lr_means = _LR_MEANS_FEW_VIEWS if few else FitSettings.lr_means
     settings = FitSettings(
         steps=options.steps,
         max_gaussians=options.max_gaussians,

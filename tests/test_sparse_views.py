@@ -290,13 +290,13 @@ def test_command_refuses_photos_without_depth(monkeypatch, capture, tmp_path, ca
 def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
     arguments = ["--steps", 3, "--max-gaussians", 300, "--out", tmp_path / "out"]
-    supervision = ["--views", 3, "--depth-loss", "ssi", "--depth-weight", 0.25, "--lr-means", 0.006]
+    supervision = ["--views", 3, "--depth-loss", "ssi", "--depth-weight", 0.25]
     assert run("fit", *arguments, *supervision) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["settings"]["depth_loss"] == "ssi"
     assert metrics["settings"]["depth_weight"] == 0.25
     assert metrics["depth_loss_used"] == "l1"  # After the points have decided scale and shift.
-    assert metrics["settings"]["lr_means"] == 0.006
+    assert metrics["settings"]["lr_means"] == 6e-3 > fit.FitSettings.lr_means
     assert metrics["capture"]["views"] == 3 + len(capture.test_indices)
     header, *rows = (tmp_path / "out" / "loss.csv").read_text().splitlines()
     column = header.split(",").index("depth")
