@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import itertools
 import os
 import pathlib
 import sys
@@ -28,17 +29,19 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_tests = itertools.count(1)
 
-@pytest.fixture(scope="module", autouse=True)
+
+@pytest.fixture(autouse=True)
 def few_memory_maps():
-    """Compiled functions of earlier modules go when the process has many memory maps.
+    """Compiled functions of earlier tests go when the process has many memory maps.
 
-    Linux allows 65530, each compiled function takes several, and LLVM aborts when there are no
-    more.
+    Linux allows 65530, each compiled function takes several, and LLVM crashes when there are no
+    more. Counting them takes milliseconds, so not every test does.
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+    if next(_tests) % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
         gc.collect()
 
