@@ -115,11 +115,16 @@ def expect(stage, inputs, cotangents, static, outputs=OUTPUTS):
     return expected, grads, used
 
 
+def _filled(output):
+    """The fields of a ``RenderOutput`` that its config fills."""
+    return {k: v for k, v in vars(output).items() if v is not None}
+
+
 def render_call(inputs, size, config, sh_degree):
     """``jgd.render`` from a dict of inputs."""
     gaussians, camera = build(inputs, size)
     extra = {k: inputs[k] for k in ("background", "means2d_offset") if k in inputs}
-    return vars(jgd.render(gaussians, camera, sh_degree=sh_degree, config=config, **extra))
+    return _filled(jgd.render(gaussians, camera, sh_degree=sh_degree, config=config, **extra))
 
 
 def blend_call(inputs, size, config):
@@ -129,7 +134,7 @@ def blend_call(inputs, size, config):
     shape = {"width": size.width, "height": size.height, "config": config}
     order = jgd.bin(jax.lax.stop_gradient(splats), **shape)
     background = inputs.get("background")
-    return vars(jgd.blend(splats, inputs["colors"], order, background=background, **shape))
+    return _filled(jgd.blend(splats, inputs["colors"], order, background=background, **shape))
 
 
 @functools.partial(jax.jit, static_argnames=("function", "args"))

@@ -34,6 +34,7 @@ FIELDS = {
         "radii",
         "n_isects",
         "n_isects_listed",
+        "depth_variance",
     ),
     jgd.Config: (
         "near_plane",
@@ -45,6 +46,9 @@ FIELDS = {
         "absgrad",
         "deterministic",
         "capacity",
+        "depth",
+        "ray_depth",
+        "depth_variance",
     ),
     jgd.GaussianRasterizationSettings: (
         "image_height",
