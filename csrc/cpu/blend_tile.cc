@@ -8,91 +8,60 @@
 #include <cstring>
 
 #include "cpu/simd.h"
+#include "cpu/tile_rows.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// A tile as columns of vectors: kColumns vectors beside each other, kTileSize rows.
 template <typename T>
-struct Lanes {
-  using V = typename Simd<T>::V;
-  using I = typename Simd<T>::I;
-  using M = typename Simd<T>::M;
-  static constexpr int kLanes = Simd<T>::kLanes;
-  static constexpr int kColumns = kTileSize / kLanes;
-};
+typename Lanes<T>::V load_pixels(const T* data, int n_lanes) {
+  return n_lanes == Lanes<T>::kLanes ? load(data) : load_part(data, n_lanes);
+}
 
-// Coordinates of the pixel centres of a tile: x by column of vectors, y by row.
 template <typename T>
-struct PixelCenters {
-  typename Lanes<T>::V x[Lanes<T>::kColumns];
-  T y[kTileSize];
-  explicit PixelCenters(const Tile<T>& tile) {
-    for (int j = 0; j < kTileSize; ++j) {
-      x[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(tile.x + j) + T(0.5);
-      y[j] = T(tile.y + j) + T(0.5);
+void store_pixels(T* data, typename Lanes<T>::V v, int n_lanes) {
+  if (n_lanes == Lanes<T>::kLanes) return store(data, v);
+  store_part(data, v, n_lanes);
+}
+
+// kChannels < 0: any number, known at run time.
+template <int kChannels, typename T>
+void load_channels(const T* data, int n_lanes, int64_t n_channels, typename Lanes<T>::V* v) {
+  if constexpr (kChannels > 0) {
+    using Components = typename Lanes<T>::V[kChannels];
+    if (n_lanes == Lanes<T>::kLanes) {
+      return load_interleaved<kChannels>(data, *reinterpret_cast<Components*>(v));
     }
   }
-};
+  for (int64_t d = 0; d < n_channels; ++d) v[d] = load_part(data + d, n_lanes, n_channels);
+}
 
-// Where a splat can reach into the tile: rows and columns of vectors.
-template <typename T>
-struct Reach {
-  int row_begin, row_end, column_begin, column_end;
-  Reach(const PackedSplat<T>& s, int x, int y) {
-    constexpr int kLanes = Lanes<T>::kLanes;
-    row_begin = std::max(s.rows.begin - y, 0);
-    row_end = std::min(s.rows.end - y, kTileSize);
-    column_begin = std::max(s.columns.begin - x, 0) / kLanes;
-    column_end = (std::min(s.columns.end - x, kTileSize) + kLanes - 1) / kLanes;
+template <int kChannels, typename T>
+void store_channels(T* data, const typename Lanes<T>::V* v, int n_lanes, int64_t n_channels) {
+  if constexpr (kChannels > 0) {
+    using Components = const typename Lanes<T>::V[kChannels];
+    if (n_lanes == Lanes<T>::kLanes) {
+      return store_interleaved<kChannels>(data, *reinterpret_cast<Components*>(v));
+    }
   }
-};
-
-// log2(opacity exp(-sigma)) along a row; `slope` is exponent.xx dx.
-template <typename T, typename V>
-V log2_alpha(const PackedSplat<T>& s, V dx, V slope, T dy) {
-  return fma(dx, slope + s.exponent.xy * dy,
-             splat(s.exponent.log2_opacity + s.exponent.yy * dy * dy));
+  for (int64_t d = 0; d < n_channels; ++d) store_part(data + d, v[d], n_lanes, n_channels);
 }
 
-// Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0, tested before the exponential is
-// spent on them.
-template <typename T, typename V>
-auto seen(const PackedSplat<T>& s, V exponent) {
-  return less_equal(splat(T(kLog2AlphaMin)), exponent) &
-         less_equal(exponent, splat(s.exponent.log2_opacity));
-}
-
-template <typename V, typename T>
-V minimum(V v, T bound) {
-  return select(less_equal(v, splat(bound)), v, splat(bound));
-}
-
-// n <= kLanes numbers, `stride` apart. The full vector is a case of its own: the compiler unrolls
-// it, and all but the tiles at the right border of the image take it.
 template <typename T>
-typename Lanes<T>::V load(const T* data, int n, int64_t stride = 1) {
-  typename Lanes<T>::V v{};
-  if (n == Lanes<T>::kLanes && stride == 1) {
-    std::memcpy(&v, data, sizeof(v));
-  } else if (n == Lanes<T>::kLanes) {
-    for (int i = 0; i < Lanes<T>::kLanes; ++i) v[i] = data[i * stride];
+typename Lanes<T>::I load_ints(const int32_t* data, int n_lanes) {
+  typename Lanes<T>::I v{};
+  if (n_lanes == Lanes<T>::kLanes) {
+    for (int i = 0; i < Lanes<T>::kLanes; ++i) v[i] = data[i];
   } else {
-    for (int i = 0; i < n; ++i) v[i] = data[i * stride];
+    for (int i = 0; i < n_lanes; ++i) v[i] = data[i];
   }
   return v;
 }
 
-template <typename T, typename V>
-void store(T* data, V v, int n, int64_t stride = 1) {
-  if (n == Lanes<T>::kLanes && stride == 1) {
-    std::memcpy(data, &v, sizeof(v));
-  } else if (n == Lanes<T>::kLanes) {
-    for (int i = 0; i < Lanes<T>::kLanes; ++i) data[i * stride] = v[i];
-  } else {
-    for (int i = 0; i < n; ++i) data[i * stride] = v[i];
-  }
+template <typename T>
+void store_ints(int32_t* data, typename Lanes<T>::I v, int n_lanes) {
+  for (int i = 0; i < n_lanes; ++i) data[i] = static_cast<int32_t>(v[i]);
 }
 
 // Calls body(first pixel, row, column, number of lanes) for the vectors of the tile, or the part of
@@ -110,7 +79,54 @@ void for_each_vector(const Tile<T>& tile, const Body& body) {
   }
 }
 
+// What a row needs of a splat.
+template <typename T, int kChannels>
+struct RowSplat {
+  T center_x, xx, log2_opacity, depth;
+  T color[kChannels < 0 ? 1 : kChannels];
+};
+
+// A piece of the list, so small that it stays in the first-level cache while the rows of the tile
+// are walked one after the other.
+template <typename T, int kChannels>
+struct Chunk {
+  static constexpr int kSplats = 64;
+  RowTerms<T> terms[kSplats];
+  RowSplat<T, kChannels> splats[kSplats];
+  int32_t ranks[kSplats];
+  uint8_t rows[Lanes<T>::kColumns][2][kSplats];  // that may see a splat: the upper 8, the lower 8
+  uint64_t reaching[Lanes<T>::kColumns][kTileSize];  // the splats that a row may see, one bit each
+};
+
+// The 8x8 matrix of bits whose rows are the bytes of `m`, transposed (Warren, Hacker's Delight,
+// section 7-3).
+inline uint64_t transpose8x8(uint64_t m) {
+  uint64_t t = (m ^ (m >> 7)) & 0x00AA00AA00AA00AA;
+  m ^= t ^ (t << 7);
+  t = (m ^ (m >> 14)) & 0x0000CCCC0000CCCC;
+  m ^= t ^ (t << 14);
+  t = (m ^ (m >> 28)) & 0x00000000F0F0F0F0;
+  return m ^ t ^ (t << 28);
+}
+
+// From the rows of each splat to the splats of each row.
+inline void transpose(const uint8_t (&rows)[2][64], uint64_t (&reaching)[kTileSize]) {
+  for (int half = 0; half < 2; ++half) {
+    for (int row = 0; row < 8; ++row) reaching[8 * half + row] = 0;
+    for (int k = 0; k < 64; k += 8) {
+      uint64_t m = 0;
+      for (int i = 0; i < 8; ++i) m |= uint64_t{rows[half][k + i]} << (8 * i);
+      m = transpose8x8(m);
+      for (int row = 0; row < 8; ++row) {
+        reaching[8 * half + row] |= (m >> (8 * row) & 0xff) << k;
+      }
+    }
+  }
+}
+
 // kChannels < 0: any number, known at run time.
+//
+// Row by row over a chunk of the list, so that what a pixel has collected stays in registers.
 template <typename T, int kChannels, bool kMedian>
 void forward(const TileForward<T>& args) {
   using V = typename Lanes<T>::V;
@@ -121,91 +137,125 @@ void forward(const TileForward<T>& args) {
   const int64_t n_channels = kChannels < 0 ? tile.n_channels : kChannels;
 
   const PixelCenters<T> centers(tile);
+  V pixel_x[kColumns][kTileSize];  // NaN for what is not in the image, and where a pixel has ended
   V transmittance[kColumns][kTileSize];
   V weight[kColumns][kTileSize] = {};
   V weighted_depth[kColumns][kTileSize] = {};
-  M live[kColumns][kTileSize] = {};  // pixels of the image that have not ended
-  I last[kColumns][kTileSize] = {};
+  I last[kColumns][kTileSize];
   I median[kMedian ? kColumns : 1][kTileSize];
   for (auto& column : median) std::fill(column, column + kTileSize, I{} - 1);
   uint32_t live_rows[kColumns] = {};
   V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
+  const int32_t end = tile.n > 0 ? tile.ranks[tile.n - 1] + 1 : 0;
+  for (auto& column : last) std::fill(column, column + kTileSize, I{} + end);
+  for (auto& column : pixel_x) std::fill(column, column + kTileSize, splat(kNaN<T>));
+  for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
   for_each_vector(tile, [&](int64_t, int row, int column, int n_lanes) {
-    for (int lane = 0; lane < n_lanes; ++lane) set_lane(live[column][row], lane);
+    for (int lane = 0; lane < n_lanes; ++lane) {
+      pixel_x[column][row][lane] = centers.x[column][lane];
+    }
     live_rows[column] |= uint32_t{1} << row;
   });
-  for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
 
-  for (int64_t k = 0; k < tile.n; ++k) {
-    const int32_t rank = tile.ranks[k];
-    const PackedSplat<T>& s = tile.splats[rank];
-    const T* color = tile.colors + s.id * n_channels;
-    const Reach<T> reach(s, tile.x, tile.y);
+  Chunk<T, kChannels> chunk;
+  constexpr int kSplats = Chunk<T, kChannels>::kSplats;
+  for (int64_t begin = 0; begin < tile.n; begin += kSplats) {
     uint32_t any_live = 0;
     for (uint32_t rows : live_rows) any_live |= rows;
     if (any_live == 0) break;
-    for (int column = reach.column_begin; column < reach.column_end; ++column) {
-      const V dx = centers.x[column] - s.center.x;
-      const V slope = s.exponent.xx * dx;
-      for (int row = reach.row_begin; row < reach.row_end; ++row) {
-        if (!(live_rows[column] >> row & 1)) continue;
-        const T dy = centers.y[row] - s.center.y;
-        const V exponent = log2_alpha(s, dx, slope, dy);
-        M drawn = seen(s, exponent) & live[column][row];
-        if (!any(drawn)) continue;
-        const V alpha = minimum(exp2(exponent), T(kAlphaMax));
-        const V before = transmittance[column][row];
-        const V after = before * (T(1) - alpha);
-        const M ends = drawn & ~less_equal(splat(T(kTransmittanceMin)), after);
-        if (any(ends)) {
-          live[column][row] &= ~ends;
-          if (!any(live[column][row])) live_rows[column] &= ~(uint32_t{1} << row);
-          drawn &= ~ends;
-        }
-        const V w = select(drawn, alpha * before, V{});
-        transmittance[column][row] = select(drawn, after, before);
-        if constexpr (kMedian) {
-          const V half = splat(T(kTransmittanceMedian));
-          const M crosses = drawn & ~less_equal(before, half) & less_equal(after, half);
-          median[column][row] = select(crosses, I{} + s.id, median[column][row]);
-        }
-        weight[column][row] += w;
-        weighted_depth[column][row] = fma(w, splat(s.depth), weighted_depth[column][row]);
-        last[column][row] = select(drawn, I{} + (rank + 1), last[column][row]);
-        V* sums = channels + (column * kTileSize + row) * n_channels;
-        for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(w, splat(color[d]), sums[d]);
+    const int n_splats = static_cast<int>(std::min<int64_t>(kSplats, tile.n - begin));
+    std::memset(chunk.rows, 0, sizeof(chunk.rows));
+    for (int k = 0; k < n_splats; ++k) {
+      const int32_t rank = chunk.ranks[k] = tile.ranks[begin + k];
+      const PackedSplat<T>& s = tile.splats[rank];
+      if (begin + k + 8 < tile.n) __builtin_prefetch(&tile.splats[tile.ranks[begin + k + 8]]);
+      const T* color = tile.colors + s.id * n_channels;
+      RowSplat<T, kChannels>& r = chunk.splats[k];
+      r.center_x = s.center.x;
+      r.xx = s.exponent.xx;
+      r.log2_opacity = s.exponent.log2_opacity;
+      r.depth = s.depth;
+      for (int d = 0; d < kChannels; ++d) r.color[d] = color[d];
+      uint32_t rows[kColumns];
+      find_rows(s, centers, chunk.terms[k], rows);
+      for (int j = 0; j < kColumns; ++j) {
+        chunk.rows[j][0][k] = static_cast<uint8_t>(rows[j]);
+        chunk.rows[j][1][k] = static_cast<uint8_t>(rows[j] >> 8);
       }
+    }
+    for (int j = 0; j < kColumns; ++j) transpose(chunk.rows[j], chunk.reaching[j]);
+    for (int column = 0; column < kColumns; ++column) {
+      for_each_row(live_rows[column], [&](int row) {
+        uint64_t reaching = chunk.reaching[column][row];
+        if (reaching == 0) return;
+        V x = pixel_x[column][row];
+        V t = transmittance[column][row];
+        V w_sum = weight[column][row];
+        V wz_sum = weighted_depth[column][row];
+        V* sums = channels + (column * kTileSize + row) * n_channels;
+        V c[kChannels < 0 ? 1 : kChannels];
+        for (int d = 0; d < kChannels; ++d) c[d] = sums[d];
+        for (; reaching; reaching &= reaching - 1) {
+          const int k = __builtin_ctzll(reaching);
+          const RowSplat<T, kChannels>& s = chunk.splats[k];
+          const V exponent = log2_alpha(s.xx, x - s.center_x, chunk.terms[k].along[row],
+                                        chunk.terms[k].offset[row]);
+          const M drawn = seen(s.log2_opacity, exponent);
+          V alpha = select(drawn, minimum(exp2(exponent), T(kAlphaMax)), V{});
+          V after = t * (T(1) - alpha);
+          const M goes_on = less_equal(splat(T(kTransmittanceMin)), after);
+          if (__builtin_expect(!all_lanes<T>(goes_on), 0)) {
+            alpha = select(goes_on, alpha, V{});
+            after = select(goes_on, after, t);
+            x = select(goes_on, x, splat(kNaN<T>));
+            last[column][row] = select(goes_on, last[column][row], I{} + chunk.ranks[k]);
+          }
+          const V w = alpha * t;
+          if constexpr (kMedian) {
+            const V half = splat(T(kTransmittanceMedian));
+            const M crosses = ~less_equal(t, half) & less_equal(after, half);
+            median[column][row] = select(crosses, I{} + tile.splats[chunk.ranks[k]].id, median[column][row]);
+          }
+          t = after;
+          w_sum += w;
+          wz_sum = fma(w, splat(s.depth), wz_sum);
+          if constexpr (kChannels < 0) {
+            const T* color = tile.colors + tile.splats[chunk.ranks[k]].id * n_channels;
+            for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(w, splat(color[d]), sums[d]);
+          } else {
+            for (int d = 0; d < kChannels; ++d) c[d] = fma(w, splat(s.color[d]), c[d]);
+          }
+        }
+        pixel_x[column][row] = x;
+        transmittance[column][row] = t;
+        weight[column][row] = w_sum;
+        weighted_depth[column][row] = wz_sum;
+        for (int d = 0; d < kChannels; ++d) sums[d] = c[d];
+        if (!any(less_equal(x, x))) live_rows[column] &= ~(uint32_t{1} << row);
+      });
     }
   }
 
   for_each_vector(tile, [&](int64_t pixel, int row, int column, int n_lanes) {
     const V w = weight[column][row];
     const V t = transmittance[column][row];
-    store(args.weight + pixel, w, n_lanes);
-    store(args.depth + pixel, select(less_equal(w, V{}), V{}, weighted_depth[column][row] / w),
-          n_lanes);
-    const V* sums = channels + (column * kTileSize + row) * n_channels;
-    for (int64_t d = 0; d < n_channels; ++d) {
-      store(args.image + pixel * n_channels + d, fma(t, splat(tile.background[d]), sums[d]),
-            n_lanes, n_channels);
-    }
-    if constexpr (kMedian) {
-      for (int lane = 0; lane < n_lanes; ++lane) {
-        args.median[pixel + lane] = static_cast<int32_t>(median[column][row][lane]);
-      }
-    }
+    store_pixels(args.weight + pixel, w, n_lanes);
+    store_pixels(args.depth + pixel,
+                 select(less_equal(w, V{}), V{}, weighted_depth[column][row] / w), n_lanes);
+    V* sums = channels + (column * kTileSize + row) * n_channels;
+    for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(t, splat(tile.background[d]), sums[d]);
+    store_channels<kChannels>(args.image + pixel * n_channels, sums, n_lanes, n_channels);
+    if constexpr (kMedian) store_ints<T>(args.median + pixel, median[column][row], n_lanes);
     if (!args.last) return;  // no backward pass follows
-    store(args.transmittance + pixel, t, n_lanes);
-    for (int lane = 0; lane < n_lanes; ++lane) {
-      args.last[pixel + lane] = static_cast<int32_t>(last[column][row][lane]);
-    }
+    store_pixels(args.transmittance + pixel, t, n_lanes);
+    store_ints<T>(args.last + pixel, last[column][row], n_lanes);
   });
 }
 
 // Each pixel is walked from its last contributor to the front: blend_step_vjp of math/blend.h, one
-// lane for each pixel.
-template <typename T, int kChannels>
+// lane for each pixel. kGeometry: depth or weight have a cotangent.
+template <typename T, int kChannels, bool kGeometry>
 void backward(const TileBackward<T>& args) {
   using V = typename Lanes<T>::V;
   using I = typename Lanes<T>::I;
@@ -219,102 +269,120 @@ void backward(const TileBackward<T>& args) {
   const PixelCenters<T> centers(tile);
   V transmittance[kColumns][kTileSize] = {};
   V behind[kColumns][kTileSize] = {};
-  V v_weight[kColumns][kTileSize] = {};          // dL/d(sum w), from weight and depth
-  V v_weighted_depth[kColumns][kTileSize] = {};  // dL/d(sum w z)
+  V v_weight[kGeometry ? kColumns : 1][kTileSize] = {};          // dL/d(sum w)
+  V v_weighted_depth[kGeometry ? kColumns : 1][kTileSize] = {};  // dL/d(sum w z)
   I last[kColumns][kTileSize] = {};
-  int32_t last_in_row[kColumns][kTileSize] = {};
+  I last_in_row[kColumns][kColumns] = {};  // for each column of vectors, lanes are rows
   int32_t last_in_tile = 0;
   V* v_channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   V* v_color = v_channels + n_channels * kColumns * kTileSize;
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
+  for (int64_t d = 0; d < n_channels; ++d) v_color[d] = V{};
   for_each_vector(tile, [&](int64_t pixel, int row, int column, int n_lanes) {
-    int32_t& last_in_vector = last_in_row[column][row];
+    last[column][row] = load_ints<T>(args.last + pixel, n_lanes);
+    int32_t last_in_vector = 0;
     for (int lane = 0; lane < n_lanes; ++lane) {
-      last[column][row][lane] = args.last[pixel + lane];
       last_in_vector = std::max(last_in_vector, args.last[pixel + lane]);
     }
+    last_in_row[column][row / Lanes<T>::kLanes][row % Lanes<T>::kLanes] = last_in_vector;
     last_in_tile = std::max(last_in_tile, last_in_vector);
-    const V t = transmittance[column][row] = load(args.transmittance + pixel, n_lanes);
-    if (args.v_weight) v_weight[column][row] = load(args.v_weight + pixel, n_lanes);
-    if (args.v_depth) {
-      const V w = load(args.weight + pixel, n_lanes);
-      const V v = load(args.v_depth + pixel, n_lanes) / w;
-      v_weighted_depth[column][row] = select(less_equal(w, V{}), V{}, v);
-      v_weight[column][row] -= v_weighted_depth[column][row] * load(args.depth + pixel, n_lanes);
+    const V t = transmittance[column][row] = load_pixels(args.transmittance + pixel, n_lanes);
+    if constexpr (kGeometry) {
+      if (args.v_weight) v_weight[column][row] = load_pixels(args.v_weight + pixel, n_lanes);
+      if (args.v_depth) {
+        const V w = load_pixels(args.weight + pixel, n_lanes);
+        const V v = load_pixels(args.v_depth + pixel, n_lanes) / w;
+        v_weighted_depth[column][row] = select(less_equal(w, V{}), V{}, v);
+        v_weight[column][row] -=
+            v_weighted_depth[column][row] * load_pixels(args.depth + pixel, n_lanes);
+      }
     }
     V* v_pixel = v_channels + (column * kTileSize + row) * n_channels;
+    if (n_channels > 0) {
+      load_channels<kChannels>(args.v_image + pixel * n_channels, n_lanes, n_channels, v_pixel);
+    }
     V v_end{};
     for (int64_t d = 0; d < n_channels; ++d) {
-      v_pixel[d] = load(args.v_image + pixel * n_channels + d, n_lanes, n_channels);
       v_end = fma(v_pixel[d], splat(tile.background[d]), v_end);
-      if (args.v_background) args.v_background[d] += sum<T>(t * v_pixel[d]);
+      v_color[d] = fma(t, v_pixel[d], v_color[d]);
     }
     behind[column][row] = t * v_end;
   });
+  if (args.v_background) {
+    for (int64_t d = 0; d < n_channels; ++d) args.v_background[d] = sum<T>(v_color[d]);
+  }
 
   for (int64_t k = tile.n - 1; k >= 0; --k) {
     const int32_t rank = tile.ranks[k];
     T* moments = args.moments + int64_t{args.slots[k]} * slot_size;
-    std::fill(moments, moments + slot_size, T(0));
-    if (rank >= last_in_tile) continue;
+    if (rank >= last_in_tile) {
+      std::fill(moments, moments + slot_size, T(0));
+      continue;
+    }
+    if (k >= 8) __builtin_prefetch(&tile.splats[tile.ranks[k - 8]]);
     const PackedSplat<T>& s = tile.splats[rank];
     const T* color = tile.colors + s.id * n_channels;
-    const Reach<T> reach(s, tile.x, tile.y);
-    V m0{}, mx{}, my{}, mxx{}, mxy{}, myy{}, v_depth{}, abs_x{}, abs_y{};
-    for (int64_t d = 0; d < n_channels; ++d) v_color[d] = V{};
-    for (int column = reach.column_begin; column < reach.column_end; ++column) {
+    RowTerms<T> terms;
+    uint32_t rows[kColumns];
+    find_rows(s, centers, terms, rows);
+    // Of the moments, what depends on dx is added once for a column of vectors.
+    V m[kMoments] = {};
+    V v_splat[kChannels < 0 ? 1 : kChannels] = {};
+    if constexpr (kChannels < 0) std::fill(v_color, v_color + n_channels, V{});
+    for (int column = 0; column < kColumns; ++column) {
       const V dx = centers.x[column] - s.center.x;
-      const V slope = s.exponent.xx * dx;
-      for (int row = reach.row_begin; row < reach.row_end; ++row) {
-        if (rank >= last_in_row[column][row]) continue;
-        const T dy = centers.y[row] - s.center.y;
-        const V exponent = log2_alpha(s, dx, slope, dy);
-        const M drawn = seen(s, exponent) & greater(last[column][row], I{} + rank);
-        if (!any(drawn)) continue;
+      V m0{}, my{};
+      for (int i = 0; i < kColumns; ++i) {
+        rows[column] &= ~(bits(less_equal(last_in_row[column][i], I{} + rank)) << (i * Lanes<T>::kLanes));
+      }
+      for_each_row(rows[column], [&](int row) {
+        const V exponent = log2_alpha(s.exponent.xx, dx, terms.along[row], terms.offset[row]);
+        const M drawn =
+            seen(s.exponent.log2_opacity, exponent) & greater(last[column][row], I{} + rank);
         const V uncapped = exp2(exponent);
-        const V alpha = minimum(uncapped, T(kAlphaMax));
+        const V alpha = select(drawn, minimum(uncapped, T(kAlphaMax)), V{});
         const V inverse = T(1) / (T(1) - alpha);
         const V before = transmittance[column][row] * inverse;
-        const V w = select(drawn, alpha * before, V{});
-        V u = fma(splat(s.depth), v_weighted_depth[column][row], v_weight[column][row]);
+        const V w = alpha * before;
+        V u{};
+        if constexpr (kGeometry) {
+          u = fma(splat(s.depth), v_weighted_depth[column][row], v_weight[column][row]);
+          m[kMomentDepth] = fma(w, v_weighted_depth[column][row], m[kMomentDepth]);
+        }
         const V* v = v_channels + (column * kTileSize + row) * n_channels;
         for (int64_t d = 0; d < n_channels; ++d) {
           u = fma(splat(color[d]), v[d], u);
-          v_color[d] = fma(w, v[d], v_color[d]);
+          V& sum = kChannels < 0 ? v_color[d] : v_splat[d];
+          sum = fma(w, v[d], sum);
         }
-        v_depth = fma(w, v_weighted_depth[column][row], v_depth);
-        const V v_alpha = before * u - behind[column][row] * inverse;
+        const V light = behind[column][row] * inverse;
         behind[column][row] = fma(w, u, behind[column][row]);
-        transmittance[column][row] = select(drawn, before, transmittance[column][row]);
+        transmittance[column][row] = before;
         const M free = drawn & less_equal(uncapped, splat(T(kAlphaMax)));
-        const V v_sigma = select(free, -alpha * v_alpha, V{});
-        const V v_sigma_dx = v_sigma * dx;
+        const V v_sigma = select(free, alpha * fma(-before, u, light), V{});
+        const T dy = T(tile.y + row) + T(0.5) - s.center.y;
         m0 += v_sigma;
-        mx += v_sigma_dx;
-        mxx = fma(v_sigma_dx, dx, mxx);
         my = fma(v_sigma, splat(dy), my);
-        mxy = fma(v_sigma_dx, splat(dy), mxy);
-        myy = fma(v_sigma, splat(dy * dy), myy);
+        m[kMomentYY] = fma(v_sigma, splat(dy * dy), m[kMomentYY]);
         if (args.absolute) {
-          const V x = v_sigma * (T(2) * slope + s.exponent.xy * dy);
-          const V y = v_sigma * (s.exponent.xy * dx + T(2) * s.exponent.yy * dy);
-          abs_x += select(less_equal(x, V{}), -x, x);
-          abs_y += select(less_equal(y, V{}), -y, y);
+          m[kMomentAbsX] += absolute(v_sigma * (T(2) * s.exponent.xx * dx + s.exponent.xy * dy));
+          m[kMomentAbsY] += absolute(v_sigma * (s.exponent.xy * dx + T(2) * s.exponent.yy * dy));
         }
-      }
+      });
+      m[kMoment0] += m0;
+      m[kMomentY] += my;
+      m[kMomentX] = fma(m0, dx, m[kMomentX]);
+      m[kMomentXX] = fma(m0 * dx, dx, m[kMomentXX]);
+      m[kMomentXY] = fma(my, dx, m[kMomentXY]);
     }
-    moments[kMoment0] = sum<T>(m0);
-    moments[kMomentX] = sum<T>(mx);
-    moments[kMomentY] = sum<T>(my);
-    moments[kMomentXX] = sum<T>(mxx);
-    moments[kMomentXY] = sum<T>(mxy);
-    moments[kMomentYY] = sum<T>(myy);
-    moments[kMomentDepth] = sum<T>(v_depth);
-    if (args.absolute) {
-      moments[kMomentAbsX] = sum<T>(abs_x);
-      moments[kMomentAbsY] = sum<T>(abs_y);
+    constexpr int kSums = kMoments + (kChannels < 0 ? 0 : kChannels);
+    V sums[kSums];
+    for (int i = 0; i < kMoments; ++i) sums[i] = m[i];
+    for (int d = 0; d < kChannels; ++d) sums[kMoments + d] = v_splat[d];
+    store_sums<kSums>(moments, sums);
+    for (int64_t d = kSums - kMoments; d < tile.n_channels; ++d) {
+      moments[kMoments + d] = d < n_channels ? sum<T>(v_color[d]) : T(0);
     }
-    for (int64_t d = 0; d < n_channels; ++d) moments[kMoments + d] = sum<T>(v_color[d]);
   }
 }
 
@@ -337,19 +405,25 @@ void forward_any(const TileForward<T>& args) {
   return args.median ? forward_channels<T, true>(args) : forward_channels<T, false>(args);
 }
 
-template <typename T>
-void backward_any(const TileBackward<T>& args) {
-  if (!args.v_image) return backward<T, 0>(args);
+template <typename T, bool kGeometry>
+void backward_channels(const TileBackward<T>& args) {
+  if (!args.v_image) return backward<T, 0, kGeometry>(args);
   switch (args.tile.n_channels) {
     case 1:
-      return backward<T, 1>(args);
+      return backward<T, 1, kGeometry>(args);
     case 3:
-      return backward<T, 3>(args);
+      return backward<T, 3, kGeometry>(args);
     case 4:
-      return backward<T, 4>(args);
+      return backward<T, 4, kGeometry>(args);
     default:
-      return backward<T, -1>(args);
+      return backward<T, -1, kGeometry>(args);
   }
+}
+
+template <typename T>
+void backward_any(const TileBackward<T>& args) {
+  if (args.v_depth || args.v_weight) return backward_channels<T, true>(args);
+  backward_channels<T, false>(args);
 }
 
 }  // namespace

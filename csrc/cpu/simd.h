@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -54,6 +55,12 @@ struct Simd<double> {
 #endif
 };
 
+// The same number in every lane.
+template <typename T>
+inline typename Simd<T>::V splat(T value) {
+  return value - typename Simd<T>::V{};
+}
+
 // a * b + c, rounded once where the instruction set can. Written out, never left to the compiler:
 // forward and backward must compute the very same exponent.
 template <typename V>
@@ -78,6 +85,12 @@ inline uint32_t less_equal(Simd<float>::V a, Simd<float>::V b) {
 inline uint32_t less_equal(Simd<double>::V a, Simd<double>::V b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LE_OQ);
 }
+inline uint32_t less_equal(Simd<float>::I a, Simd<float>::I b) {
+  return _mm512_cmple_epi32_mask((__m512i)a, (__m512i)b);
+}
+inline uint32_t less_equal(Simd<double>::I a, Simd<double>::I b) {
+  return _mm512_cmple_epi64_mask((__m512i)a, (__m512i)b);
+}
 inline uint32_t greater(Simd<float>::I a, Simd<float>::I b) {
   return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b);
 }
@@ -93,6 +106,7 @@ inline V select(uint32_t mask, V a, V b) {
   }
 }
 inline bool any(uint32_t mask) { return mask != 0; }
+inline uint32_t bits(uint32_t mask) { return mask; }
 inline void set_lane(uint32_t& mask, int lane) { mask |= uint32_t{1} << lane; }
 
 #else
@@ -124,16 +138,65 @@ inline bool any(M mask) {
 #endif
 }
 template <typename M>
+inline uint32_t bits(M mask) {
+#if JGD_AVX2
+  if constexpr (sizeof(mask[0]) == 4) return _mm256_movemask_ps((__m256)mask);
+  if constexpr (sizeof(mask[0]) == 8) return _mm256_movemask_pd((__m256d)mask);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(mask[0]) == 4) return _mm_movemask_ps((__m128)mask);
+  if constexpr (sizeof(mask[0]) == 8) return _mm_movemask_pd((__m128d)mask);
+#else
+  uint32_t result = 0;
+  for (size_t i = 0; i < sizeof(M) / sizeof(mask[0]); ++i) result |= uint32_t(mask[i] & 1) << i;
+  return result;
+#endif
+}
+template <typename M>
 inline void set_lane(M& mask, int lane) {
   mask[lane] = -1;
 }
 
 #endif
 
-// The same number in every lane.
-template <typename T>
-inline typename Simd<T>::V splat(T value) {
-  return value - typename Simd<T>::V{};
+template <typename V>
+inline V absolute(V v) {
+  using T = std::remove_reference_t<decltype(v[0])>;
+  using U = typename Simd<T>::U;
+  return (V)((U)v & ~(U)splat(T(-0.0)));
+}
+
+// The smaller, or larger, of the two; the bound for NaN.
+template <typename V, typename T>
+inline V minimum(V v, T bound) {
+  const V b = splat(bound);
+#if JGD_AVX512
+  if constexpr (sizeof(T) == 4) return (V)_mm512_min_ps((__m512)v, (__m512)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm512_min_pd((__m512d)v, (__m512d)b);
+#elif JGD_AVX2
+  if constexpr (sizeof(T) == 4) return (V)_mm256_min_ps((__m256)v, (__m256)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm256_min_pd((__m256d)v, (__m256d)b);
+#else
+  return select(less_equal(v, b), v, b);
+#endif
+}
+template <typename V, typename T>
+inline V maximum(V v, T bound) {
+  const V b = splat(bound);
+#if JGD_AVX512
+  if constexpr (sizeof(T) == 4) return (V)_mm512_max_ps((__m512)v, (__m512)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm512_max_pd((__m512d)v, (__m512d)b);
+#elif JGD_AVX2
+  if constexpr (sizeof(T) == 4) return (V)_mm256_max_ps((__m256)v, (__m256)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm256_max_pd((__m256d)v, (__m256d)b);
+#else
+  return select(less_equal(b, v), v, b);
+#endif
+}
+
+// all(mask of V)
+template <typename T, typename M>
+inline bool all_lanes(M mask) {
+  return bits(mask) == (uint32_t{1} << Simd<T>::kLanes) - 1;
 }
 
 // Sum of the lanes, halves first: a fixed order.
