@@ -14,6 +14,9 @@ constexpr int64_t kMaxListBytes = int64_t{256} << 20;
 
 constexpr int64_t kSplatGrain = 1024;
 
+// Splats between the request for one and its use.
+constexpr int64_t kPrefetch = 8;
+
 // Rows of tiles per claim: a few claims per worker even out rows of different weight.
 int64_t row_grain(const ThreadPool& pool, int64_t n_rows) {
   return std::max<int64_t>(1, n_rows / (4 * max_workers(pool)));
@@ -66,68 +69,64 @@ TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageS
       n_tiles_x_(tile_count(in.width)),
       n_tiles_y_(tile_count(in.height)) {
   packed_ = make_array<PackedSplat<T>>(n_);
-  tile_rows_ = make_array<Range>(n_);
-  span_begin_ = make_array<int64_t>(n_ + 1);
-  const auto footprints = make_array<Footprint<T>>(n_);
-  find_ids(order);
-  pack(pool, splats, colors, n_channels, footprints.get());
-  span_begin_[0] = 0;
-  for (int64_t rank = 0; rank < n_; ++rank) {
-    span_begin_[rank + 1] = span_begin_[rank] + (tile_rows_[rank].end - tile_rows_[rank].begin);
-  }
-  spans_ = make_array<Range>(span_begin_[n_]);
-  find_spans(pool, footprints.get());
+  touched_ = make_array<TouchedTiles>(n_);
+  columns_.resize((n_ + kSplatGrain - 1) / kSplatGrain);
+  pack(pool, splats, colors, n_channels);
+  find_drawn(order);
   tile_counts_ = make_array<int32_t>(n_tiles());
   count_tiles(pool);
 }
 
 template <typename T>
-void TileIndex<T>::find_ids(const int32_t* order) {
-  std::vector<bool> seen(n_, false);
-  for (int64_t rank = 0; rank < n_; ++rank) {
-    const int32_t id = order[rank];
-    const bool valid = id >= 0 && id < n_ && !seen[id];
-    packed_[rank].id = valid ? id : -1;
-    if (valid) seen[id] = true;
-  }
-}
-
-template <typename T>
 void TileIndex<T>::pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
-                        int64_t n_channels, Footprint<T>* footprints) {
-  parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t rank = begin; rank < end; ++rank) {
-      PackedSplat<T>& p = packed_[rank];
-      const int64_t id = p.id;
-      tile_rows_[rank] = {0, 0};
-      if (id < 0 || !splats.drawable(id)) continue;
+                        int64_t n_channels) {
+  const auto pack_piece = [&](int64_t piece) {
+    const int64_t begin = piece * kSplatGrain;
+    const int64_t end = std::min(n_, begin + kSplatGrain);
+    Footprint<T> footprints[kSplatGrain];
+    int64_t n_rows = 0;
+    for (int64_t id = begin; id < end; ++id) {
+      touched_[id].rows = {0, 0};
+      if (!splats.drawable(id)) continue;
       T zero = T(0);
       for (int64_t d = 0; colors && d < n_channels; ++d) zero += T(0) * colors[id * n_channels + d];
       if (!(zero == T(0))) continue;
-      const Footprint<T> f = footprints[rank] = splats.footprint(id);
+      const Footprint<T> f = footprints[id - begin] = splats.footprint(id);
       const Range rows = tile_rows(f, n_tiles_y_);
       if (rows.empty()) continue;
-      tile_rows_[rank] = rows;
-      p.center = f.center;
-      p.exponent = make_exponent(load_sym2(splats.conics, id), splats.opacities[id]);
-      p.depth = splats.depths[id];
-      p.rows = pixel_rows(f, height_);
-      p.columns = pixel_columns(f, width_);
+      touched_[id].rows = rows;
+      n_rows += rows.end - rows.begin;
+      packed_[id] = {f.center, make_exponent(load_sym2(splats.conics, id), splats.opacities[id]),
+                     splats.depths[id]};
     }
+    columns_[piece] = make_array<Range>(n_rows);
+    Range* columns = columns_[piece].get();
+    for (int64_t id = begin; id < end; ++id) {
+      touched_[id].columns = columns;
+      const Range rows = touched_[id].rows;
+      for (int row = rows.begin; row < rows.end; ++row) {
+        *columns++ = tile_columns(footprints[id - begin], row, n_tiles_x_);
+      }
+    }
+  };
+  parallel_for(pool, columns_.size(), 1, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) pack_piece(piece);
   });
 }
 
 template <typename T>
-void TileIndex<T>::find_spans(ThreadPool& pool, const Footprint<T>* footprints) {
-  parallel_for(pool, n_, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t rank = begin; rank < end; ++rank) {
-      const Range rows = tile_rows_[rank];
-      Range* span = spans_.get() + span_begin_[rank];
-      for (int row = rows.begin; row < rows.end; ++row) {
-        *span++ = tile_columns(footprints[rank], row, n_tiles_x_);
-      }
-    }
-  });
+void TileIndex<T>::find_drawn(const int32_t* order) {
+  std::vector<bool> listed(n_, false);
+  drawn_.reserve(n_);
+  for (int64_t rank = 0; rank < n_; ++rank) {
+    const int32_t id = order[rank];
+    if (id < 0 || id >= n_ || touched_[id].rows.empty() || listed[id]) continue;
+    listed[id] = true;
+    drawn_.push_back(id);
+  }
+  for (int64_t id = 0; id < n_; ++id) {
+    if (!listed[id]) touched_[id].rows = {0, 0};
+  }
 }
 
 template <typename T>
@@ -136,11 +135,12 @@ void TileIndex<T>::count_tiles(ThreadPool& pool) {
     int32_t* counts = tile_counts_.get();
     std::fill(counts + row_begin * n_tiles_x_, counts + row_end * n_tiles_x_, 0);
     // Differences first, so that a wide span costs as much as a narrow one.
-    for (int64_t rank = 0; rank < n_; ++rank) {
-      const int begin = std::max<int>(tile_rows_[rank].begin, static_cast<int>(row_begin));
-      const int end = std::min<int>(tile_rows_[rank].end, static_cast<int>(row_end));
+    for (int64_t id = 0; id < n_; ++id) {
+      const TouchedTiles& tiles = touched_[id];
+      const int begin = std::max<int>(tiles.rows.begin, static_cast<int>(row_begin));
+      const int end = std::min<int>(tiles.rows.end, static_cast<int>(row_end));
       for (int row = begin; row < end; ++row) {
-        const Range columns = columns_of(rank, row);
+        const Range columns = tiles.columns[row - tiles.rows.begin];
         if (columns.empty()) continue;
         ++counts[int64_t{row} * n_tiles_x_ + columns.begin];
         if (columns.end < n_tiles_x_) --counts[int64_t{row} * n_tiles_x_ + columns.end];
@@ -178,7 +178,8 @@ std::vector<int64_t> TileIndex<T>::groups(int64_t bytes_per_instance) const {
 template <typename T>
 TileLists<T>::TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t tile_begin,
                         int64_t tile_end, bool with_slots)
-    : first_(tile_begin),
+    : n_tiles_x_(index.n_tiles_x()),
+      first_(tile_begin),
       last_(tile_end),
       row_begin_(static_cast<int>(tile_begin / index.n_tiles_x())),
       row_end_(static_cast<int>((tile_end - 1) / index.n_tiles_x() + 1)) {
@@ -188,21 +189,20 @@ TileLists<T>::TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t til
     begin_[tile + 1 - first_] = begin_[tile - first_] + index.tile_counts()[tile];
   }
   n_instances_ = begin_[tile_end - tile_begin];
-  ranks_ = make_array<int32_t>(n_instances_);
+  ids_ = make_array<int32_t>(n_instances_);
   if (with_slots) number_slots(pool, index);
   emit(pool, index);
 }
 
 template <typename T>
-Range TileLists<T>::rows_in_group(const TileIndex<T>& index, int64_t rank) const {
-  const Range rows = index.rows_of(rank);
-  return {std::max(rows.begin, row_begin_), std::min(rows.end, row_end_)};
+Range TileLists<T>::rows_in_group(const TouchedTiles& tiles) const {
+  return {std::max(tiles.rows.begin, row_begin_), std::min(tiles.rows.end, row_end_)};
 }
 
 template <typename T>
-Range TileLists<T>::columns_in_group(const TileIndex<T>& index, int64_t rank, int row) const {
-  const Range columns = index.columns_of(rank, row);
-  const int64_t row_start = int64_t{row} * index.n_tiles_x();
+Range TileLists<T>::columns_in_group(const TouchedTiles& tiles, int row) const {
+  const Range columns = tiles.columns[row - tiles.rows.begin];
+  const int64_t row_start = row * n_tiles_x_;
   return {static_cast<int>(std::max<int64_t>(columns.begin, first_ - row_start)),
           static_cast<int>(std::min<int64_t>(columns.end, last_ - row_start))};
 }
@@ -213,14 +213,15 @@ void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
   slot_begin_ = make_array<int64_t>(index.n_splats() + 1);
   slot_begin_[0] = 0;
   parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t rank = begin; rank < end; ++rank) {
-      const Range rows = rows_in_group(index, rank);
+    for (int64_t id = begin; id < end; ++id) {
+      const TouchedTiles& tiles = index.touched_[id];
+      const Range rows = rows_in_group(tiles);
       int64_t n = 0;
       for (int row = rows.begin; row < rows.end; ++row) {
-        const Range columns = columns_in_group(index, rank, row);
+        const Range columns = columns_in_group(tiles, row);
         n += std::max(0, columns.end - columns.begin);
       }
-      slot_begin_[rank + 1] = n;
+      slot_begin_[id + 1] = n;
     }
   });
   std::partial_sum(slot_begin_.get(), slot_begin_.get() + index.n_splats() + 1, slot_begin_.get());
@@ -229,26 +230,32 @@ void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
 template <typename T>
 void TileLists<T>::emit(ThreadPool& pool, const TileIndex<T>& index) {
   const int64_t n_rows = row_end_ - row_begin_;
+  const int64_t n_drawn = static_cast<int64_t>(index.drawn_.size());
   std::vector<int64_t> cursor(begin_.get(), begin_.get() + (last_ - first_));
   parallel_for(pool, n_rows, row_grain(pool, n_rows), [&](int64_t, int64_t begin, int64_t end) {
     const int band_begin = row_begin_ + static_cast<int>(begin);
     const int band_end = row_begin_ + static_cast<int>(end);
-    for (int64_t rank = 0; rank < index.n_splats(); ++rank) {
-      const Range rows = rows_in_group(index, rank);
+    for (int64_t rank = 0; rank < n_drawn; ++rank) {
+      if (rank + kPrefetch < n_drawn) {
+        __builtin_prefetch(&index.touched_[index.drawn_[rank + kPrefetch]]);
+      }
+      const int32_t id = index.drawn_[rank];
+      const TouchedTiles& tiles = index.touched_[id];
+      const Range rows = rows_in_group(tiles);
       if (rows.begin >= band_end || rows.end <= band_begin) continue;
       uint32_t slot = 0;
-      if (slots_) slot = static_cast<uint32_t>(slot_begin_[rank]);
+      if (slots_) slot = static_cast<uint32_t>(slot_begin_[id]);
       for (int row = rows.begin; row < std::min(rows.end, band_end); ++row) {
-        const Range columns = columns_in_group(index, rank, row);
+        const Range columns = columns_in_group(tiles, row);
         if (columns.empty()) continue;
         if (row < band_begin) {  // another band's instances, counted to number ours
           slot += static_cast<uint32_t>(columns.end - columns.begin);
           continue;
         }
-        const int64_t row_start = int64_t{row} * index.n_tiles_x() - first_;
+        const int64_t row_start = row * n_tiles_x_ - first_;
         for (int column = columns.begin; column < columns.end; ++column) {
           const int64_t instance = cursor[row_start + column]++;
-          ranks_[instance] = static_cast<int32_t>(rank);
+          ids_[instance] = id;
           if (slots_) slots_[instance] = slot++;
         }
       }

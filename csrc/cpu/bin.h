@@ -1,8 +1,8 @@
 // Lists of splats per tile, on the CPU. Bin publishes only the depth order and the length of each
 // list; blend builds the lists themselves here and frees them, because their size is data.
 //
-// Order of a list: by depth rank. Every result is independent of the number of threads: a band of
-// tile rows belongs to one worker, which walks the splats in depth order.
+// Order of a list: by depth. Every result is independent of the number of threads: a band of
+// tile rows belongs to one worker, which walks them in depth order.
 #pragma once
 
 #include <cstdint>
@@ -17,24 +17,27 @@
 
 namespace jgd::cpu {
 
-// What the blend loop reads of a splat, so that one cache line serves a whole tile.
+// What the blend loop reads of a splat: two of them share a cache line.
 template <typename T>
 struct PackedSplat {
-  Vec2<T> center;            // pixels
+  Vec2<T> center;  // pixels
   Exponent<T> exponent;
   T depth;
-  int32_t id;                // index of the Gaussian, or -1
-  Range rows;                // pixels outside of which nothing can be drawn
-  Range columns;
 };
 
-// One camera's splats in depth order with the tiles they touch.
+// The tiles that a splat touches: a row of tiles each, and the columns in every one of them.
+struct TouchedTiles {
+  Range rows;
+  const Range* columns;
+};
+
+// One camera's splats with the tiles they touch.
 template <typename T>
 class TileIndex {
  public:
   // `colors` may be null; a splat whose colour is not finite is not drawn. Entries of `order`
-  // outside of 0..n-1 are skipped, and so are repeated ones: an id belongs to one rank, so that the
-  // gradient of a splat has one writer.
+  // outside of 0..n-1 are skipped, and so are repeated ones: the gradient of a splat has one
+  // writer.
   TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
             const int32_t* order, const T* colors, int64_t n_channels);
 
@@ -42,7 +45,6 @@ class TileIndex {
   int n_tiles_y() const { return n_tiles_y_; }
   int64_t n_tiles() const { return int64_t{n_tiles_x_} * n_tiles_y_; }
   int64_t n_splats() const { return n_; }
-  const PackedSplat<T>& splat(int64_t rank) const { return packed_[rank]; }
   const PackedSplat<T>* splats() const { return packed_.get(); }
   const int32_t* tile_counts() const { return tile_counts_.get(); }
   int64_t n_instances() const;  // (tile, splat) pairs
@@ -55,14 +57,8 @@ class TileIndex {
   template <typename>
   friend class TileLists;
 
-  Range rows_of(int64_t rank) const { return tile_rows_[rank]; }
-  Range columns_of(int64_t rank, int row) const {
-    return spans_[span_begin_[rank] + (row - tile_rows_[rank].begin)];
-  }
-  void find_ids(const int32_t* order);
-  void pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors, int64_t n_channels,
-            Footprint<T>* footprints);
-  void find_spans(ThreadPool& pool, const Footprint<T>* footprints);
+  void pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors, int64_t n_channels);
+  void find_drawn(const int32_t* order);
   void count_tiles(ThreadPool& pool);
 
   int64_t n_;
@@ -70,10 +66,10 @@ class TileIndex {
   int height_;
   int n_tiles_x_;
   int n_tiles_y_;
-  std::unique_ptr<PackedSplat<T>[]> packed_;  // by rank
-  std::unique_ptr<Range[]> tile_rows_;  // by rank
-  std::unique_ptr<int64_t[]> span_begin_;  // by rank, n + 1
-  std::unique_ptr<Range[]> spans_;  // tile columns, for each tile row of each rank
+  std::unique_ptr<PackedSplat<T>[]> packed_;           // by index of the Gaussian
+  std::unique_ptr<TouchedTiles[]> touched_;            // by index
+  std::vector<std::unique_ptr<Range[]>> columns_;      // of the splats of each piece of the index
+  std::vector<int32_t> drawn_;                         // indices of what touches a tile, by depth
   std::unique_ptr<int32_t[]> tile_counts_;
 };
 
@@ -87,27 +83,29 @@ class TileLists {
             bool with_slots);
 
   int64_t size(int64_t tile) const { return begin_[tile + 1 - first_] - begin_[tile - first_]; }
-  const int32_t* ranks(int64_t tile) const { return ranks_.get() + begin_[tile - first_]; }
+  // Indices of the Gaussians, by depth.
+  const int32_t* ids(int64_t tile) const { return ids_.get() + begin_[tile - first_]; }
   const uint32_t* slots(int64_t tile) const { return slots_.get() + begin_[tile - first_]; }
   int64_t n_instances() const { return n_instances_; }
-  int64_t slot_begin(int64_t rank) const { return slot_begin_[rank]; }
-  int64_t slot_end(int64_t rank) const { return slot_begin_[rank + 1]; }
+  int64_t slot_begin(int64_t id) const { return slot_begin_[id]; }
+  int64_t slot_end(int64_t id) const { return slot_begin_[id + 1]; }
 
  private:
   void number_slots(ThreadPool& pool, const TileIndex<T>& index);
   void emit(ThreadPool& pool, const TileIndex<T>& index);
-  Range columns_in_group(const TileIndex<T>& index, int64_t rank, int row) const;
-  Range rows_in_group(const TileIndex<T>& index, int64_t rank) const;
+  Range rows_in_group(const TouchedTiles& tiles) const;
+  Range columns_in_group(const TouchedTiles& tiles, int row) const;
 
+  int64_t n_tiles_x_;
   int64_t first_;
   int64_t last_;
   int row_begin_;
   int row_end_;
   int64_t n_instances_;
-  std::unique_ptr<int64_t[]> begin_;  // by tile, relative to the first tile of the group
-  std::unique_ptr<int32_t[]> ranks_;  // by instance
+  std::unique_ptr<int64_t[]> begin_;   // by tile, relative to the first tile of the group
+  std::unique_ptr<int32_t[]> ids_;     // by instance
   std::unique_ptr<uint32_t[]> slots_;  // by instance
-  std::unique_ptr<int64_t[]> slot_begin_;  // by rank, n + 1
+  std::unique_ptr<int64_t[]> slot_begin_;  // by index of the Gaussian, n + 1
 };
 
 template <typename T>

@@ -55,7 +55,7 @@ template <typename T>
 Tile<T> make_tile(const BlendInputs<T>& in, const CameraInputs<T>& camera,
                   const TileIndex<T>& index, const TileLists<T>& lists, int64_t tile, T* scratch) {
   return {index.splats(),
-          lists.ranks(tile),
+          lists.ids(tile),
           lists.size(tile),
           camera.colors,
           camera.background,
@@ -217,11 +217,11 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
       }
     });
     parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t rank = begin; rank < end; ++rank) {
-        const int64_t n_instances = lists.slot_end(rank) - lists.slot_begin(rank);
+      for (int64_t id = begin; id < end; ++id) {
+        const int64_t n_instances = lists.slot_end(id) - lists.slot_begin(id);
         if (n_instances == 0) continue;
-        gradients.add(inputs.splats, index.splat(rank).id,
-                      moments.get() + lists.slot_begin(rank) * slot_size, n_instances);
+        gradients.add(inputs.splats, id, moments.get() + lists.slot_begin(id) * slot_size,
+                      n_instances);
       }
     });
     for (size_t i = 0; i < v_tile_background.size(); ++i) {

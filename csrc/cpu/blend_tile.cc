@@ -93,7 +93,6 @@ struct Chunk {
   static constexpr int kSplats = 64;
   RowTerms<T> terms[kSplats];
   RowSplat<T, kChannels> splats[kSplats];
-  int32_t ranks[kSplats];
   uint8_t rows[Lanes<T>::kColumns][2][kSplats];  // that may see a splat: the upper 8, the lower 8
   uint64_t reaching[Lanes<T>::kColumns][kTileSize];  // the splats that a row may see, one bit each
 };
@@ -147,8 +146,9 @@ void forward(const TileForward<T>& args) {
   uint32_t live_rows[kColumns] = {};
   V* channels = reinterpret_cast<V*>(tile.scratch);  // [column][row][channel]
   std::fill(tile.scratch, tile.scratch + n_channels * kTileSize * kTileSize, T(0));
-  const int32_t end = tile.n > 0 ? tile.ranks[tile.n - 1] + 1 : 0;
-  for (auto& column : last) std::fill(column, column + kTileSize, I{} + end);
+  for (auto& column : last) {
+    std::fill(column, column + kTileSize, I{} + static_cast<int32_t>(tile.n));
+  }
   for (auto& column : pixel_x) std::fill(column, column + kTileSize, splat(kNaN<T>));
   for (auto& column : transmittance) std::fill(column, column + kTileSize, splat(T(1)));
   for_each_vector(tile, [&](int64_t, int row, int column, int n_lanes) {
@@ -167,10 +167,10 @@ void forward(const TileForward<T>& args) {
     const int n_splats = static_cast<int>(std::min<int64_t>(kSplats, tile.n - begin));
     std::memset(chunk.rows, 0, sizeof(chunk.rows));
     for (int k = 0; k < n_splats; ++k) {
-      const int32_t rank = chunk.ranks[k] = tile.ranks[begin + k];
-      const PackedSplat<T>& s = tile.splats[rank];
-      if (begin + k + 8 < tile.n) __builtin_prefetch(&tile.splats[tile.ranks[begin + k + 8]]);
-      const T* color = tile.colors + s.id * n_channels;
+      if (begin + k + 8 < tile.n) __builtin_prefetch(&tile.splats[tile.ids[begin + k + 8]]);
+      const int64_t id = tile.ids[begin + k];
+      const PackedSplat<T>& s = tile.splats[id];
+      const T* color = tile.colors + id * n_channels;
       RowSplat<T, kChannels>& r = chunk.splats[k];
       r.center_x = s.center.x;
       r.xx = s.exponent.xx;
@@ -209,19 +209,19 @@ void forward(const TileForward<T>& args) {
             alpha = select(goes_on, alpha, V{});
             after = select(goes_on, after, t);
             x = select(goes_on, x, splat(kNaN<T>));
-            last[column][row] = select(goes_on, last[column][row], I{} + chunk.ranks[k]);
+            last[column][row] = select(goes_on, last[column][row], I{} + static_cast<int32_t>(begin + k));
           }
           const V w = alpha * t;
           if constexpr (kMedian) {
             const V half = splat(T(kTransmittanceMedian));
             const M crosses = ~less_equal(t, half) & less_equal(after, half);
-            median[column][row] = select(crosses, I{} + tile.splats[chunk.ranks[k]].id, median[column][row]);
+            median[column][row] = select(crosses, I{} + tile.ids[begin + k], median[column][row]);
           }
           t = after;
           w_sum += w;
           wz_sum = fma(w, splat(s.depth), wz_sum);
           if constexpr (kChannels < 0) {
-            const T* color = tile.colors + tile.splats[chunk.ranks[k]].id * n_channels;
+            const T* color = tile.colors + tile.ids[begin + k] * n_channels;
             for (int64_t d = 0; d < n_channels; ++d) sums[d] = fma(w, splat(color[d]), sums[d]);
           } else {
             for (int d = 0; d < kChannels; ++d) c[d] = fma(w, splat(s.color[d]), c[d]);
@@ -313,15 +313,16 @@ void backward(const TileBackward<T>& args) {
   }
 
   for (int64_t k = tile.n - 1; k >= 0; --k) {
-    const int32_t rank = tile.ranks[k];
+    const int32_t place = static_cast<int32_t>(k);
     T* moments = args.moments + int64_t{args.slots[k]} * slot_size;
-    if (rank >= last_in_tile) {
+    if (place >= last_in_tile) {
       std::fill(moments, moments + slot_size, T(0));
       continue;
     }
-    if (k >= 8) __builtin_prefetch(&tile.splats[tile.ranks[k - 8]]);
-    const PackedSplat<T>& s = tile.splats[rank];
-    const T* color = tile.colors + s.id * n_channels;
+    if (k >= 8) __builtin_prefetch(&tile.splats[tile.ids[k - 8]]);
+    const int64_t id = tile.ids[k];
+    const PackedSplat<T>& s = tile.splats[id];
+    const T* color = tile.colors + id * n_channels;
     RowTerms<T> terms;
     uint32_t rows[kColumns];
     find_rows(s, centers, terms, rows);
@@ -333,12 +334,12 @@ void backward(const TileBackward<T>& args) {
       const V dx = centers.x[column] - s.center.x;
       V m0{}, my{};
       for (int i = 0; i < kColumns; ++i) {
-        rows[column] &= ~(bits(less_equal(last_in_row[column][i], I{} + rank)) << (i * Lanes<T>::kLanes));
+        rows[column] &= ~(bits(less_equal(last_in_row[column][i], I{} + place)) << (i * Lanes<T>::kLanes));
       }
       for_each_row(rows[column], [&](int row) {
         const V exponent = log2_alpha(s.exponent.xx, dx, terms.along[row], terms.offset[row]);
         const M drawn =
-            seen(s.exponent.log2_opacity, exponent) & greater(last[column][row], I{} + rank);
+            seen(s.exponent.log2_opacity, exponent) & greater(last[column][row], I{} + place);
         const V uncapped = exp2(exponent);
         const V alpha = select(drawn, minimum(uncapped, T(kAlphaMax)), V{});
         const V inverse = T(1) / (T(1) - alpha);

@@ -10,8 +10,8 @@ namespace jgd::cpu {
 // A tile and its list. Pixels are stored row by row with the pitch of the image.
 template <typename T>
 struct Tile {
-  const PackedSplat<T>* splats;  // by depth rank
-  const int32_t* ranks;          // the list, ascending
+  const PackedSplat<T>* splats;  // by index of the Gaussian
+  const int32_t* ids;            // the list: indices of the Gaussians, by depth
   int64_t n;                     // its length
   const T* colors;               // [N, D]
   const T* background;           // [D]

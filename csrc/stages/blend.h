@@ -38,7 +38,9 @@ struct BlendForward {
   Batched<int32_t> median;   // [C, H, W] id of the first that halves T, -1 if none; or absent
   // Only for the backward pass; both absent if none follows.
   Batched<T> transmittance;  // [C, H, W] what reaches the background
-  Batched<int32_t> last;     // [C, H, W] 1 + depth rank of the last contributor
+  // [C, H, W] from which place on nothing contributes: depth ranks on the GPU, places in the list
+  // of the tile on the CPU.
+  Batched<int32_t> last;
   // (Gaussian, tile) pairs, and those of them that were in the lists; the largest int if more.
   Batched<int32_t> n_isects;         // [C]
   Batched<int32_t> n_isects_listed;  // [C]
