@@ -14,6 +14,10 @@
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
+// As many 32-bit integers as a vector has lanes, at any address.
+template <typename T>
+using Int32s __attribute__((vector_size(4 * Lanes<T>::kLanes), may_alias, aligned(4))) = int32_t;
+
 template <typename T>
 typename Lanes<T>::V load_pixels(const T* data, int n_lanes) {
   return n_lanes == Lanes<T>::kLanes ? load(data) : load_part(data, n_lanes);
@@ -50,17 +54,21 @@ void store_channels(T* data, const typename Lanes<T>::V* v, int n_lanes, int64_t
 
 template <typename T>
 typename Lanes<T>::I load_ints(const int32_t* data, int n_lanes) {
-  typename Lanes<T>::I v{};
+  using I = typename Lanes<T>::I;
   if (n_lanes == Lanes<T>::kLanes) {
-    for (int i = 0; i < Lanes<T>::kLanes; ++i) v[i] = data[i];
-  } else {
-    for (int i = 0; i < n_lanes; ++i) v[i] = data[i];
+    return __builtin_convertvector(*reinterpret_cast<const Int32s<T>*>(data), I);
   }
+  I v{};
+  for (int i = 0; i < n_lanes; ++i) v[i] = data[i];
   return v;
 }
 
 template <typename T>
 void store_ints(int32_t* data, typename Lanes<T>::I v, int n_lanes) {
+  if (n_lanes == Lanes<T>::kLanes) {
+    *reinterpret_cast<Int32s<T>*>(data) = __builtin_convertvector(v, Int32s<T>);
+    return;
+  }
   for (int i = 0; i < n_lanes; ++i) data[i] = static_cast<int32_t>(v[i]);
 }
 
@@ -110,17 +118,18 @@ inline uint64_t transpose8x8(uint64_t m) {
 
 // From the rows of each splat to the splats of each row.
 inline void transpose(const uint8_t (&rows)[2][64], uint64_t (&reaching)[kTileSize]) {
+  uint8_t bytes[kTileSize][8];
   for (int half = 0; half < 2; ++half) {
-    for (int row = 0; row < 8; ++row) reaching[8 * half + row] = 0;
     for (int k = 0; k < 64; k += 8) {
-      uint64_t m = 0;
-      for (int i = 0; i < 8; ++i) m |= uint64_t{rows[half][k + i]} << (8 * i);
+      uint64_t m;
+      std::memcpy(&m, &rows[half][k], sizeof(m));
       m = transpose8x8(m);
       for (int row = 0; row < 8; ++row) {
-        reaching[8 * half + row] |= (m >> (8 * row) & 0xff) << k;
+        bytes[8 * half + row][k / 8] = static_cast<uint8_t>(m >> (8 * row));
       }
     }
   }
+  std::memcpy(reaching, bytes, sizeof(bytes));
 }
 
 // kChannels < 0: any number, known at run time.
@@ -362,12 +371,15 @@ void backward(const TileBackward<T>& args) {
         const M free = drawn & less_equal(uncapped, splat(T(kAlphaMax)));
         const V v_sigma = select(free, alpha * fma(-before, u, light), V{});
         const T dy = T(tile.y + row) + T(0.5) - s.center.y;
+        const V v_sigma_dy = v_sigma * dy;
         m0 += v_sigma;
-        my = fma(v_sigma, splat(dy), my);
-        m[kMomentYY] = fma(v_sigma, splat(dy * dy), m[kMomentYY]);
+        my += v_sigma_dy;
+        m[kMomentYY] = fma(v_sigma_dy, splat(dy), m[kMomentYY]);
         if (args.absolute) {
-          m[kMomentAbsX] += absolute(v_sigma * (T(2) * s.exponent.xx * dx + s.exponent.xy * dy));
-          m[kMomentAbsY] += absolute(v_sigma * (s.exponent.xy * dx + T(2) * s.exponent.yy * dy));
+          const V x = v_sigma * (T(2) * s.exponent.xx * dx + s.exponent.xy * dy);
+          const V y = v_sigma * (s.exponent.xy * dx + T(2) * s.exponent.yy * dy);
+          m[kMomentAbsX] += select(free, absolute(x), V{});
+          m[kMomentAbsY] += select(free, absolute(y), V{});
         }
       });
       m[kMoment0] += m0;

@@ -11,19 +11,14 @@
 
 namespace jgd::cpu::JGD_ISA {
 
-template <typename V>
-struct __attribute__((packed, may_alias)) Unaligned {
-  V v;
-};
-
 template <typename T>
 inline typename Simd<T>::V load(const T* data) {
-  return reinterpret_cast<const Unaligned<typename Simd<T>::V>*>(data)->v;
+  return *reinterpret_cast<const typename Simd<T>::Unaligned*>(data);
 }
 
 template <typename T>
 inline void store(T* data, typename Simd<T>::V v) {
-  reinterpret_cast<Unaligned<typename Simd<T>::V>*>(data)->v = v;
+  *reinterpret_cast<typename Simd<T>::Unaligned*>(data) = v;
 }
 
 // n <= kLanes numbers, `stride` apart; the other lanes are 0.

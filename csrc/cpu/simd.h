@@ -24,7 +24,7 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 
-// V: numbers, I and U: integers of the same width, M: a mask, one bit or one full lane for each
+// V: numbers, Unaligned: the same at any address, I and U: integers of the same width, M: a mask, one bit or one full lane for each
 // number.
 template <typename T>
 struct Simd;
@@ -33,6 +33,7 @@ template <>
 struct Simd<float> {
   static constexpr int kLanes = kVectorBytes / 4;
   typedef float V __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef float Unaligned __attribute__((vector_size(kVectorBytes), may_alias, aligned(4)));
   typedef int32_t I __attribute__((vector_size(kVectorBytes), may_alias));
   typedef uint32_t U __attribute__((vector_size(kVectorBytes), may_alias));
 #if JGD_AVX512
@@ -46,6 +47,7 @@ template <>
 struct Simd<double> {
   static constexpr int kLanes = kVectorBytes / 8;
   typedef double V __attribute__((vector_size(kVectorBytes), may_alias));
+  typedef double Unaligned __attribute__((vector_size(kVectorBytes), may_alias, aligned(8)));
   typedef int64_t I __attribute__((vector_size(kVectorBytes), may_alias));
   typedef uint64_t U __attribute__((vector_size(kVectorBytes), may_alias));
 #if JGD_AVX512
@@ -170,8 +172,8 @@ template <typename V, typename T>
 inline V minimum(V v, T bound) {
   const V b = splat(bound);
 #if JGD_AVX512
-  if constexpr (sizeof(T) == 4) return (V)_mm512_min_ps((__m512)v, (__m512)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm512_min_pd((__m512d)v, (__m512d)b);
+  if constexpr (sizeof(T) == 4) return (V)_mm512_maskz_min_ps(0xffff, (__m512)v, (__m512)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm512_maskz_min_pd(0xff, (__m512d)v, (__m512d)b);
 #elif JGD_AVX2
   if constexpr (sizeof(T) == 4) return (V)_mm256_min_ps((__m256)v, (__m256)b);
   if constexpr (sizeof(T) == 8) return (V)_mm256_min_pd((__m256d)v, (__m256d)b);
@@ -183,8 +185,8 @@ template <typename V, typename T>
 inline V maximum(V v, T bound) {
   const V b = splat(bound);
 #if JGD_AVX512
-  if constexpr (sizeof(T) == 4) return (V)_mm512_max_ps((__m512)v, (__m512)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm512_max_pd((__m512d)v, (__m512d)b);
+  if constexpr (sizeof(T) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)v, (__m512)b);
+  if constexpr (sizeof(T) == 8) return (V)_mm512_maskz_max_pd(0xff, (__m512d)v, (__m512d)b);
 #elif JGD_AVX2
   if constexpr (sizeof(T) == 4) return (V)_mm256_max_ps((__m256)v, (__m256)b);
   if constexpr (sizeof(T) == 8) return (V)_mm256_max_pd((__m256d)v, (__m256d)b);
