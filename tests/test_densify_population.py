@@ -75,7 +75,7 @@ def test_pad_refuses(change, message):
 
 def test_without_appearance():
     params = {k: v for k, v in make_params(N).items() if not k.startswith("sh")}
-    with pytest.raises(ValueError, match="neither 'sh0' nor 'colors'"):
+    with pytest.raises(ValueError, match="neither 'sh', 'sh0' nor 'colors'"):
         densify.activate(densify.pad(params, CAPACITY))
     colors = jnp.ones((N, 5), jnp.float32)
     gaussians = densify.activate(densify.pad({**params, "colors": colors}, CAPACITY))

@@ -10,8 +10,8 @@ from jax_gsplat_depth import losses
 
 dm_pix = pytest.importorskip("dm_pix")
 
-# Around one window and one block of the blur, and several blocks with a remainder.
-SHAPES = [(11, 12, 1), (43, 42, 3), (97, 65, 3)]
+# One window, one more in one direction and channel, and many.
+SHAPES = [(11, 11, 1), (11, 12, 4), (97, 65, 3)]
 
 
 def image_pair(shape, dtype=np.float32, seed=0):
@@ -51,11 +51,45 @@ def test_ssim_of_equal_constant_and_inverted_images():
 def test_ssim_is_that_of_dm_pix(shape, dtype):
     image, target = image_pair(shape, dtype)
     tolerance = 1e-12 if dtype == np.float64 else 2e-6
-    ours, v_ours = jax.jit(jax.value_and_grad(losses.ssim))(image, target)
-    theirs, v_theirs = jax.jit(jax.value_and_grad(library_ssim))(image, target)
+    both = (0, 1)
+    ours, v_ours = jax.jit(jax.value_and_grad(losses.ssim, both))(image, target)
+    theirs, v_theirs = jax.jit(jax.value_and_grad(library_ssim, both))(image, target)
     assert ours.dtype == dtype
     np.testing.assert_allclose(ours, theirs, atol=tolerance)
-    np.testing.assert_allclose(v_ours, v_theirs, atol=tolerance * float(jnp.abs(v_theirs).max()))
+    for v, expected in zip(v_ours, v_theirs, strict=True):
+        assert v.dtype == dtype
+        np.testing.assert_allclose(v, expected, atol=tolerance * float(jnp.abs(expected).max()))
+
+
+def test_ssim_has_every_derivative(x64):
+    """Forward mode, Hessian times vector both ways round, and all of it mapped over any axis."""
+    image, target = image_pair((14, 13, 2), np.float64)
+    tangent = image_pair((14, 13, 2), np.float64, seed=1)[0]
+
+    def derivatives(ssim):
+        def ssim_of(x):
+            return ssim(x, target)
+
+        def forward(x, t):
+            return jax.jvp(ssim_of, (x,), (t,))[1]
+
+        def twice(x, t):
+            return jax.jvp(jax.grad(ssim_of), (x,), (t,))[1]
+
+        both = jax.jit(lambda x, t: (forward(x, t), twice(x, t), jax.grad(forward)(x, t)))
+        mapped = jax.jit(jax.vmap(twice, in_axes=(None, 1), out_axes=2))
+        return *both(image, tangent), mapped(image, jnp.stack([tangent, 2 * tangent], axis=1))
+
+    for ours, theirs in zip(derivatives(losses.ssim), derivatives(library_ssim), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12 * float(jnp.abs(theirs).max()))
+
+
+def test_passes_of_the_blur_stay_apart():
+    """As one loop they would compute each sum of the first pass eleven times."""
+    image, target = image_pair((20, 30, 3))
+    compiled = jax.jit(jax.value_and_grad(losses.ssim)).lower(image, target).compile()
+    # Two passes of five maps, and back of the three that depend on the image.
+    assert compiled.as_text().count(" call(") == 16
 
 
 def test_gradients(x64):

@@ -83,8 +83,9 @@ def activate(population: Population, sh_degree: ArrayLike | None = None) -> Gaus
     its parameters hold.
 
     Args:
-        population: Its appearance is ``colors``, as in ``Gaussians``, or ``sh0`` ``[N_max, 1, 3]``
-            with, optionally, ``sh_rest`` ``[N_max, B - 1, 3]``, which together are ``sh``.
+        population: Its appearance is ``colors`` or ``sh``, as in ``Gaussians``, or ``sh0``
+            ``[N_max, 1, 3]`` with, optionally, ``sh_rest`` ``[N_max, B - 1, 3]``, which together
+            are ``sh``.
         sh_degree: Coefficients above this degree count as 0 and get no gradient. A whole number or
             a traced integer, so that raising it compiles nothing. None for all of them.
 
@@ -96,12 +97,12 @@ def activate(population: Population, sh_degree: ArrayLike | None = None) -> Gaus
     log_scales = jnp.where(alive[:, None], params["log_scales"], 0)
     opacities = jnp.where(alive, jax.nn.sigmoid(_logits(population)), 0)
     appearance: dict[str, Array] = {}
-    if "sh0" in params:
+    if "sh" in params or "sh0" in params:
         appearance["sh"] = _coefficients(params, sh_degree)
     elif "colors" in params:
         appearance["colors"] = params["colors"]
     else:
-        raise ValueError("params has neither 'sh0' nor 'colors'")
+        raise ValueError("params has neither 'sh', 'sh0' nor 'colors'")
     return Gaussians(params["means"], params["quats"], jnp.exp(log_scales), opacities, **appearance)
 
 
@@ -161,11 +162,14 @@ def _logits(population: Population) -> Array:
 
 
 def _coefficients(params: dict[str, Array], sh_degree: ArrayLike | None) -> Array:
-    rest = params.get("sh_rest")
-    if rest is None:
-        return params["sh0"]
+    parts = [params[name] for name in ("sh", "sh0", "sh_rest") if name in params]
+    sh = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
     if sh_degree is not None:
-        # Coefficient k belongs to degree floor(sqrt(k)).
-        degrees = np.floor(np.sqrt(np.arange(1, rest.shape[1] + 1))).astype(np.int32)
-        rest = jnp.where((degrees <= jnp.asarray(sh_degree))[None, :, None], rest, 0)
-    return jnp.concatenate([params["sh0"], rest], axis=1)
+        used = sh_degrees(sh.shape[1]) <= jnp.asarray(sh_degree)
+        sh = jnp.where(used[None, :, None], sh, 0)
+    return sh
+
+
+def sh_degrees(n_coefficients: int) -> np.ndarray:
+    """Return the degree ``[B]`` int32 of each coefficient of spherical harmonics."""
+    return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)

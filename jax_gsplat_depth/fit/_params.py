@@ -14,7 +14,7 @@ Params = dict[str, Array]
 - ``means`` ``[N, 3]``, ``quats`` ``[N, 4]``: as in ``Gaussians``.
 - ``log_scales`` ``[N, 3]``: natural logarithm of ``scales``.
 - ``opacity_logits`` ``[N]``: logit of ``opacities``.
-- ``sh0`` ``[N, 1, 3]`` and ``sh_rest`` ``[N, B - 1, 3]``: ``sh``, apart for their learning rates.
+- ``sh`` ``[N, B, 3]``: as in ``Gaussians``.
 """
 
 
@@ -36,6 +36,8 @@ def from_points(
         sh_degree: Degree for which there is room; the coefficients above degree 0 are 0.
     """
     n = len(means)
+    sh = np.zeros((n, (sh_degree + 1) ** 2, 3))
+    sh[:, 0] = (colors - 0.5) / SH_C0
     quats = np.zeros((n, 4))
     quats[:, 0] = 1
     arrays = {
@@ -43,7 +45,6 @@ def from_points(
         "quats": quats,
         "log_scales": np.repeat(np.log(scales)[:, None], 3, axis=1),
         "opacity_logits": np.full(n, np.log(opacity / (1 - opacity))),
-        "sh0": (colors[:, None, :] - 0.5) / SH_C0,
-        "sh_rest": np.zeros((n, (sh_degree + 1) ** 2 - 1, 3)),
+        "sh": sh,
     }
     return {name: jnp.asarray(array, dtype=jnp.float32) for name, array in arrays.items()}

@@ -7,19 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from jax_gsplat_depth import densify
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import RenderOutput
+from jax_gsplat_depth._types import Gaussians, RenderOutput
 from jax_gsplat_depth.fit._loss import loss_parts
+from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
 from jax_gsplat_depth.fit._step import Step, TrainState, step_config, watched_offset
-from jax_gsplat_depth.fit._views import TrainingViews
+from jax_gsplat_depth.fit._views import TrainingViews, View
 
-# Each part is run this often, on one view after the other.
-_REPEATS = 12
+# How many views are measured, and how often each.
+_VIEWS = 4
+_REPEATS = 4
 
 
 def measure_step(
@@ -41,72 +44,77 @@ def measure_step(
         state: The state.
 
     Returns:
-        ``step``, the shortest time of a whole step in seconds, and the shares of it: ``loss`` is
-        the terms that compare a rendering with the photo, with their backward pass; ``render`` the
-        gradient without them; ``optimizer`` the update; ``other`` the rest (density control,
-        copies, noise of the measurement). On a busy machine they mean nothing.
+        ``step``, the time of a whole step in seconds, and the shares of it: ``render`` is the
+        rendering kernels, forward and backward, with the cotangents that the loss gives; ``loss``
+        the terms that compare a rendering with the photo, with their gradient; ``optimizer`` the
+        update; ``other`` the rest (from free parameters to Gaussians and back, density control,
+        the dispatch). Each is the mean over some views of the shortest of some runs. On a busy
+        machine they mean nothing.
     """
-    population = state.population
 
-    def draw(params: Any, offset: Any, view: Any) -> RenderOutput:
+    @jax.jit
+    def draw(gaussians: Gaussians, offset: Any, view: View) -> RenderOutput:
         return render(
-            densify.activate(dataclasses.replace(population, params=params)),
+            gaussians,
             view.camera,
             background=view.background,
             means2d_offset=offset,
             config=step_config(strategy),
         )
 
-    def loss(maps: Any, out: RenderOutput, view: Any) -> Array:
-        image, depth, weight = maps
-        out = dataclasses.replace(out, image=image, depth=depth, weight=weight)
+    @jax.jit
+    def render_part(gaussians: Gaussians, offset: Any, view: View, v_maps: Any) -> Any:
+        def maps(gaussians: Gaussians, offset: Any) -> Any:
+            return _compared(draw(gaussians, offset, view), view)
+
+        primal, pull_back = jax.vjp(maps, gaussians, offset)
+        return primal, pull_back(v_maps)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss_part(maps: Any, out: RenderOutput, view: View) -> Array:
+        out = dataclasses.replace(out, **maps)
         return jnp.sum(jnp.stack(list(loss_parts(settings, out, view).values())))
 
-    @jax.jit
-    def gradient_part(params, offset, view):
-        def whole(params, offset):
-            out = draw(params, offset, view)
-            return loss((out.image, out.depth, out.weight), out, view)
+    descent = jax.jit(make_descent(optimizer), donate_argnums=(0, 1))
+    population = state.population
+    gaussians = jax.jit(densify.activate)(population)
+    offset = watched_offset(strategy, population.params)
+    gradient = jax.tree.map(jnp.zeros_like, population.params)
+    copy, params, opt_state = jax.tree.map(jnp.copy, (state, population.params, state.opt_state))
+    n_views = min(_VIEWS, len(views.photos))
+    times: dict[str, list[float]] = {}
 
-        return jax.grad(whole, argnums=(0, 1))(params, offset)
+    def timed(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        begin = time.perf_counter()
+        result = jax.block_until_ready(function(*arguments))
+        times.setdefault(name, []).append(time.perf_counter() - begin)
+        return result
 
-    @jax.jit
-    def optimizer_part(gradient, opt_state, params):
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    loss_part = jax.jit(jax.value_and_grad(loss))
-    draw_once = jax.jit(draw)
-    times: dict[str, list[float]] = {"gradient": [], "loss": [], "optimizer": [], "step": []}
-    copy = jax.tree.map(jnp.copy, state)
-    params, offset = population.params, watched_offset(strategy, population.params)
     # The first round compiles.
-    for repeat in range(_REPEATS + 1):
-        index = jnp.int32(repeat % len(views.photos))
+    for repeat in range(n_views * _REPEATS + 1):
+        index = jnp.int32(repeat % n_views)
         view = views[index]
-        out = draw_once(params, offset, view)
-        _, loss_time = _timed(loss_part, (out.image, out.depth, out.weight), out, view)
-        (gradient, _), gradient_time = _timed(gradient_part, params, offset, view)
-        _, optimizer_time = _timed(optimizer_part, gradient, state.opt_state, params)
-        (copy, _), step_time = _timed(step, copy, views, index)
-        if repeat > 0:
-            times["gradient"].append(gradient_time)
-            times["loss"].append(loss_time)
-            times["optimizer"].append(optimizer_time)
-            times["step"].append(step_time)
+        out = jax.block_until_ready(draw(gaussians, offset, view))
+        _, v_maps = timed("loss", loss_part, _compared(out, view), out, view)
+        timed("render", render_part, gaussians, offset, view, v_maps)
+        params, opt_state = timed("optimizer", descent, params, opt_state, gradient)
+        copy, _ = timed("step", step, copy, views, index)
     # The shortest, since whatever else the machine does only adds.
-    least = {name: min(values) for name, values in times.items()}
-    # Apart, the backward pass of the rendering would have gradients of maps that no loss reads.
-    parts = {
-        "render": least["gradient"] - least["loss"],
-        "loss": least["loss"],
-        "optimizer": least["optimizer"],
+    seconds = {
+        name: np.reshape(values[1:], (_REPEATS, n_views)).min(axis=0).mean()
+        for name, values in times.items()
     }
-    shares = {name: seconds / least["step"] for name, seconds in parts.items()}
-    return {"step": least["step"], **shares, "other": 1 - sum(shares.values())}
+    step_time = float(seconds.pop("step"))
+    shares = {name: float(seconds[name]) / step_time for name in ("render", "loss", "optimizer")}
+    return {"step": step_time, **shares, "other": 1 - sum(shares.values())}
 
 
-def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    begin = time.perf_counter()
-    result = jax.block_until_ready(function(*arguments))
-    return result, time.perf_counter() - begin
+def _compared(out: RenderOutput, view: View) -> dict[str, Array]:
+    """Return the maps that the loss reads; the kernels give no gradient for the others."""
+    maps = {"image": out.image}
+    if view.alpha is not None:
+        maps["weight"] = out.weight
+    if view.depth is not None:
+        maps["depth"] = out.depth
+    return maps

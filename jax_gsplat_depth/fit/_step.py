@@ -1,8 +1,8 @@
 """One step of a fit: everything that changes is one pytree, and one compiled function changes it.
 
-Nothing but arrays differs between two steps, and their shapes do not: the SH degree is an array,
-and Gaussians that do not exist yet have their place. One compilation serves the whole fit, and one
-more all refinements of the density.
+Nothing but arrays differs between two steps, and their shapes do not: SH coefficients above the
+degree are there but do not move, and Gaussians that do not exist yet have their place. One
+compilation serves the whole fit, and one more all refinements of the density.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from jax_gsplat_depth import densify
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.fit._loss import loss_parts
+from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
 from jax_gsplat_depth.fit._views import TrainingViews
 
@@ -102,21 +103,21 @@ def make_step(
     """Return the jitted step, compiled once; the state is donated.
 
     Args:
-        settings: The weights of the loss and the schedule of the SH degree.
+        settings: The weights of the loss.
         optimizer: Moves the parameters.
         lr_means: Its learning rate of the centres, which scales the noise of ``Mcmc``.
         strategy: Density control, or None.
     """
     config = step_config(strategy)
+    descent = make_descent(optimizer)
 
     def step(state, views, index):
         view = views[index]
-        degree = settings.sh_degree_at(state.step)
 
         def loss_fn(params, offset):
             population = dataclasses.replace(state.population, params=params)
             out = render(
-                densify.activate(population, degree),
+                densify.activate(population),
                 view.camera,
                 background=view.background,
                 means2d_offset=offset,
@@ -132,8 +133,7 @@ def make_step(
         offset = watched_offset(strategy, params)
         grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
         (loss, (parts, mse, radii)), (gradient, v_means2d) = grad(params, offset)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-        moved: Any = optax.apply_updates(params, updates)
+        moved, opt_state = descent(params, state.opt_state, gradient)
         population = dataclasses.replace(state.population, params=moved)
         density = state.density
         if strategy is not None:
