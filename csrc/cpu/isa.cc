@@ -1,31 +1,40 @@
-// Chooses the blend kernels for this machine.
+// Chooses the instruction set for this machine.
 
 #include <cstdlib>
 #include <cstring>
 
-#include "cpu/blend_tile.h"
+#include "cpu/kernels.h"
+
+#ifndef JGD_ISA
+#define JGD_ISA baseline
+#endif
 
 namespace jgd::cpu {
 
-#define JGD_DECLARE(isa)                            \
-  namespace isa {                                   \
-  extern const BlendKernels<float> kKernelsFloat;   \
-  extern const BlendKernels<double> kKernelsDouble; \
+// The tables that the sources of one instruction set define.
+#define JGD_DECLARE(isa)                              \
+  namespace isa {                                     \
+  extern const BlendKernels<float> kKernelsFloat;     \
+  extern const BlendKernels<double> kKernelsDouble;   \
+  extern const ProjectKernels<float> kProjectFloat;   \
+  extern const ProjectKernels<double> kProjectDouble; \
   }
-JGD_DECLARE(baseline)
+#define JGD_KERNELS(isa)                                                                     \
+  {&isa::kKernelsFloat, &isa::kProjectFloat}, { &isa::kKernelsDouble, &isa::kProjectDouble }
+
+JGD_DECLARE(JGD_ISA)
 #ifdef JGD_X86
 JGD_DECLARE(avx2)
 JGD_DECLARE(avx512)
 #endif
-#undef JGD_DECLARE
 
 namespace {
 
 struct Isa {
   const char* name;
   bool supported;
-  const BlendKernels<float>* kernels_float;
-  const BlendKernels<double>* kernels_double;
+  Kernels<float> kernels_float;
+  Kernels<double> kernels_double;
 };
 
 // Best first; the last one runs everywhere.
@@ -35,11 +44,10 @@ Isa choose() {
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"),
-       &avx512::kKernelsFloat, &avx512::kKernelsDouble},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-       &avx2::kKernelsFloat, &avx2::kKernelsDouble},
+       JGD_KERNELS(avx512)},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), JGD_KERNELS(avx2)},
 #endif
-      {"baseline", true, &baseline::kKernelsFloat, &baseline::kKernelsDouble},
+      {"baseline", true, JGD_KERNELS(JGD_ISA)},
   };
   if (const char* wanted = std::getenv("JGD_CPU_ISA")) {
     for (const Isa& isa : all) {
@@ -59,13 +67,23 @@ const Isa& isa() {
 }  // namespace
 
 template <>
+const Kernels<float>& kernels<float>() {
+  return isa().kernels_float;
+}
+
+template <>
+const Kernels<double>& kernels<double>() {
+  return isa().kernels_double;
+}
+
+template <>
 const BlendKernels<float>& blend_kernels<float>() {
-  return *isa().kernels_float;
+  return *kernels<float>().blend;
 }
 
 template <>
 const BlendKernels<double>& blend_kernels<double>() {
-  return *isa().kernels_double;
+  return *kernels<double>().blend;
 }
 
 const char* isa_name() { return isa().name; }

@@ -10,6 +10,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace jgd::cpu::JGD_ISA {
@@ -22,6 +24,11 @@ inline constexpr int kVectorBytes = 64;
 inline constexpr int kVectorBytes = 32;
 #else
 inline constexpr int kVectorBytes = 16;
+#endif
+#if JGD_AVX512
+inline constexpr bool kMaskIsBits = true;
+#else
+inline constexpr bool kMaskIsBits = false;
 #endif
 
 // V: numbers, Unaligned: the same at any address, I and U: integers of the same width, M: a mask, one bit or one full lane for each
@@ -73,12 +80,18 @@ inline V fma(V a, V b, V c) {
 #elif JGD_AVX2
   if constexpr (sizeof(a[0]) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
   if constexpr (sizeof(a[0]) == 8) return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  if constexpr (sizeof(a[0]) == 4) {
+    return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  } else {
+    return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+  }
 #else
   return a * b + c;
 #endif
 }
 
-// Masks: a <= b and a > b (false for NaN), choice by lane, whether any lane is set.
+// Masks: comparisons (false for NaN), choice by lane, whether any lane is set.
 #if JGD_AVX512
 
 inline uint32_t less_equal(Simd<float>::V a, Simd<float>::V b) {
@@ -92,6 +105,18 @@ inline uint32_t less_equal(Simd<float>::I a, Simd<float>::I b) {
 }
 inline uint32_t less_equal(Simd<double>::I a, Simd<double>::I b) {
   return _mm512_cmple_epi64_mask((__m512i)a, (__m512i)b);
+}
+inline uint32_t less(Simd<float>::V a, Simd<float>::V b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
+}
+inline uint32_t less(Simd<double>::V a, Simd<double>::V b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ);
+}
+inline uint32_t equal(Simd<float>::V a, Simd<float>::V b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+}
+inline uint32_t equal(Simd<double>::V a, Simd<double>::V b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
 }
 inline uint32_t greater(Simd<float>::I a, Simd<float>::I b) {
   return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b);
@@ -116,6 +141,14 @@ inline void set_lane(uint32_t& mask, int lane) { mask |= uint32_t{1} << lane; }
 template <typename V>
 inline auto less_equal(V a, V b) {
   return a <= b;
+}
+template <typename V>
+inline auto less(V a, V b) {
+  return a < b;
+}
+template <typename V>
+inline auto equal(V a, V b) {
+  return a == b;
 }
 template <typename I>
 inline auto greater(I a, I b) {
@@ -167,7 +200,8 @@ inline V absolute(V v) {
   return (V)((U)v & ~(U)splat(T(-0.0)));
 }
 
-// The smaller, or larger, of the two; the bound for NaN.
+// The smaller, or larger, of the two; the bound for NaN. With a mask of all lanes because GCC 12
+// warns about the plain functions (bug 105593).
 template <typename V, typename T>
 inline V minimum(V v, T bound) {
   const V b = splat(bound);

@@ -38,7 +38,7 @@ template <typename T>
 JGD_HD inline Exponent<T> make_exponent(const Sym2<T>& conic, T opacity) {
   const T log2_e = T(1.4426950408889634074);
   return {T(-0.5) * log2_e * conic.xx, -log2_e * conic.xy, T(-0.5) * log2_e * conic.yy,
-          std::log2(opacity)};
+          log2(opacity)};
 }
 
 // (dx, dy) = pixel - centre.

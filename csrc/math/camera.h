@@ -78,8 +78,8 @@ JGD_HD inline void project_point_vjp(const Pinhole<T>& K, const Vec3<T>& m, cons
 // margin = kFrustumMargin size / 2. Limiting p instead of its multiple x / z needs no division.
 template <typename T>
 struct LimitedOffset {
-  T p;          // limited offset from the principal point, pixels
-  bool active;  // p is the limit, which depends on c but neither on f nor on x / z
+  T p;             // limited offset from the principal point, pixels
+  Mask<T> active;  // p is the limit, which depends on c but neither on f nor on x / z
 };
 
 template <typename T>
@@ -88,9 +88,8 @@ JGD_HD inline LimitedOffset<T> limited_offset(T f, T c, T ratio, int size) {
   const T lower = -(c + margin);
   const T upper = (T(size) - c) + margin;
   const T p = f * ratio;
-  if (p < lower) return {lower, true};
-  if (p > upper) return {upper, true};
-  return {p, false};
+  const Mask<T> below = p<lower, above = p> upper;
+  return {select(below, lower, select(above, upper, p)), below || above};
 }
 
 // J = [[fx / z, 0, -px / z], [0, fy / z, -py / z]] with the limited px, py.
@@ -118,20 +117,14 @@ JGD_HD inline void pinhole_jacobian_vjp(const Pinhole<T>& K, const Vec3<T>& m, i
   const T v_py = -v_J.yz / z;
   v_m = {T(0), T(0), -(v_J.xx * (K.fx / z) + v_J.yy * (K.fy / z) + v_px * px.p + v_py * py.p) / z};
   v_K = {v_J.xx / z, v_J.yy / z, T(0), T(0)};
-  if (px.active) {
-    v_K.cx = -v_px;
-  } else {
-    v_K.fx += v_px * x;
-    v_m.x = v_px * (K.fx / z);
-    v_m.z -= v_px * (px.p / z);
-  }
-  if (py.active) {
-    v_K.cy = -v_py;
-  } else {
-    v_K.fy += v_py * y;
-    v_m.y = v_py * (K.fy / z);
-    v_m.z -= v_py * (py.p / z);
-  }
+  v_K.cx = select(px.active, -v_px, T(0));
+  v_K.fx = select(px.active, v_K.fx, v_K.fx + v_px * x);
+  v_m.x = select(px.active, T(0), v_px * (K.fx / z));
+  v_m.z = select(px.active, v_m.z, v_m.z - v_px * (px.p / z));
+  v_K.cy = select(py.active, -v_py, T(0));
+  v_K.fy = select(py.active, v_K.fy, v_K.fy + v_py * y);
+  v_m.y = select(py.active, T(0), v_py * (K.fy / z));
+  v_m.z = select(py.active, v_m.z, v_m.z - v_py * (py.p / z));
 }
 
 // cov2d = A cov3d A^T with A = J R, rows a and b; pixels^2, without eps2d.

@@ -5,15 +5,17 @@
 
 #include <limits>
 
+#include "math/number.h"
+
 namespace jgd {
 
 // As values: device code may not call the functions.
 template <typename T>
-inline constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+inline constexpr Scalar<T> kEpsilon = std::numeric_limits<Scalar<T>>::epsilon();
 template <typename T>
-inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
+inline constexpr Scalar<T> kInfinity = std::numeric_limits<Scalar<T>>::infinity();
 template <typename T>
-inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+inline constexpr Scalar<T> kNaN = std::numeric_limits<Scalar<T>>::quiet_NaN();
 
 // Blending: a contribution below one 8-bit grey level is skipped; alpha is capped so that the
 // backward pass may divide by 1 - alpha; a pixel ends before its transmittance would fall below the

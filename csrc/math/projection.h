@@ -31,7 +31,7 @@ struct Projected {
   T depth;         // z in the camera frame
   Sym2<T> conic;   // inverse of the 2D covariance, px^-2
   T opacity;       // after compensation
-  int radius;      // pixels
+  Int<T> radius;   // pixels
 };
 
 // Cotangents of the differentiable fields of Projected.
@@ -45,37 +45,39 @@ struct ProjectedGrad {
 
 // Whether rotation and scales define a Gaussian: finite, quaternion not zero, scales positive.
 template <typename T>
-JGD_HD inline bool valid_quat_scale(const Quat<T>& q, const Vec3<T>& s) {
+JGD_HD inline Mask<T> valid_quat_scale(const Quat<T>& q, const Vec3<T>& s) {
   return is_finite(q) && max_abs(q) > T(0) && is_finite(s) && s.x > T(0) && s.y > T(0) &&
          s.z > T(0);
 }
 
 // Whether [mean - extent, mean + extent], pixels, meets [0, size].
 template <typename T>
-JGD_HD inline bool touches_image(T mean, T extent, int size) {
+JGD_HD inline Mask<T> touches_image(T mean, T extent, int size) {
   return mean + extent >= T(0) && mean - extent <= T(size);
 }
 
 // The seeds give a radius to any opacity that is not negative; their pixels test alpha all the
 // same.
 template <typename T>
-JGD_HD inline bool opacity_visible(T opacity, const ProjectionSettings<T>& settings) {
+JGD_HD inline Mask<T> opacity_visible(T opacity, const ProjectionSettings<T>& settings) {
   return settings.three_sigma ? opacity >= T(0) : opacity > T(kAlphaMin);
 }
 
 // Whether the footprint meets the image; cov2d and opacity are those of the splat.
 template <typename T>
-JGD_HD inline bool footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& cov2d, T opacity,
-                                     int radius, const ProjectionSettings<T>& settings) {
+JGD_HD inline Mask<T> footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& cov2d, T opacity,
+                                        Int<T> radius, const ProjectionSettings<T>& settings) {
   if (settings.three_sigma) {
     const Footprint<T> f = square_footprint(mean2d, radius);
     return !tile_rows(f, tile_count(settings.height)).empty() &&
-           !tile_columns(f, 0, tile_count(settings.width)).empty();
+           !tile_columns(f, Int<T>(0), tile_count(settings.width)).empty();
   }
   // The ellipse sigma <= ln(o / kAlphaMin) has the half-extents sqrt(2 ln(o / kAlphaMin) cov_ii).
-  const T reach = T(2) * max(std::log(opacity / T(kAlphaMin)), T(0));
-  return touches_image(mean2d.x, std::sqrt(reach * cov2d.xx), settings.width) &&
-         touches_image(mean2d.y, std::sqrt(reach * cov2d.yy), settings.height);
+  // The centres of the outermost pixels lie half a pixel within the image: room for the rounding of
+  // the extents, and for a logarithm that is good to a few eps.
+  const T reach = T(2) * max(log(opacity / T(kAlphaMin)), T(0));
+  return touches_image(mean2d.x, sqrt(reach * cov2d.xx), settings.width) &&
+         touches_image(mean2d.y, sqrt(reach * cov2d.yy), settings.height);
 }
 
 template <typename T>
@@ -91,11 +93,13 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
                                             const ProjectionSettings<T>& settings) {
   const Projected<T> culled{};
   // All comparisons are written so that NaN culls.
-  if (!(is_finite(mean) && is_finite(cov3d) && is_finite(opacity))) return culled;
-  if (!opacity_visible(opacity, settings)) return culled;
+  Mask<T> drawn = is_finite(mean) && is_finite(cov3d) && is_finite(opacity) &&
+                  opacity_visible(opacity, settings);
+  if (none_of(drawn)) return culled;
 
   const Vec3<T> m = world_to_camera(pose, mean);
-  if (!(is_finite(m) && m.z > settings.near_plane && m.z < settings.far_plane)) return culled;
+  drawn = drawn && is_finite(m) && m.z > settings.near_plane && m.z < settings.far_plane;
+  if (none_of(drawn)) return culled;
 
   // A camera that is not finite leaves m, mean2d or cov2d not finite.
   const Vec2<T> mean2d = project_point(K, m);
@@ -103,22 +107,26 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
   const Sym2<T> before = project_covariance(J, pose.R, cov3d);
   const Sym2<T> cov2d = widen(before, settings.eps2d);
   const T d = det(cov2d);
-  if (!(is_finite(mean2d) && is_finite(cov2d) && is_finite(d) && d > T(0))) return culled;
   // With det > 0 both eigenvalues have the sign of xx; a negative definite matrix is degenerate.
-  if (!(cov2d.xx > T(0))) return culled;
+  drawn =
+      drawn && is_finite(mean2d) && is_finite(cov2d) && is_finite(d) && d > T(0) && cov2d.xx > T(0);
   const Sym2<T> conic = inverse(cov2d);
-  if (!is_finite(conic)) return culled;
+  drawn = drawn && is_finite(conic);
 
   const T effective = settings.antialiased ? opacity * compensation(before, cov2d) : opacity;
-  if (!opacity_visible(effective, settings)) return culled;
+  drawn = drawn && opacity_visible(effective, settings);
+  if (none_of(drawn)) return culled;
 
   const T floor = settings.three_sigma ? T(kSeedDiscriminantFloor) : T(0);
-  const int r = radius(cov2d, floor);
-  if (r <= 0) return culled;
-  if (!settings.keep_outside && !footprint_visible(mean2d, cov2d, effective, r, settings)) {
-    return culled;
+  const Int<T> r = radius(cov2d, floor);
+  drawn = drawn && r > Int<T>(0);
+  if (!settings.keep_outside) {
+    drawn = drawn && footprint_visible(mean2d, cov2d, effective, r, settings);
   }
-  return {mean2d, m.z, conic, effective, r};
+  if (none_of(drawn)) return culled;
+  return {select(drawn, mean2d, culled.mean2d), select(drawn, m.z, T(0)),
+          select(drawn, conic, culled.conic), select(drawn, effective, T(0)),
+          select(drawn, r, Int<T>(0))};
 }
 
 // The chain of the steps above in reverse, only for radius > 0. Writes all outputs.

@@ -19,22 +19,29 @@ struct UnitQuat {
 
 template <typename T>
 JGD_HD inline UnitQuat<T> normalize(const Quat<T>& q) {
+  const Quat<T> zero{T(0), T(0), T(0), T(0)};
   const T scale = max_abs(q);
-  if (!is_finite(q) || !(scale > T(0))) return {{T(0), T(0), T(0), T(0)}, T(0), T(0)};
+  const Mask<T> valid = is_finite(q) && scale > T(0);
+  if (none_of(valid)) return {zero, T(0), T(0)};
   const Quat<T> u{q.w / scale, q.x / scale, q.y / scale, q.z / scale};
-  const T length = std::sqrt(u.w * u.w + u.x * u.x + u.y * u.y + u.z * u.z);
-  return {{u.w / length, u.x / length, u.y / length, u.z / length}, scale, length};
+  const T length = sqrt(u.w * u.w + u.x * u.x + u.y * u.y + u.z * u.z);
+  const Quat<T> n{u.w / length, u.x / length, u.y / length, u.z / length};
+  return {select(valid, n, zero), select(valid, scale, T(0)), select(valid, length, T(0))};
 }
 
 // v_q = (v_n - n (n . v_n)) / |q| with n = q / |q|. Takes the result of normalize; returns v_q.
 template <typename T>
 JGD_HD inline Quat<T> normalize_vjp(const UnitQuat<T>& n, const Quat<T>& v) {
-  if (!(n.scale > T(0))) return {T(0), T(0), T(0), T(0)};
+  const Quat<T> zero{T(0), T(0), T(0), T(0)};
+  const Mask<T> valid = n.scale > T(0);
+  if (none_of(valid)) return zero;
   const Quat<T>& q = n.q;
   const T along = q.w * v.w + q.x * v.x + q.y * v.y + q.z * v.z;
   // Two divisions: the product scale * length overflows for the largest quaternions.
-  return {(v.w - q.w * along) / n.length / n.scale, (v.x - q.x * along) / n.length / n.scale,
-          (v.y - q.y * along) / n.length / n.scale, (v.z - q.z * along) / n.length / n.scale};
+  const Quat<T> v_q{
+      (v.w - q.w * along) / n.length / n.scale, (v.x - q.x * along) / n.length / n.scale,
+      (v.y - q.y * along) / n.length / n.scale, (v.z - q.z * along) / n.length / n.scale};
+  return select(valid, v_q, zero);
 }
 
 // Rotation matrix of q / |q|.

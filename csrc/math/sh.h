@@ -129,21 +129,25 @@ JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, ShConvention 
 // offset / |offset| without overflow or underflow; zero for a zero or non-finite offset.
 template <typename T>
 JGD_HD inline Vec3<T> direction(const Vec3<T>& offset) {
+  const Vec3<T> zero{T(0), T(0), T(0)};
   const T scale = max_abs(offset);
-  if (!is_finite(offset) || !(scale > T(0))) return {T(0), T(0), T(0)};
+  const Mask<T> valid = is_finite(offset) && scale > T(0);
+  if (none_of(valid)) return zero;
   const Vec3<T> u = offset / scale;
-  return u / std::sqrt(dot(u, u));
+  return select(valid, u / sqrt(dot(u, u)), zero);
 }
 
 // v_offset = (v_dir - dir (dir . v_dir)) / |offset|; zero where direction is. Returns v_offset.
 template <typename T>
 JGD_HD inline Vec3<T> direction_vjp(const Vec3<T>& offset, const Vec3<T>& v_dir) {
+  const Vec3<T> zero{T(0), T(0), T(0)};
   const T scale = max_abs(offset);
-  if (!is_finite(offset) || !(scale > T(0))) return {T(0), T(0), T(0)};
+  const Mask<T> valid = is_finite(offset) && scale > T(0);
+  if (none_of(valid)) return zero;
   const Vec3<T> u = offset / scale;
-  const T length = std::sqrt(dot(u, u));
+  const T length = sqrt(dot(u, u));
   const Vec3<T> dir = u / length;
-  return (v_dir - dot(dir, v_dir) * dir) / length / scale;
+  return select(valid, (v_dir - dot(dir, v_dir) * dir) / length / scale, zero);
 }
 
 // The direction at which the 3DGS polynomials are evaluated: itself, or cyclically permuted axes,
@@ -162,14 +166,14 @@ JGD_HD inline Vec3<T> sh_axes_vjp(const Vec3<T>& v, ShConvention convention) {
 // Whether a channel passes the clamp at 0. A non-finite value does not: the colour is 0 and takes
 // no gradient, so that bad coefficients of one Gaussian never become a NaN elsewhere.
 template <typename T>
-JGD_HD inline bool sh_unclamped(T value) {
+JGD_HD inline Mask<T> sh_unclamped(T value) {
   return value > T(0) && is_finite(value);
 }
 
 // Of the first n coefficients. The clamp at 0 would hide one of -inf or NaN; blend culls by the
 // colour.
 template <typename T>
-JGD_HD inline bool all_finite(const T* sh, int n) {
+JGD_HD inline Mask<T> all_finite(const T* sh, int n) {
   T zero = T(0);
   JGD_UNROLL
   for (int i = 0; i < n; ++i) zero += T(0) * sh[i];
@@ -194,8 +198,9 @@ JGD_HD inline Vec3<T> sh_color_of_degree(const T* sh, const Vec3<T>& offset,
   T basis[sh_bases(kDegree)];
   sh_basis(kDegree, sh_axes(direction(offset), convention), convention, basis);
   const Vec3<T> value = sh_sum<kDegree>(basis, sh);
-  return {sh_unclamped(value.x) ? value.x : T(0), sh_unclamped(value.y) ? value.y : T(0),
-          sh_unclamped(value.z) ? value.z : T(0)};
+  return {select(sh_unclamped(value.x), value.x, T(0)),
+          select(sh_unclamped(value.y), value.y, T(0)),
+          select(sh_unclamped(value.z), value.z, T(0))};
 }
 
 template <int kDegree, typename T>
@@ -206,16 +211,17 @@ JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset,
   const Vec3<T> axes = sh_axes(direction(offset), convention);
   sh_basis(kDegree, axes, convention, basis);
   const Vec3<T> value = sh_sum<kDegree>(basis, sh);
-  const bool use_x = sh_unclamped(value.x);
-  const bool use_y = sh_unclamped(value.y);
-  const bool use_z = sh_unclamped(value.z);
-  const Vec3<T> v{use_x ? v_color.x : T(0), use_y ? v_color.y : T(0), use_z ? v_color.z : T(0)};
+  const Mask<T> use_x = sh_unclamped(value.x);
+  const Mask<T> use_y = sh_unclamped(value.y);
+  const Mask<T> use_z = sh_unclamped(value.z);
+  const Vec3<T> v{select(use_x, v_color.x, T(0)), select(use_y, v_color.y, T(0)),
+                  select(use_z, v_color.z, T(0))};
   T v_basis[sh_bases(kDegree)];
   JGD_UNROLL
   for (int b = 0; b < sh_bases(kDegree); ++b) {
     // Selected, not multiplied by zero: the coefficient of an unused channel may be NaN.
-    v_basis[b] = (use_x ? v.x * sh[3 * b] : T(0)) + (use_y ? v.y * sh[3 * b + 1] : T(0)) +
-                 (use_z ? v.z * sh[3 * b + 2] : T(0));
+    v_basis[b] = select(use_x, v.x * sh[3 * b], T(0)) + select(use_y, v.y * sh[3 * b + 1], T(0)) +
+                 select(use_z, v.z * sh[3 * b + 2], T(0));
     v_sh[3 * b] = v.x * basis[b];
     v_sh[3 * b + 1] = v.y * basis[b];
     v_sh[3 * b + 2] = v.z * basis[b];

@@ -12,8 +12,8 @@ namespace jgd {
 template <typename T>
 JGD_HD inline T det(const Sym2<T>& a) {
   const T square = a.xy * a.xy;
-  const T square_error = std::fma(-a.xy, a.xy, square);
-  return std::fma(a.xx, a.yy, -square) + square_error;
+  const T square_error = fma(-a.xy, a.xy, square);
+  return fma(a.xx, a.yy, -square) + square_error;
 }
 
 // The conic: inverse of the 2D covariance.
@@ -38,7 +38,7 @@ JGD_HD inline Sym2<T> inverse_vjp(const Sym2<T>& conic, const Sym2<T>& v_conic) 
 template <typename T>
 JGD_HD inline T compensation(const Sym2<T>& before, const Sym2<T>& after) {
   const T floor = T(kCompensationMin) * T(kCompensationMin);
-  return std::sqrt(max(det(before) / det(after), floor));
+  return sqrt(max(det(before) / det(after), floor));
 }
 
 // dc = c / 2 (d det before / det before - d det after / det after) with
@@ -46,16 +46,22 @@ JGD_HD inline T compensation(const Sym2<T>& before, const Sym2<T>& after) {
 template <typename T>
 JGD_HD inline void compensation_vjp(const Sym2<T>& before, const Sym2<T>& after, T v_compensation,
                                     Sym2<T>& v_before, Sym2<T>& v_after) {
-  v_before = {T(0), T(0), T(0)};
-  v_after = {T(0), T(0), T(0)};
+  const Sym2<T> zero{T(0), T(0), T(0)};
+  v_before = v_after = zero;
   const T det_before = det(before), det_after = det(after);
   const T ratio = det_before / det_after;
-  if (!(ratio > T(kCompensationMin) * T(kCompensationMin))) return;
-  const T half = T(0.5) * std::sqrt(ratio) * v_compensation;
+  const Mask<T> free = ratio > T(kCompensationMin) * T(kCompensationMin);
+  if (none_of(free)) return;
+  const T half = T(0.5) * sqrt(ratio) * v_compensation;
   const T v_det_before = half / det_before;
   const T v_det_after = -half / det_after;
-  v_before = {v_det_before * before.yy, T(-2) * v_det_before * before.xy, v_det_before * before.xx};
-  v_after = {v_det_after * after.yy, T(-2) * v_det_after * after.xy, v_det_after * after.xx};
+  v_before = select(
+      free,
+      Sym2<T>{v_det_before * before.yy, T(-2) * v_det_before * before.xy, v_det_before * before.xx},
+      zero);
+  v_after = select(
+      free, Sym2<T>{v_det_after * after.yy, T(-2) * v_det_after * after.xy, v_det_after * after.xx},
+      zero);
 }
 
 // ceil(3 sqrt(lambda_max)), pixels, with
@@ -63,15 +69,16 @@ JGD_HD inline void compensation_vjp(const Sym2<T>& before, const Sym2<T>& after,
 // kSeedDiscriminantFloor for the rule of the seeds. Not differentiable. Values that no int holds,
 // and NaN, give the largest int.
 template <typename T>
-JGD_HD inline int radius(const Sym2<T>& cov2d, T discriminant_floor) {
+JGD_HD inline Int<T> radius(const Sym2<T>& cov2d, T discriminant_floor) {
   constexpr int kLargest = 2147483647;
   const T mid = T(0.5) * cov2d.xx + T(0.5) * cov2d.yy;
   // mid^2 - det as a sum of squares: no cancellation for a round splat.
   const T half = T(0.5) * cov2d.xx - T(0.5) * cov2d.yy;
   const T discriminant = half * half + cov2d.xy * cov2d.xy;
-  const T lambda_max = mid + std::sqrt(max(discriminant, discriminant_floor));
-  const T r = std::ceil(T(kRadiusSigmas) * std::sqrt(lambda_max));
-  return r < T(kLargest) ? static_cast<int>(r) : kLargest;
+  const T lambda_max = mid + sqrt(max(discriminant, discriminant_floor));
+  const T r = ceil(T(kRadiusSigmas) * sqrt(lambda_max));
+  const Mask<T> fits = r < T(kLargest);
+  return select(fits, to_int(select(fits, r, T(0))), Int<T>(kLargest));
 }
 
 }  // namespace jgd

@@ -16,21 +16,28 @@
 
 namespace jgd {
 
-// Half-open range of tiles or pixels.
-struct Range {
-  int begin;
-  int end;
-  JGD_HD bool empty() const { return end <= begin; }
+// Half-open range of tiles or pixels, or one for each lane.
+template <typename Index>
+struct RangeOf {
+  Index begin;
+  Index end;
+  JGD_HD auto empty() const { return end <= begin; }
 };
+using Range = RangeOf<int>;
+
+template <typename M, typename Index>
+JGD_HD inline RangeOf<Index> select(M mask, const RangeOf<Index>& a, const RangeOf<Index>& b) {
+  return {select(mask, a.begin, b.begin), select(mask, a.end, b.end)};
+}
 
 JGD_HD inline int tile_count(int pixels) { return (pixels + kTileSize - 1) / kTileSize; }
 
-// floor(v / step) limited to [lo, hi]; the limit comes first, so no cast can overflow.
+// floor(v) limited to [lo, hi], lo for NaN; the limit comes first, so no cast can overflow.
 template <typename T>
-JGD_HD inline int floor_clamped(T v, int lo, int hi) {
-  if (!(v > T(lo))) return lo;
-  if (v >= T(hi)) return hi;
-  return static_cast<int>(std::floor(v));
+JGD_HD inline Int<T> floor_clamped(T v, int lo, int hi) {
+  const Mask<T> inside = v > T(lo) && v < T(hi);
+  const Int<T> whole = to_int(floor(select(inside, v, T(lo))));
+  return select(v >= T(hi), Int<T>(hi), whole);
 }
 
 // The part of the image that a splat can touch.
@@ -52,25 +59,26 @@ JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T
                                              T opacity) {
   const T eps = kEpsilon<T>;
   Footprint<T> f{center, conic, det(conic), T(0), {T(-1), T(-1)}, false};
-  const T sigma = std::log(opacity / T(kAlphaMin));
-  if (!(sigma >= T(0)) || !(conic.xx > T(0)) || !(conic.yy > T(0))) return f;
+  const T sigma = log(opacity / T(kAlphaMin));
+  const Mask<T> seen = sigma >= T(0) && conic.xx > T(0) && conic.yy > T(0);
+  if (none_of(seen)) return f;
   // The exponent is a sum of three terms; the largest is at most `terms` times their sum on the
   // ellipse. Rounding is a few eps of that, in the exponent itself and in det.
   const T terms = conic.xx * conic.yy / f.det;
   const T rounding = T(64) * eps * terms;
-  if (!(f.det > T(0)) || !(rounding < T(1))) {
-    f.extent = {kInfinity<T>, kInfinity<T>};
-    return f;
-  }
-  f.bound = T(2) * sigma * (T(1) + rounding) + rounding + T(512) * eps;
-  f.extent = {std::sqrt(f.bound * conic.yy / f.det), std::sqrt(f.bound * conic.xx / f.det)};
+  const Mask<T> regular = f.det > T(0) && rounding < T(1);
+  const T infinity = kInfinity<T>;
+  const T bound = T(2) * sigma * (T(1) + rounding) + rounding + T(512) * eps;
+  f.bound = select(seen && regular, bound, T(0));
+  const Vec2<T> extent{sqrt(bound * conic.yy / f.det), sqrt(bound * conic.xx / f.det)};
+  f.extent = select(seen, select(regular, extent, Vec2<T>{infinity, infinity}), f.extent);
   return f;
 }
 
 // The seeds' rule: the tiles touched by the square of half width `radius` around the centre, in
 // their pixel coordinates (pixel centres at whole numbers).
 template <typename T>
-JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, int radius) {
+JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, Int<T> radius) {
   return {center, {}, T(0), T(0), {T(radius), T(radius)}, true};
 }
 
@@ -78,28 +86,30 @@ JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, int radius) {
 // tip the edge is the square root of a difference that cancels: sqrt(eps) of the extent.
 template <typename T>
 JGD_HD inline T edge_slack(T center, T extent) {
-  return T(0.05) + T(1e-3) * extent + T(4) * kEpsilon<T> * std::fabs(center);
+  return T(0.05) + T(1e-3) * extent + T(4) * kEpsilon<T> * abs(center);
 }
 
 // Cells of `size` pixels, out of n, that hold a pixel centre j + 1/2 within [low, high].
 template <typename T>
-JGD_HD inline Range cells_between(T low, T high, int size, int n) {
+JGD_HD inline RangeOf<Int<T>> cells_between(T low, T high, int size, int n) {
   return {floor_clamped((low + T(0.5)) / T(size), 0, n),
           floor_clamped((high - T(0.5)) / T(size) + T(1), 0, n)};
 }
 
 // Cells along one axis with a pixel centre in the bounding box of the ellipse.
 template <typename T>
-JGD_HD inline Range cells_in_box(T center, T extent, int size, int n) {
-  if (!(extent >= T(0))) return {0, 0};
+JGD_HD inline RangeOf<Int<T>> cells_in_box(T center, T extent, int size, int n) {
+  const Mask<T> seen = extent >= T(0);
+  if (none_of(seen)) return {0, 0};
   const T reach = extent + edge_slack(center, extent);
-  return cells_between(center - reach, center + reach, size, n);
+  return select(seen, cells_between(center - reach, center + reach, size, n),
+                RangeOf<Int<T>>{0, 0});
 }
 
 // Tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the seeds' square; p counts from the
 // centre of the first pixel.
 template <typename T>
-JGD_HD inline Range tiles_of_square(T center, T radius, int n) {
+JGD_HD inline RangeOf<Int<T>> tiles_of_square(T center, T radius, int n) {
   const T p = center - T(0.5);
   const T tile = T(kTileSize);
   return {floor_clamped((p - radius) / tile, 0, n),
@@ -107,17 +117,17 @@ JGD_HD inline Range tiles_of_square(T center, T radius, int n) {
 }
 
 template <typename T>
-JGD_HD inline Range pixel_rows(const Footprint<T>& f, int height) {
-  return f.rectangle ? Range{0, height} : cells_in_box(f.center.y, f.extent.y, 1, height);
+JGD_HD inline RangeOf<Int<T>> pixel_rows(const Footprint<T>& f, int height) {
+  return f.rectangle ? RangeOf<Int<T>>{0, height} : cells_in_box(f.center.y, f.extent.y, 1, height);
 }
 
 template <typename T>
-JGD_HD inline Range pixel_columns(const Footprint<T>& f, int width) {
-  return f.rectangle ? Range{0, width} : cells_in_box(f.center.x, f.extent.x, 1, width);
+JGD_HD inline RangeOf<Int<T>> pixel_columns(const Footprint<T>& f, int width) {
+  return f.rectangle ? RangeOf<Int<T>>{0, width} : cells_in_box(f.center.x, f.extent.x, 1, width);
 }
 
 template <typename T>
-JGD_HD inline Range tile_rows(const Footprint<T>& f, int n_tiles_y) {
+JGD_HD inline RangeOf<Int<T>> tile_rows(const Footprint<T>& f, int n_tiles_y) {
   return f.rectangle ? tiles_of_square(f.center.y, f.extent.y, n_tiles_y)
                      : cells_in_box(f.center.y, f.extent.y, kTileSize, n_tiles_y);
 }
@@ -127,28 +137,32 @@ JGD_HD inline Range tile_rows(const Footprint<T>& f, int n_tiles_y) {
 // ellipse's rightmost point if that lies in the band and at the nearer end otherwise; the left
 // edge is its mirror image.
 template <typename T>
-JGD_HD inline Range tile_columns(const Footprint<T>& f, int row, int n_tiles_x) {
+JGD_HD inline RangeOf<Int<T>> tile_columns(const Footprint<T>& f, Int<T> row, int n_tiles_x) {
   if (f.rectangle) return tiles_of_square(f.center.x, f.extent.x, n_tiles_x);
-  const Range box = cells_in_box(f.center.x, f.extent.x, kTileSize, n_tiles_x);
-  if (box.empty() || !std::isfinite(f.extent.x)) return box;
-  const T low = (T(row * kTileSize) + T(0.5)) - f.center.y;
-  const T high = (T(row * kTileSize + kTileSize) - T(0.5)) - f.center.y;
+  const RangeOf<Int<T>> box = cells_in_box(f.center.x, f.extent.x, kTileSize, n_tiles_x);
+  const Mask<T> bounded = !box.empty() && is_finite(f.extent.x);
+  if (none_of(bounded)) return box;
+  const T low = (T(row * Int<T>(kTileSize)) + T(0.5)) - f.center.y;
+  const T high = (T(row * Int<T>(kTileSize) + Int<T>(kTileSize)) - T(0.5)) - f.center.y;
   const T reach = f.extent.y + edge_slack(f.center.y, f.extent.y);
-  if (low > reach || high < -reach) return {0, 0};
+  const Mask<T> missed = low > reach || high < -reach;
+  const RangeOf<Int<T>> otherwise = select(bounded && missed, RangeOf<Int<T>>{0, 0}, box);
+  if (none_of(bounded && !missed)) return otherwise;
   const T a = f.conic.xx;
   const T b = f.conic.xy;
   const T y_right = -b / f.conic.yy * f.extent.x;  // dy of the rightmost point
-  const auto half_chord = [&](T dy) {
-    return std::sqrt(std::fmax(f.bound * a - f.det * dy * dy, T(0)));
-  };
-  const auto clamp = [&](T dy) { return std::fmin(std::fmax(dy, low), high); };
+  const auto half_chord = [&](T dy) { return sqrt(fmax(f.bound * a - f.det * dy * dy, T(0))); };
+  const auto clamp = [&](T dy) { return fmin(fmax(dy, low), high); };
   const T dy_right = clamp(y_right);
   const T dy_left = clamp(-y_right);
   const T slack = edge_slack(f.center.x, f.extent.x);
   const T right = (-b * dy_right + half_chord(dy_right)) / a + slack;
   const T left = (-b * dy_left - half_chord(dy_left)) / a - slack;
-  if (!std::isfinite(left) || !std::isfinite(right)) return box;  // overflow: keep the whole box
-  return cells_between(f.center.x + left, f.center.x + right, kTileSize, n_tiles_x);
+  // Overflow: keep the whole box.
+  const Mask<T> exact = bounded && !missed && is_finite(left) && is_finite(right);
+  const RangeOf<Int<T>> columns =
+      cells_between(f.center.x + left, f.center.x + right, kTileSize, n_tiles_x);
+  return select(exact, columns, otherwise);
 }
 
 }  // namespace jgd

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "math/hd.h"
+#include "math/number.h"
 
 namespace jgd {
 
@@ -43,45 +44,57 @@ struct Sym3 {
 };
 
 template <typename T>
-JGD_HD inline T min(T a, T b) {
-  return b < a ? b : a;
-}
-
-// max(NaN, b) is NaN.
-template <typename T>
-JGD_HD inline T max(T a, T b) {
-  return a < b ? b : a;
-}
-
-template <typename T>
-JGD_HD inline bool is_finite(T a) {
-  return std::isfinite(a);
-}
-
-template <typename T>
-JGD_HD inline bool is_finite(const Vec2<T>& a) {
+JGD_HD inline Mask<T> is_finite(const Vec2<T>& a) {
   return is_finite(a.x) && is_finite(a.y);
 }
 
 template <typename T>
-JGD_HD inline bool is_finite(const Vec3<T>& a) {
+JGD_HD inline Mask<T> is_finite(const Vec3<T>& a) {
   return is_finite(a.x) && is_finite(a.y) && is_finite(a.z);
 }
 
 template <typename T>
-JGD_HD inline bool is_finite(const Quat<T>& a) {
+JGD_HD inline Mask<T> is_finite(const Quat<T>& a) {
   return is_finite(a.w) && is_finite(a.x) && is_finite(a.y) && is_finite(a.z);
 }
 
 template <typename T>
-JGD_HD inline bool is_finite(const Sym2<T>& a) {
+JGD_HD inline Mask<T> is_finite(const Sym2<T>& a) {
   return is_finite(a.xx) && is_finite(a.xy) && is_finite(a.yy);
 }
 
 template <typename T>
-JGD_HD inline bool is_finite(const Sym3<T>& a) {
+JGD_HD inline Mask<T> is_finite(const Sym3<T>& a) {
   return is_finite(a.xx) && is_finite(a.xy) && is_finite(a.xz) && is_finite(a.yy) &&
          is_finite(a.yz) && is_finite(a.zz);
+}
+
+// By lane, of every entry.
+template <typename T>
+JGD_HD inline Vec2<T> select(Mask<T> mask, const Vec2<T>& a, const Vec2<T>& b) {
+  return {select(mask, a.x, b.x), select(mask, a.y, b.y)};
+}
+
+template <typename T>
+JGD_HD inline Vec3<T> select(Mask<T> mask, const Vec3<T>& a, const Vec3<T>& b) {
+  return {select(mask, a.x, b.x), select(mask, a.y, b.y), select(mask, a.z, b.z)};
+}
+
+template <typename T>
+JGD_HD inline Quat<T> select(Mask<T> mask, const Quat<T>& a, const Quat<T>& b) {
+  return {select(mask, a.w, b.w), select(mask, a.x, b.x), select(mask, a.y, b.y),
+          select(mask, a.z, b.z)};
+}
+
+template <typename T>
+JGD_HD inline Sym2<T> select(Mask<T> mask, const Sym2<T>& a, const Sym2<T>& b) {
+  return {select(mask, a.xx, b.xx), select(mask, a.xy, b.xy), select(mask, a.yy, b.yy)};
+}
+
+template <typename T>
+JGD_HD inline Sym3<T> select(Mask<T> mask, const Sym3<T>& a, const Sym3<T>& b) {
+  return {select(mask, a.xx, b.xx), select(mask, a.xy, b.xy), select(mask, a.xz, b.xz),
+          select(mask, a.yy, b.yy), select(mask, a.yz, b.yz), select(mask, a.zz, b.zz)};
 }
 
 template <typename T>
@@ -143,12 +156,12 @@ JGD_HD inline T dot(const Vec3<T>& a, const Vec3<T>& b) {
 
 template <typename T>
 JGD_HD inline T max_abs(const Vec3<T>& a) {
-  return max(max(std::abs(a.x), std::abs(a.y)), std::abs(a.z));
+  return max(max(abs(a.x), abs(a.y)), abs(a.z));
 }
 
 template <typename T>
 JGD_HD inline T max_abs(const Quat<T>& a) {
-  return max(max(std::abs(a.w), std::abs(a.x)), max(std::abs(a.y), std::abs(a.z)));
+  return max(max(abs(a.w), abs(a.x)), max(abs(a.y), abs(a.z)));
 }
 
 template <typename T>

@@ -1,0 +1,23 @@
+// The inner loops that exist once per instruction set, and the choice between them.
+#pragma once
+
+#include "cpu/blend_tile.h"
+#include "cpu/project_pack.h"
+
+namespace jgd::cpu {
+
+template <typename T>
+struct Kernels {
+  const BlendKernels<T>* blend;
+  const ProjectKernels<T>* project;
+};
+
+// Those for the best instruction set of this machine, or the one that the environment variable
+// JGD_CPU_ISA names (baseline, avx2, avx512) if the machine has it. Decided once.
+template <typename T>
+const Kernels<T>& kernels();
+
+// Its name, for reports.
+const char* isa_name();
+
+}  // namespace jgd::cpu
