@@ -18,9 +18,13 @@ namespace jgd::cpu {
   extern const BlendKernels<double> kKernelsDouble;   \
   extern const ProjectKernels<float> kProjectFloat;   \
   extern const ProjectKernels<double> kProjectDouble; \
+  extern const ShadeKernels<float> kShadeFloat;       \
+  extern const ShadeKernels<double> kShadeDouble;     \
   }
-#define JGD_KERNELS(isa)                                                                     \
-  {&isa::kKernelsFloat, &isa::kProjectFloat}, { &isa::kKernelsDouble, &isa::kProjectDouble }
+#define JGD_KERNELS(isa)                                           \
+  {&isa::kKernelsFloat, &isa::kProjectFloat, &isa::kShadeFloat}, { \
+    &isa::kKernelsDouble, &isa::kProjectDouble, &isa::kShadeDouble \
+  }
 
 JGD_DECLARE(JGD_ISA)
 #ifdef JGD_X86

@@ -3,6 +3,7 @@
 
 #include "cpu/blend_tile.h"
 #include "cpu/project_pack.h"
+#include "cpu/shade_pack.h"
 
 namespace jgd::cpu {
 
@@ -10,6 +11,7 @@ template <typename T>
 struct Kernels {
   const BlendKernels<T>* blend;
   const ProjectKernels<T>* project;
+  const ShadeKernels<T>* shade;
 };
 
 // Those for the best instruction set of this machine, or the one that the environment variable

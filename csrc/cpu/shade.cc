@@ -1,11 +1,12 @@
-// Colours of all Gaussians for all cameras. Same division of work and of sums as project.cc.
+// Colours of all Gaussians for all cameras. Same division of work and of sums as project.cc;
+// shade_pack.cc does the work.
 
 #include "cpu/shade.h"
 
 #include <vector>
 
 #include "cpu/camera_gradient.h"
-#include "math/sh.h"
+#include "cpu/kernels.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
@@ -14,84 +15,71 @@ namespace {
 constexpr int64_t kGrain = 512;
 
 template <typename T>
+std::vector<Vec3<T>> camera_centers(const ShadeInputs<T>& in, int64_t b) {
+  std::vector<Vec3<T>> centers;
+  for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
+    centers.push_back(camera_center(load_pose(in.viewmat.at(in.batch, b), camera)));
+  }
+  return centers;
+}
+
+template <typename T>
+ShadeScene<T> scene_of(const ShadeInputs<T>& in, int64_t b, const std::vector<Vec3<T>>& centers) {
+  return {in.means.at(in.batch, b),
+          in.sh.at(in.batch, b),
+          in.radii.at(in.batch, b),
+          centers.data(),
+          in.n,
+          in.n_bases,
+          in.n_cameras,
+          in.convention};
+}
+
+template <typename T>
 void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
-  const T* means = in.means.at(in.batch, b);
-  const T* sh = in.sh.at(in.batch, b);
-  const T* viewmat = in.viewmat.at(in.batch, b);
-  const int32_t* radii = in.radii.at(in.batch, b);
-  T* colors = args.colors.at(in.batch, b);
-  parallel_for(pool, in.n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-      const Vec3<T> center = camera_center(load_pose(viewmat, camera));
-      for (int64_t i = begin; i < end; ++i) {
-        if (radii && radii[camera * in.n + i] <= 0) {
-          store_vec3(colors, camera * in.n + i, Vec3<T>{});
-          continue;
-        }
-        const T* coefficients = sh + 3 * in.n_bases * i;
-        Vec3<T> color{kNaN<T>, kNaN<T>, kNaN<T>};
-        if (all_finite(coefficients, 3 * sh_bases(in.degree))) {
-          color = sh_color(in.degree, coefficients, load_vec3(means, i) - center, in.convention);
-        }
-        store_vec3(colors, camera * in.n + i, color);
-      }
-    }
-  });
+  const std::vector<Vec3<T>> centers = camera_centers(in, b);
+  const ShadeSceneForward<T> scene{scene_of(in, b, centers), args.colors.at(in.batch, b)};
+  const auto kernel = kernels<T>().shade->forward[in.degree];
+  parallel_for(pool, in.n, kGrain,
+               [&](int64_t, int64_t begin, int64_t end) { kernel(scene, begin, end); });
+}
+
+// The gradient of a camera from those of the offsets from its centre, in the order of the ranges.
+template <typename T>
+void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
+                           const std::vector<Vec3<double>>& partial, T* v_viewmat) {
+  Vec3<double> v_center{};
+  for (size_t i = camera; i < partial.size(); i += in.n_cameras) v_center = v_center - partial[i];
+  const Pose<T> pose = load_pose(in.viewmat.at(in.batch, b), camera);
+  Pose<double> wide{{}, {pose.t.x, pose.t.y, pose.t.z}};
+  for (int i = 0; i < 9; ++i) wide.R.m[i] = pose.R.m[i];
+  CameraGradient gradient;
+  gradient.add(camera_center_vjp(wide, v_center));
+  gradient.store_viewmat(v_viewmat, camera);
 }
 
 template <typename T>
 void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
-  const T* means = in.means.at(in.batch, b);
-  const T* sh = in.sh.at(in.batch, b);
-  const T* viewmat = in.viewmat.at(in.batch, b);
-  const int32_t* radii = in.radii.at(in.batch, b);
-  const T* v_colors = args.v_colors.at(in.batch, b);
-  T* v_means = args.v_means.at(in.batch, b);
-  T* v_sh = args.v_sh.at(in.batch, b);
+  const std::vector<Vec3<T>> centers = camera_centers(in, b);
+  const ShadeSceneBackward<T> scene{scene_of(in, b, centers), args.v_colors.at(in.batch, b),
+                                    args.v_means.at(in.batch, b), args.v_sh.at(in.batch, b)};
   T* v_viewmat = args.v_viewmat.at(in.batch, b);
+  const auto kernel = kernels<T>().shade->backward[in.degree];
 
-  const int n_used = 3 * sh_bases(in.degree);
   const int64_t n_ranges = (in.n + kGrain - 1) / kGrain;
-  std::vector<CameraGradient> partial(v_viewmat ? n_ranges * in.n_cameras : 0);
+  std::vector<Vec3<double>> partial(v_viewmat ? n_ranges * in.n_cameras : 0);
   parallel_for(pool, n_ranges, 1, [&](int64_t, int64_t range_begin, int64_t range_end) {
     for (int64_t range = range_begin; range < range_end; ++range) {
       const int64_t begin = range * kGrain;
-      const int64_t end = std::min(in.n, begin + kGrain);
-      if (v_means) std::fill(v_means + 3 * begin, v_means + 3 * end, T(0));
-      if (v_sh) {
-        std::fill(v_sh + 3 * in.n_bases * begin, v_sh + 3 * in.n_bases * end, T(0));
-      }
-      for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-        const Pose<T> pose = load_pose(viewmat, camera);
-        const Vec3<T> center = camera_center(pose);
-        for (int64_t i = begin; i < end; ++i) {
-          if (radii && radii[camera * in.n + i] <= 0) continue;
-          const Vec3<T> v_color = load_vec3(v_colors, camera * in.n + i);
-          // Not drawn, possibly because something is not finite: 0 times that must not get through.
-          if (v_color.x == T(0) && v_color.y == T(0) && v_color.z == T(0)) continue;
-          const T* coefficients = sh + 3 * in.n_bases * i;
-          if (!all_finite(coefficients, n_used)) continue;
-          T v_coefficients[3 * sh_bases(kMaxShDegree)];
-          Vec3<T> v_offset;
-          sh_color_vjp(in.degree, coefficients, load_vec3(means, i) - center, in.convention,
-                       v_color, v_coefficients, v_offset);
-          if (v_sh) {
-            T* v = v_sh + 3 * in.n_bases * i;
-            for (int k = 0; k < n_used; ++k) v[k] += v_coefficients[k];
-          }
-          if (v_means) add_vec3(v_means, i, v_offset);
-          if (v_viewmat) {
-            partial[range * in.n_cameras + camera].add(camera_center_vjp(pose, T(-1) * v_offset));
-          }
-        }
-      }
+      kernel(scene, begin, std::min(in.n, begin + kGrain),
+             partial.empty() ? nullptr : &partial[range * in.n_cameras]);
     }
   });
   if (!v_viewmat) return;
   for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-    sum_over_ranges(partial, in.n_cameras, camera).store_viewmat(v_viewmat, camera);
+    store_camera_gradient(in, b, camera, partial, v_viewmat);
   }
 }
 

@@ -35,6 +35,28 @@ struct HalvesOfGroups {
   }
 };
 
+// A square of as many vectors as one has lanes, in place. Blocks beside the diagonal change places,
+// from half the size down to one lane.
+template <int kWidth, typename V>
+inline void transpose_groups(V* v) {
+  if constexpr (kWidth > 1) {
+    constexpr int kLanes = sizeof(V) / sizeof((*v)[0]);
+    for (int group = 0; group < kLanes; group += kWidth) {
+      for (int i = group; i < group + kWidth / 2; ++i) {
+        const V a = v[i], b = v[i + kWidth / 2];
+        v[i] = shuffle<HalvesOfGroups<kWidth, false>>(a, b);
+        v[i + kWidth / 2] = shuffle<HalvesOfGroups<kWidth, true>>(a, b);
+      }
+    }
+    transpose_groups<kWidth / 2>(v);
+  }
+}
+
+template <typename V>
+inline void transpose(V* v) {
+  transpose_groups<sizeof(V) / sizeof((*v)[0])>(v);
+}
+
 // The sum of each of as many vectors as one has lanes: that of v[k] in lane k. All of them share
 // the steps, in which halves are added; a fixed order.
 template <int kWidth, typename V>
