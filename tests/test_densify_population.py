@@ -144,6 +144,11 @@ def test_traced_degree(camera):
         assert not np.any(gradient["sh_rest"][:, n_used:])
         assert np.all(np.any(gradient["sh_rest"][:N, :n_used], axis=(0, 2)))
     assert evaluate._cache_size() == 1
+    # The coefficients as one parameter.
+    params = dict(population.params)
+    params["sh"] = jnp.concatenate([params.pop("sh0"), params.pop("sh_rest")], axis=1)
+    as_one = densify.Population(params, population.alive)
+    same_bits(densify.activate(as_one, 2).sh, densify.activate(population, 2).sh, "as one")
     # More coefficients than there are: all of them.
     same_bits(
         densify.activate(population, 9).sh, densify.activate(population).sh, "degree above all"
