@@ -1,8 +1,8 @@
-"""Time the CPU renderer, whole and stage by stage, beside a pure-JAX renderer.
+"""Time the CPU renderer: whole, stage by stage, beside a pure-JAX renderer and a bare kernel.
 
-Prints a markdown table; ``--json`` writes every time with hardware, versions, date, commit and
-command line. Each scene and number of threads is measured in a process of its own (measure.py), the
-two renderers in turn in the same process.
+Prints markdown tables; ``--json`` writes every time with hardware, versions, date, commit and
+command line. Whatever is measured runs in a process of its own for each number of threads: a scene
+(measure.py), what the machine can do (peak.py), the cost of a call (small_scene.py).
 """
 
 import argparse
@@ -16,8 +16,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import native
 import report
 import scenes
 
@@ -37,14 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-    full = describe()
-    full["results"] = []
-    for scene in options.scenes:
-        for threads in options.threads:
-            print(f"measuring {scene} with {threads} thread(s)", file=sys.stderr, flush=True)
-            full["results"].append(_measure(options, scene, threads))
+    full = describe() | {"machine": [], "results": [], "small_scene": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for section, script, worker in _jobs(options, full["hardware"]["kernel_isa"], Path(folder)):
+            print(f"measuring {_title(script, worker)}", file=sys.stderr, flush=True)
+            measured = _run(script, worker)
+            full[section] += measured if isinstance(measured, list) else [measured]
             full["load_average_end"] = os.getloadavg()[0]
-            if options.json:  # after every scene, so that an interrupted run keeps its results
+            if options.json:  # each time, so that an interrupted run keeps its results
                 options.json.write_text(json.dumps(full, indent=1) + "\n")
     print(report.markdown(full))
     return 0
@@ -60,13 +63,15 @@ def _parse(arguments):
     add("--scenes", nargs="+", default=scenes.MAIN, choices=scenes.NAMES, metavar="NAME")
     add("--threads", nargs="+", type=int, default=sorted({cores, 1}, reverse=True), metavar="N")
     add("--colors", choices=("rgb", "sh"), default="rgb", help="fixed colours, or SH of degree 3")
-    add("--cotangents", choices=("image", "all"), default="image", help="outputs the loss is on")
+    losses = ("image", "all")
+    add("--cotangents", nargs="+", choices=losses, default=losses, help="what the losses are on")
     add("--repeats", type=int, default=15, help="timed calls of each function")
     add("--max-seconds", type=float, default=30.0, help="limit of a group of timed calls")
     add("--no-baseline", action="store_true", help="leave out the pure-JAX renderer")
     add("--no-stages", action="store_true", help="leave out the times of the stages")
+    add("--fixed-cost", action="store_true", help="measure nothing but the cost of a call")
     add("--json", type=Path, metavar="FILE", help="write the results here")
-    add("--show", type=Path, metavar="FILE", help="print the table of earlier results")
+    add("--show", type=Path, metavar="FILE", help="print the tables of earlier results")
     add("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="compare two results")
     options = parser.parse_args(arguments)
     if any(not 1 <= n <= cores for n in options.threads):
@@ -76,21 +81,58 @@ def _parse(arguments):
     return options
 
 
-def _measure(options, scene: str, threads: int) -> dict:
-    worker = {
-        "scene": scene,
-        "threads": threads,
+def _jobs(options, isa: str, folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """What to measure: the section of the report, the script, and its options."""
+    empty_call = _compiled(native.compile_empty_call, folder)
+    jobs = [
+        (
+            "small_scene",
+            "small_scene.py",
+            {"threads": threads, "empty_call": empty_call, "repeats": options.repeats},
+        )
+        for threads in options.threads
+    ]
+    if options.fixed_cost:
+        return jobs
+    kernels = _compiled(native.compile_kernels, isa, folder)
+    if kernels:
+        # Calls are short, so that many of them take no time.
+        peak = {"kernels": kernels, "repeats": 3 * options.repeats}
+        jobs += [("machine", "peak.py", peak | {"threads": n}) for n in options.threads]
+    scene = {
         "colors": options.colors,
-        "cotangents": options.cotangents,
+        "cotangents": list(options.cotangents),
         "baseline": not options.no_baseline,
         "stages": not options.no_stages,
+        "kernels": kernels,
         "repeats": options.repeats,
         "max_seconds": options.max_seconds,
     }
-    command = [sys.executable, str(_HERE / "measure.py"), json.dumps(worker)]
+    return jobs + [
+        ("results", "measure.py", scene | {"scene": name, "threads": threads})
+        for name in options.scenes
+        for threads in options.threads
+    ]
+
+
+def _compiled(compile_native, *arguments) -> str | None:
+    """Path of a library, or None, said aloud: the rest can be measured without it."""
+    try:
+        return str(compile_native(*arguments))
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"left out what needs {compile_native.__name__}: {error}", file=sys.stderr)
+        return None
+
+
+def _title(script: str, worker: dict[str, Any]) -> str:
+    return f"{worker.get('scene', script)} with {worker['threads']} thread(s)"
+
+
+def _run(script: str, worker: dict[str, Any]) -> Any:
+    command = [sys.executable, str(_HERE / script), json.dumps(worker)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(f"measuring {scene} with {threads} thread(s) failed, see above")
+        sys.exit(f"measuring {_title(script, worker)} failed, see above")
     return json.loads(done.stdout.splitlines()[-1])
 
 

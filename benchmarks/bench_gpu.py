@@ -19,7 +19,7 @@ from pathlib import Path
 
 import bench_cpu
 import measure_gpu
-import report
+import report_gpu
 import scenes
 
 _HERE = Path(__file__).resolve().parent
@@ -36,7 +36,7 @@ _PACKAGES = (
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     if options.show:
-        print(report.gpu_markdown(json.loads(options.show.read_text())))
+        print(report_gpu.markdown(json.loads(options.show.read_text())))
         return 0
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 full["load_average_end"] = os.getloadavg()[0]
                 if options.output:  # each time, so that an interrupted run keeps its results
                     options.output.write_text(json.dumps(full, indent=1) + "\n")
-    print(report.gpu_markdown(full))
+    print(report_gpu.markdown(full))
     ours = [r["libraries"].get("jax_gsplat_depth", {}) for r in full["results"]]
     failed = any("error" in result for result in ours) or any(
         "error" in result["reference"] for result in full["results"]

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import measure
 import numpy as np
+import renderers
 
 # Differentiated in the timed backward passes. Camera and background are constants.
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh")
@@ -85,7 +85,7 @@ def package(scene: dict[str, Any], options: Options) -> Renderer:
         capacity=options.capacity,
         deterministic=options.deterministic,
     )
-    render = measure.package_renderer(int(scene["width"]), int(scene["height"]), config)
+    render = renderers.package_renderer(int(scene["width"]), int(scene["height"]), config)
     constants = {name: to_jax(scene[name]) for name in ("viewmat", "K", "background")}
     parameters = {name: to_jax(scene[name]) for name in PARAMETERS}
     settings = {"capacity": options.capacity, "deterministic": options.deterministic}
@@ -288,7 +288,7 @@ def _jax_renderer(
     for outputs, render in renders.items():
         n_outputs = len(jax.eval_shape(render, parameters))
         n_outputs = 1 if outputs == "image" else n_outputs
-        modes = measure.whole_cases(render, parameters, cotangents, n_outputs)
+        modes = renderers.whole_cases(render, parameters, cotangents, n_outputs)
         cases |= {(outputs, mode): case for mode, case in modes.items()}
 
     def pictures(outputs: str, result: Any) -> dict[str, np.ndarray]:

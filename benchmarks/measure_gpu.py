@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import measure
 import numpy as np
+import renderers
 import scenes
+import timing
 from libraries import (
     EPS2D,
     LIBRARIES,
@@ -185,7 +186,7 @@ def _measure_case(renderer: Renderer, case: Callable[[], Any], options: Options)
         renderer.reset_peak()
     renderer.wait(case())
     peak = _or_none(renderer.peak)
-    times = measure.time_together({"": case}, options, renderer.wait)[""]
+    times = timing.time_together({"": case}, options, renderer.wait)[""]
     # Without the gap between a result and the next call: how long the device is busy, if it is the
     # slower side.
     n_queued = max(1, min(_QUEUE, int(options.max_seconds * 1e3 / times["median_ms"])))
@@ -233,8 +234,8 @@ def _package_details(scene: dict[str, Any], options: Options) -> dict[str, Any]:
     }
     if options.stages:
         cotangents = tuple(to_jax(value) for value in make_cotangents(scene))
-        cases, _ = measure.stage_cases(arrays, width, height, cotangents, 3, config)
-        details["stages"] = measure.time_together(cases, options)
+        cases, _, _ = renderers.stage_cases(arrays, width, height, cotangents, 3, config)
+        details["stages"] = timing.time_together(cases, options)
     return details
 
 

@@ -27,8 +27,14 @@ SHARED = next(
 )
 
 COUNTS = {"1k": 1_000, "10k": 10_000, "50k": 50_000, "100k": 100_000}
-# "tiny" is for tests; the others are those of the frozen scenes.
-SIZES = {"tiny": (72, 40), "256": (256, 256), "480p": (640, 480), "1080p": (1920, 1080)}
+# "tiny" is for tests, "64" for the cost of a call; the others are those of the frozen scenes.
+SIZES = {
+    "tiny": (72, 40),
+    "64": (64, 64),
+    "256": (256, 256),
+    "480p": (640, 480),
+    "1080p": (1920, 1080),
+}
 MAIN = ("garden_half", "blob_10k_1080p", "blob_50k_480p")
 NAMES = ("garden_half", *(f"blob_{n}_{size}" for size in SIZES for n in COUNTS))
 

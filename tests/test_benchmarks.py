@@ -26,7 +26,11 @@ def load(name):
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(FOLDER))  # where it finds its siblings
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
     return module
 
 
@@ -137,18 +141,54 @@ def test_benchmark_runs(tmp_path):
     assert "| blob_1k_tiny" in done.stdout
     report = json.loads(path.read_text())
     assert report["hardware"]["cpu"] and report["versions"]["jax"] == jax.__version__
-    (result,) = report["results"]
-    assert result["threads"] == 1 and result["n_intersections"] > 0
-    # A branch may flip in a pixel or two, so the largest difference says nothing.
-    assert result["image_difference"]["mean"] < 1e-5
-    times = [mode for modes in result["renderers"].values() for mode in modes.values()]
-    times += result["stages"].values()
-    assert len(times) == 4 + 7
-    assert all(t["best_ms"] > 0 and len(t["times_ms"]) == 1 for t in times)
+    assert [result["cotangents"] for result in report["results"]] == ["image", "all"]
+    for result in report["results"]:
+        assert result["threads"] == 1 and result["n_intersections"] > 0
+        # A branch may flip in a pixel or two, so the largest difference says nothing.
+        assert result["image_difference"]["mean"] < 1e-5
+        times = [mode for modes in result["renderers"].values() for mode in modes.values()]
+        times += result["stages"].values()
+        assert len(times) == 4 + 7
+        assert all(t["best_ms"] > 0 and len(t["times_ms"]) == 1 for t in times)
+        pairs = result["pairs"]
+        assert pairs["listed"] == 256 * result["n_intersections"]
+        assert 0 < pairs["drawn"] < pairs["in_drawn_vectors"] < pairs["listed"]
+    image, both = report["results"]
+    for mode, same in (("forward", True), ("forward_backward", False)):
+        times = [result["renderers"]["package"][mode] for result in (image, both)]
+        assert (times[0] == times[1]) == same  # forward knows no loss
+    assert image["stages"]["bin"] == both["stages"]["bin"]
+    assert image["stages"]["blend_backward"] != both["stages"]["blend_backward"]
+    (machine,) = report["machine"]
+    assert machine["threads"] == 1 and len(machine["pairs_per_second"]) == 2
+    assert machine["flops_per_second"] > machine["pairs_per_second"]["forward"]
+    assert len(report["small_scene"]) == 1
+    for heading in (
+        "The package,",
+        "Beside other",
+        "What the machine",
+        "Stages of",
+        "Blend beside",
+    ):
+        assert heading in done.stdout
+    assert "Cost of a call" in done.stdout and "model" not in done.stdout  # that needs two counts
+    show = run_script("bench_cpu.py", "--show", path)
+    assert show.stdout == done.stdout
 
     done = run_script("bench_cpu.py", "--compare", path, path)
     assert done.returncode == 0, done.stderr
     assert "| package forward |" in done.stdout and "1.00x" in done.stdout
+    assert "Different machine" not in done.stdout
+
+
+def test_cost_of_a_call():
+    """Without a compiler the empty FFI calls are missing, and the run says so."""
+    arguments = ("--fixed-cost", "--threads", 1, "--repeats", 1)
+    done = run_script("bench_cpu.py", *arguments, CXX="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert "left out what needs compile_empty_call" in done.stderr
+    assert "| render no Gaussians |" in done.stdout and "| forward + backward |" in done.stdout
+    assert "FFI call" not in done.stdout and "Stages" not in done.stdout
 
 
 # A library with the arguments of splax that draws with the package under test. Its image is too
@@ -252,7 +292,7 @@ def test_gpu_benchmark_has_a_time_limit(tmp_path):
 
 def test_limits_of_the_stages():
     """By hand: 1e6 Gaussians and 1e7 pairs on an H200."""
-    limit = load("report").stage_limit_ms
+    limit = load("report_gpu").stage_limit_ms
     assert limit("project_forward", 10**6, 10**7) == pytest.approx(76e6 / 4.3e12 * 1e3)
     assert limit("blend_forward", 10**6, 10**7) == pytest.approx(
         (2.56e9 / 1.8e12 + 44e7 / 4.3e12) * 1e3
