@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-    full = describe() | {"machine": [], "results": [], "small_scene": []}
+    full = describe(("mitsuba",) if options.mitsuba else ())
+    full |= {"machine": [], "results": [], "small_scene": [], "mitsuba": []}
     with tempfile.TemporaryDirectory() as folder:
         for section, script, worker in _jobs(options, full["hardware"]["kernel_isa"], Path(folder)):
             print(f"measuring {_title(script, worker)}", file=sys.stderr, flush=True)
@@ -69,6 +70,7 @@ def _parse(arguments):
     add("--max-seconds", type=float, default=30.0, help="limit of a group of timed calls")
     add("--no-baseline", action="store_true", help="leave out the pure-JAX renderer")
     add("--no-stages", action="store_true", help="leave out the times of the stages")
+    add("--mitsuba", action="store_true", help="also Mitsuba 3 (a ray tracer), if it is installed")
     add("--fixed-cost", action="store_true", help="measure nothing but the cost of a call")
     add("--json", type=Path, metavar="FILE", help="write the results here")
     add("--show", type=Path, metavar="FILE", help="print the tables of earlier results")
@@ -108,11 +110,14 @@ def _jobs(options, isa: str, folder: Path) -> list[tuple[str, str, dict[str, Any
         "repeats": options.repeats,
         "max_seconds": options.max_seconds,
     }
-    return jobs + [
-        ("results", "measure.py", scene | {"scene": name, "threads": threads})
-        for name in options.scenes
-        for threads in options.threads
-    ]
+    mitsuba = {"repeats": options.repeats, "max_seconds": options.max_seconds}
+    for name in options.scenes:
+        for threads in options.threads:
+            which = {"scene": name, "threads": threads}
+            jobs.append(("results", "measure.py", scene | which))
+            if options.mitsuba:
+                jobs.append(("mitsuba", "measure_mitsuba.py", mitsuba | which))
+    return jobs
 
 
 def _compiled(compile_native, *arguments) -> str | None:

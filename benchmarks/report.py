@@ -1,6 +1,5 @@
 """The report of bench_cpu.py as markdown, and the comparison of two reports."""
 
-import itertools
 from typing import Any
 
 import report_stages
@@ -24,6 +23,7 @@ def markdown(report: Result) -> str:
     parts = [_header(report)]
     if report["results"]:
         parts += [_whole_table(report["results"]), _others_table(report["results"])]
+        parts.append(_mitsuba_table(report))
     parts += report_stages.parts(report)
     return "\n\n".join(filter(None, parts))
 
@@ -93,7 +93,7 @@ def _whole_table(results: list[Result]) -> str:
     head = ["scene", "Gaussians", "image", "threads", "colors", "forward"]
     head += ["forward + backward, image", "forward + backward, all", "peak memory (MB)"]
     rows = []
-    for group in _by_measurement(results):
+    for group in report_stages.by_measurement(results):
         first = next(iter(group.values()))
         modes = [first["renderers"]["package"]["forward"]]
         modes += [group[loss]["renderers"]["package"]["forward_backward"] for loss in group]
@@ -147,6 +147,31 @@ def _others_table(results: list[Result]) -> str:
     )
 
 
+def _mitsuba_table(report: Result) -> str:
+    ours = {
+        (result["scene"], result["threads"]): result["renderers"]["package"]
+        for result in report["results"]
+        if (result["colors"], result["cotangents"]) == ("rgb", "image")
+    }
+    rows = []
+    for result in report.get("mitsuba", []):
+        theirs = [result["modes"][mode]["best_ms"] for mode in _MODES]
+        row = [_scene(result), str(result["threads"]), result["version"], _pair(theirs)]
+        package = ours.get((result["scene"], result["threads"]))
+        ratios = "-"
+        if package:
+            best = [package[mode]["best_ms"] for mode in _MODES]
+            ratios = " / ".join(f"{b / a:.0f}x" for a, b in zip(best, theirs, strict=True))
+        rows.append([*row, ratios, f"{result['psnr']:.1f}"])
+    if not rows:
+        return ""
+    head = ["scene", "threads", "version", "time", "is slower by", "PSNR to the package (dB)"]
+    return (
+        "Mitsuba 3 traces rays through the same Gaussians: a like picture, not the same. Forward /"
+        " forward + backward, loss on the image, best in ms.\n\n" + table(head, rows)
+    )
+
+
 def _earlier(result: Result) -> tuple[int, int] | None:
     """OpenSplat's times, where they are for the same thing."""
     same = (
@@ -156,18 +181,6 @@ def _earlier(result: Result) -> tuple[int, int] | None:
         and result["threads"] == 2
     )
     return EARLIER_OPENSPLAT.get(result["scene"]) if same else None
-
-
-def _by_measurement(results: list[Result]) -> list[dict[str, Result]]:
-    """Results that differ in the loss only, together: what was measured in one process."""
-
-    def measurement(result):
-        return result["scene"], result["threads"], result["colors"]
-
-    return [
-        {result["cotangents"]: result for result in group}
-        for _, group in itertools.groupby(results, measurement)
-    ]
 
 
 def _scene(result: Result) -> str:

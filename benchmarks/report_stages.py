@@ -1,5 +1,6 @@
 """What the report of bench_cpu.py says of the machine, the stages, threads and small scenes."""
 
+import itertools
 from typing import Any
 
 import scaling
@@ -58,45 +59,57 @@ def _machine_table(machine: list[Result]) -> str:
     return "What the machine can do, all threads together.\n\n" + table(head, rows)
 
 
+def by_measurement(results: list[Result]) -> list[dict[str, Result]]:
+    """Results that differ in the loss only, by the loss: what one process measured together."""
+
+    def measurement(result):
+        return result["scene"], result["threads"], result["colors"]
+
+    return [
+        {result["cotangents"]: result for result in group}
+        for _, group in itertools.groupby(results, measurement)
+    ]
+
+
 def _stage_table(results: list[Result]) -> str:
+    """Only the backward pass of blend depends on the loss; it has a column for each."""
     if not results:
         return ""
-    names = [stage for stage in _STAGES if any(stage in result["stages"] for result in results)]
-    head = ["scene", "threads", "colors", "loss on", "intersections"]
-    head += [_STAGES[stage] for stage in names]
+    losses = list(dict.fromkeys(result["cotangents"] for result in results))
+    columns = {
+        (stage, loss): f"{name}, {loss}" if stage == "blend_backward" else name
+        for stage, name in _STAGES.items()
+        if any(stage in result["stages"] for result in results)
+        for loss in (losses if stage == "blend_backward" else losses[:1])
+    }
     rows = []
-    for result in results:
-        row = [*_what(result), str(result["n_intersections"])]
-        for stage in names:
-            times = result["stages"].get(stage)
+    for group in by_measurement(results):
+        first = next(iter(group.values()))
+        row = [*_what(first), str(first["n_intersections"])]
+        for stage, loss in columns:
+            result = group.get(loss) if stage == "blend_backward" else first
+            times = result and result["stages"].get(stage)
             row.append(ms(times["best_ms"]) if times else "-")
         rows.append(row)
-    return "Stages of the package, best in ms.\n\n" + table(head, rows)
+    head = ["scene", "threads", "colors", "intersections", *columns.values()]
+    return (
+        "Stages of the package, best in ms; backward of blend from a loss on the image, or on all"
+        " of image, depth and weight.\n\n" + table(head, rows)
+    )
 
 
 def _share_table(results: list[Result], machine: dict[int, Result]) -> str:
     """Blend beside the bare kernel, by three ways to count its pairs."""
-    head = ["scene", "threads", "colors", "loss on", "direction", "pairs in lists (1e6)", "pairs/s"]
-    head += ["of bare kernel", "in drawn vectors", "of bare kernel", "drawn", "of bare kernel"]
     rows = []
-    for result in results:
-        pairs = result.get("pairs")
-        if not pairs:  # of an earlier version
-            continue
-        for direction in ("forward", "backward"):
-            rate = result["stages"][f"blend_{direction}"]["pairs_per_second"]
-            share = None
-            if result["threads"] in machine:
-                share = rate / machine[result["threads"]]["pairs_per_second"][direction]
-            row = [*_what(result), direction, f"{pairs['listed'] / 1e6:.1f}", f"{rate:.2e}"]
-            row.append(_percent(share))
-            for counted in ("in_drawn_vectors", "drawn"):
-                part = pairs[counted] / pairs["listed"] if counted in pairs else None
-                row.append(_percent(part))
-                row.append(_percent(None if None in (part, share) else part * share))
-            rows.append(row)
+    for group in by_measurement([result for result in results if "pairs" in result]):
+        first = next(iter(group.values()))
+        rows.append(_share_row(first, "forward", "-", machine))  # it does not depend on the loss
+        for loss, result in group.items():
+            rows.append(_share_row(result, "backward", loss, machine))
     if not rows:
         return ""
+    head = ["scene", "threads", "colors", "direction", "loss on", "pairs in lists (1e6)", "pairs/s"]
+    head += ["of bare kernel", "in drawn vectors", "of bare kernel", "drawn", "of bare kernel"]
     return (
         "Blend beside the bare kernel. Pairs in lists: 256 times the intersections, skipped ones"
         " included. Drawn: those that change a pixel. In drawn vectors: those in the vectors of"
@@ -104,18 +117,32 @@ def _share_table(results: list[Result], machine: dict[int, Result]) -> str:
     )
 
 
+def _share_row(result: Result, direction: str, loss: str, machine: dict[int, Result]) -> list[str]:
+    pairs = result["pairs"]
+    rate = result["stages"][f"blend_{direction}"]["pairs_per_second"]
+    share = None
+    if result["threads"] in machine:
+        share = rate / machine[result["threads"]]["pairs_per_second"][direction]
+    row = [*_what(result), direction, loss, f"{pairs['listed'] / 1e6:.1f}", f"{rate:.2e}"]
+    row.append(_percent(share))
+    for counted in ("in_drawn_vectors", "drawn"):
+        part = pairs[counted] / pairs["listed"] if counted in pairs else None
+        row.append(_percent(part))
+        row.append(_percent(None if part is None or share is None else part * share))
+    return row
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
 def _scaling_table(entries: list[Result]) -> str:
-    rows = []
+    rows, seen = [], set()
     for entry in entries:
-        if entry["cotangents"] == "all" and entry["what"] not in (
-            "blend_backward",
-            "forward_backward",
-        ):
+        key = entry["scene"], entry["colors"], entry["what"]
+        if key in seen and entry["what"] not in ("blend_backward", "forward_backward"):
             continue  # it does not depend on the loss
+        seen.add(key)
         rows.append(
             [
                 entry["scene"],
@@ -171,4 +198,4 @@ def _threads(entry: Result) -> str:
 
 def _what(result: Result) -> list[str]:
     scene = result["scene"] + ("" if result["source"] == "frozen" else " (stand-in)")
-    return [scene, str(result["threads"]), result["colors"], result["cotangents"]]
+    return [scene, str(result["threads"]), result["colors"]]

@@ -280,6 +280,20 @@ def test_compare(tmp_path):
     assert "stage blend_forward | 24.0 | 6.000 | 4.00x |" in text and "bare" not in text
 
 
+def test_mitsuba_table():
+    """By hand; without the option there is no table."""
+    times = {mode: {"best_ms": ms} for mode, ms in (("forward", 800), ("forward_backward", 2000))}
+    traced = {"scene": "s", "source": "frozen", "threads": 2, "version": "3", "psnr": 27.04}
+    report = {
+        "results": [scene_result(2, 6.0, 8.0)],
+        "mitsuba": [traced | {"modes": times}, traced | {"threads": 1, "modes": times}],
+    }
+    lines = load("report")._mitsuba_table(report).splitlines()
+    assert lines[-2] == "| s | 2 | 3 | 800 / 2000 | 100x / 250x | 27.0 |"
+    assert lines[-1] == "| s | 1 | 3 | 800 / 2000 | - | 27.0 |"
+    assert load("report")._mitsuba_table({"results": []}) == ""
+
+
 def test_committed_results_are_readable():
     """The table beside them is what this version makes of them."""
     folder = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "results"

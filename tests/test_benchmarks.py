@@ -191,6 +191,17 @@ def test_cost_of_a_call():
     assert "FFI call" not in done.stdout and "Stages" not in done.stdout
 
 
+def test_mitsuba():
+    """Where it is installed, it draws a like picture."""
+    pytest.importorskip("mitsuba")
+    options = {"scene": "blob_1k_256", "threads": 1, "repeats": 1, "max_seconds": 1}
+    done = run_script("measure_mitsuba.py", json.dumps(options))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["psnr"] > 25
+    assert all(mode["best_ms"] > 0 for mode in result["modes"].values())
+
+
 # A library with the arguments of splax that draws with the package under test. Its image is too
 # bright by SHIFT.
 FAKE_SPLAX = """
