@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._apart import apart
 from jax_gsplat_depth._types import Gaussians
 
 REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
@@ -103,7 +104,9 @@ def activate(population: Population, sh_degree: ArrayLike | None = None) -> Gaus
         appearance["colors"] = params["colors"]
     else:
         raise ValueError("params has neither 'sh', 'sh0' nor 'colors'")
-    return Gaussians(params["means"], params["quats"], jnp.exp(log_scales), opacities, **appearance)
+    # In one row: XLA's CPU backend loops over the last axis, and three numbers fill no vector.
+    scales = apart(jnp.exp)(log_scales.reshape(-1)).reshape(log_scales.shape)
+    return Gaussians(params["means"], params["quats"], scales, opacities, **appearance)
 
 
 def compact(population: Population) -> dict[str, Array]:
