@@ -75,7 +75,10 @@ inline void deinterleave(Pack<T>* v) {
     }
     deinterleave<kFields / 2>(even);
     deinterleave<kFields / 2>(odd);
-    for (int i = 0; i < kFields; ++i) v[i] = i % 2 ? odd[i / 2] : even[i / 2];
+    for (int i = 0; i < kFields / 2; ++i) {
+      v[2 * i] = even[i];
+      v[2 * i + 1] = odd[i];
+    }
   }
 }
 
@@ -93,7 +96,10 @@ inline void interleave(Pack<T>* v) {
   } else if constexpr (kFields > 1) {
     static_assert(kFields % 2 == 0);
     Pack<T> even[kFields / 2], odd[kFields / 2];
-    for (int i = 0; i < kFields; ++i) (i % 2 ? odd : even)[i / 2] = v[i];
+    for (int i = 0; i < kFields / 2; ++i) {
+      even[i] = v[2 * i];
+      odd[i] = v[2 * i + 1];
+    }
     interleave<kFields / 2>(even);
     interleave<kFields / 2>(odd);
     for (int i = 0; i < kFields / 2; ++i) {

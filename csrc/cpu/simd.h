@@ -31,8 +31,8 @@ inline constexpr bool kMaskIsBits = true;
 inline constexpr bool kMaskIsBits = false;
 #endif
 
-// V: numbers, Unaligned: the same at any address, I and U: integers of the same width, M: a mask, one bit or one full lane for each
-// number.
+// V: numbers, Unaligned: the same at any address, I and U: integers of the same width, M: a mask,
+// one bit or one full lane for each number.
 template <typename T>
 struct Simd;
 
