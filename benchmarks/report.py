@@ -5,10 +5,10 @@ from typing import Any
 import report_stages
 from markdown_text import fine_ms, megabytes, ms, table
 
-# Forward and forward + backward in ms, as the owner of the project measured them before this package
-# existed, on the same kind of machine (2 cores, RGB, best medians) and the same frozen scenes:
-# OpenSplat's CPU rasterizer, which pip cannot install, and the first pure-JAX renderer of the
-# project, which pure_jax.py replaced. Quoted, not measured here.
+# Forward and forward + backward in ms, as the owner of the project measured them before this
+# package existed, on the same kind of machine (2 cores, RGB, best medians) and the same frozen
+# scenes: OpenSplat's CPU rasterizer, which pip cannot install, and the first pure-JAX renderer of
+# the project, which pure_jax.py replaced. Quoted, not measured here.
 EARLIER = {
     "OpenSplat": {
         "garden_half": (212, 427),
@@ -148,9 +148,8 @@ def _others_table(results: list[Result]) -> str:
         rows.append(row)
     if not rows:
         return ""
-    return "Beside other renderers: forward / forward + backward, best in ms.\n\n" + table(
-        head, rows
-    )
+    title = "Beside other renderers: forward / forward + backward, best in ms."
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def _mitsuba_table(report: Result) -> str:
