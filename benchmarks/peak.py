@@ -6,6 +6,7 @@ result as one line of JSON.
 
 import concurrent.futures
 import json
+import os
 import sys
 import threading
 import time
@@ -76,8 +77,11 @@ def faint_splats(n: int) -> tuple[np.ndarray, np.ndarray]:
 def best_seconds(call: Callable[[int], Any], threads: int, repeats: int) -> float:
     """Least time from the first start to the last end of call(thread) on all threads at once."""
     barrier = threading.Barrier(threads)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def run(thread):
+        if cores:  # threads that wake up on one core stay there for milliseconds
+            os.sched_setaffinity(0, {cores[thread % len(cores)]})
         barrier.wait()
         start = time.perf_counter()
         call(thread)
