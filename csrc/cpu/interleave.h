@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "cpu/simd.h"
+#include "cpu/simd_shuffle.h"
 
 namespace jgd::cpu::JGD_ISA {
 
@@ -34,84 +34,108 @@ inline void store_part(T* data, typename Simd<T>::V v, int n, int64_t stride = 1
   for (int i = 0; i < n; ++i) data[i * stride] = v[i];
 }
 
-// Number p of kLanes * kWidth interleaved numbers is component p % kWidth of element p / kWidth; the
-// numbers fill kWidth vectors. Vector `kVector` of them, from the components 0..kComponent:
-template <int kWidth, int kVector, int kComponent, typename V, int... kLane>
-inline V interleaved(const V* components, std::integer_sequence<int, kLane...> lanes) {
-  constexpr int n = sizeof...(kLane);
-  if constexpr (kComponent == 0) {
-    return __builtin_shufflevector(components[0], components[0],
-                                   ((kVector * n + kLane) / kWidth)...);
-  } else {
-    const V before = interleaved<kWidth, kVector, kComponent - 1>(components, lanes);
-    return __builtin_shufflevector(before, components[kComponent],
-                                   ((kVector * n + kLane) % kWidth == kComponent
-                                        ? n + (kVector * n + kLane) / kWidth
-                                        : kLane)...);
+// Two fields: a b a b ... to and from a a ..., b b ...
+template <int kField>
+struct EverySecond {
+  static constexpr int at(int k, int) { return 2 * k + kField; }
+};
+template <int kHalf>
+struct Alternate {
+  static constexpr int at(int k, int n) { return k / 2 + kHalf * n / 2 + k % 2 * n; }
+};
+
+// Three fields in three vectors, in two steps: what the first two vectors have of a field, then the
+// rest of it; and the first two fields of a vector, then the third.
+template <int kField>
+struct EveryThirdOfTwo {
+  static constexpr int at(int k, int n) { return 3 * k + kField < 2 * n ? 3 * k + kField : 0; }
+};
+template <int kField>
+struct EveryThirdOfLast {
+  static constexpr int at(int k, int n) { return 3 * k + kField < 2 * n ? k : 3 * k + kField - n; }
+};
+template <int kVector>
+struct FirstTwoFields {
+  static constexpr int at(int k, int n) {
+    const int element = kVector * n + k;
+    return element % 3 < 2 ? element / 3 + element % 3 * n : 0;
+  }
+};
+template <int kVector>
+struct ThirdField {
+  static constexpr int at(int k, int n) {
+    const int element = kVector * n + k;
+    return element % 3 < 2 ? k : element / 3 + n;
+  }
+};
+
+// kFields vectors of records to one vector for each field, in place.
+template <int kFields, typename V>
+inline void deinterleave(V* v) {
+  if constexpr (kFields == 3) {
+    const V x = shuffle<EveryThirdOfTwo<0>>(v[0], v[1]);
+    const V y = shuffle<EveryThirdOfTwo<1>>(v[0], v[1]);
+    const V z = shuffle<EveryThirdOfTwo<2>>(v[0], v[1]);
+    const V last = v[2];
+    v[0] = shuffle<EveryThirdOfLast<0>>(x, last);
+    v[1] = shuffle<EveryThirdOfLast<1>>(y, last);
+    v[2] = shuffle<EveryThirdOfLast<2>>(z, last);
+  } else if constexpr (kFields > 1) {
+    static_assert(kFields % 2 == 0);
+    V even[kFields / 2], odd[kFields / 2];
+    for (int i = 0; i < kFields / 2; ++i) {
+      even[i] = shuffle<EverySecond<0>>(v[2 * i], v[2 * i + 1]);
+      odd[i] = shuffle<EverySecond<1>>(v[2 * i], v[2 * i + 1]);
+    }
+    deinterleave<kFields / 2>(even);
+    deinterleave<kFields / 2>(odd);
+    for (int i = 0; i < kFields / 2; ++i) {
+      v[2 * i] = even[i];
+      v[2 * i + 1] = odd[i];
+    }
   }
 }
 
-// Component `kComponent`, from the vectors 0..kVector.
-template <int kWidth, int kComponent, int kVector, typename V, int... kLane>
-inline V deinterleaved(const V* vectors, std::integer_sequence<int, kLane...> lanes) {
-  constexpr int n = sizeof...(kLane);
-  if constexpr (kVector == 0) {
-    return __builtin_shufflevector(vectors[0], vectors[0], ((kLane * kWidth + kComponent) % n)...);
-  } else {
-    const V before = deinterleaved<kWidth, kComponent, kVector - 1>(vectors, lanes);
-    return __builtin_shufflevector(before, vectors[kVector],
-                                   ((kLane * kWidth + kComponent) / n == kVector
-                                        ? n + (kLane * kWidth + kComponent) % n
-                                        : kLane)...);
+// The inverse.
+template <int kFields, typename V>
+inline void interleave(V* v) {
+  if constexpr (kFields == 3) {
+    const V first = shuffle<FirstTwoFields<0>>(v[0], v[1]);
+    const V second = shuffle<FirstTwoFields<1>>(v[0], v[1]);
+    const V third = shuffle<FirstTwoFields<2>>(v[0], v[1]);
+    const V z = v[2];
+    v[0] = shuffle<ThirdField<0>>(first, z);
+    v[1] = shuffle<ThirdField<1>>(second, z);
+    v[2] = shuffle<ThirdField<2>>(third, z);
+  } else if constexpr (kFields > 1) {
+    static_assert(kFields % 2 == 0);
+    V even[kFields / 2], odd[kFields / 2];
+    for (int i = 0; i < kFields / 2; ++i) {
+      even[i] = v[2 * i];
+      odd[i] = v[2 * i + 1];
+    }
+    interleave<kFields / 2>(even);
+    interleave<kFields / 2>(odd);
+    for (int i = 0; i < kFields / 2; ++i) {
+      v[2 * i] = shuffle<Alternate<0>>(even[i], odd[i]);
+      v[2 * i + 1] = shuffle<Alternate<1>>(even[i], odd[i]);
+    }
   }
-}
-
-template <typename T, int... kIndex>
-inline void store_interleaved_at(T* data, const typename Simd<T>::V* components,
-                                 std::integer_sequence<int, kIndex...>) {
-  constexpr int kWidth = sizeof...(kIndex);
-  constexpr int n = Simd<T>::kLanes;
-  const std::make_integer_sequence<int, n> lanes;
-  (store(data + kIndex * n, interleaved<kWidth, kIndex, kWidth - 1>(components, lanes)), ...);
-}
-
-template <typename T, int... kIndex>
-inline void load_interleaved_at(const T* data, typename Simd<T>::V* components,
-                                std::integer_sequence<int, kIndex...>) {
-  constexpr int kWidth = sizeof...(kIndex);
-  constexpr int n = Simd<T>::kLanes;
-  const std::make_integer_sequence<int, n> lanes;
-  const typename Simd<T>::V vectors[] = {load(data + kIndex * n)...};
-  ((components[kIndex] = deinterleaved<kWidth, kIndex, kWidth - 1>(vectors, lanes)), ...);
 }
 
 // kLanes elements of kWidth numbers each, one vector for each component.
 template <int kWidth, typename T>
 inline void load_interleaved(const T* data, typename Simd<T>::V (&components)[kWidth]) {
-  load_interleaved_at(data, components, std::make_integer_sequence<int, kWidth>());
+  std::memcpy(components, data, sizeof(components));
+  deinterleave<kWidth>(components);
 }
 
 template <int kWidth, typename T>
 inline void store_interleaved(T* data, const typename Simd<T>::V (&components)[kWidth]) {
-  store_interleaved_at(data, components, std::make_integer_sequence<int, kWidth>());
-}
-
-// Lanes without bit kBit: a + (a with kBit flipped); the others: b likewise.
-template <int kBit, typename V, int... kLane>
-inline V add_halves(V a, V b, std::integer_sequence<int, kLane...>) {
-  constexpr int n = sizeof...(kLane);
-  return __builtin_shufflevector(a, b, (kLane & kBit ? n + kLane : kLane)...) +
-         __builtin_shufflevector(a, b, (kLane & kBit ? n + kLane - kBit : kLane + kBit)...);
-}
-
-template <int kBit, typename V, int... kLane>
-inline V sums_of_lanes(V* v, std::integer_sequence<int, kLane...> lanes) {
-  if constexpr (kBit == 0) {
-    return v[0];
-  } else {
-    for (int i = 0; i < kBit; ++i) v[i] = add_halves<kBit>(v[i], v[i + kBit], lanes);
-    return sums_of_lanes<kBit / 2>(v, lanes);
-  }
+  typename Simd<T>::V v[kWidth];
+  std::memcpy(v, components, sizeof(v));
+  interleave<kWidth>(v);
+  std::memcpy(data, v, sizeof(v));
 }
 
 // Writes the sum of the lanes of each vector, in the order of `sum`: kLanes of them at a time are
@@ -122,8 +146,7 @@ inline void store_sums(T* data, const typename Simd<T>::V (&v)[kVectors]) {
   for (int first = 0; first < kVectors; first += n) {
     typename Simd<T>::V group[n] = {};
     for (int i = 0; i < n && first + i < kVectors; ++i) group[i] = v[first + i];
-    const typename Simd<T>::V sums =
-        sums_of_lanes<n / 2>(group, std::make_integer_sequence<int, n>());
+    const typename Simd<T>::V sums = sum_each(group);
     std::memcpy(data + first, &sums, std::min(n, kVectors - first) * sizeof(T));
   }
 }

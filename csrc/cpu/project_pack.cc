@@ -115,23 +115,14 @@ struct GaussianGradients {
 template <typename T>
 void add(CameraGradient& sum, PackMask<T> mask, const Pose<Pack<T>>& v_pose,
          const Pinhole<Pack<T>>& v_K) {
-  constexpr int kLanes = Simd<T>::kLanes;
-  Pack<T> v[16] = {};
-  for (int i = 0; i < 9; ++i) v[i] = v_pose.R.m[i];
-  v[9] = v_pose.t.x;
-  v[10] = v_pose.t.y;
-  v[11] = v_pose.t.z;
-  v[12] = v_K.fx;
-  v[13] = v_K.fy;
-  v[14] = v_K.cx;
-  v[15] = v_K.cy;
+  const Mat3<Pack<T>>& R = v_pose.R;
+  const Pack<T> all[] = {R.m[0], R.m[1], R.m[2], R.m[3],     R.m[4],     R.m[5],
+                         R.m[6], R.m[7], R.m[8], v_pose.t.x, v_pose.t.y, v_pose.t.z,
+                         v_K.fx, v_K.fy, v_K.cx, v_K.cy};
+  typename Pack<T>::V v[16];
+  for (int i = 0; i < 16; ++i) v[i] = select(mask, all[i], Pack<T>(0)).v;
   T sums[16];
-  for (int i = 0; i < 16; i += kLanes) {
-    typename Pack<T>::V lanes[kLanes];
-    for (int k = 0; k < kLanes; ++k) lanes[k] = select(mask, v[i + k], Pack<T>(0)).v;
-    const auto each = sum_each(lanes);
-    std::memcpy(sums + i, &each, sizeof(each));
-  }
+  store_sums(sums, v);
   for (int i = 0; i < 9; ++i) sum.R[i] += sums[i];
   for (int i = 0; i < 3; ++i) sum.t[i] += sums[9 + i];
   for (int i = 0; i < 4; ++i) sum.K[i] += sums[12 + i];

@@ -145,12 +145,9 @@ void forward(const ShadeSceneForward<T>& args, int64_t begin, int64_t end) {
 
 template <typename T>
 void add(Vec3<double>& sum, const Vec3<Pack<T>>& v) {
-  typename Pack<T>::V lanes[Simd<T>::kLanes < 4 ? 4 : Simd<T>::kLanes] = {v.x.v, v.y.v, v.z.v};
-  T sums[4] = {};
-  for (int i = 0; i < 3; i += Simd<T>::kLanes) {
-    const auto each = sum_each(lanes + i);
-    std::memcpy(sums + i, &each, sizeof(T) * (Simd<T>::kLanes < 4 ? Simd<T>::kLanes : 4));
-  }
+  const typename Pack<T>::V channels[3] = {v.x.v, v.y.v, v.z.v};
+  T sums[3];
+  store_sums(sums, channels);
   sum.x += sums[0];
   sum.y += sums[1];
   sum.z += sums[2];
