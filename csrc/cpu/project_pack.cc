@@ -139,21 +139,30 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
   const Quat<Pack<T>> zero4{zero, zero, zero, zero};
   for (int64_t i = begin; i < end; i += kLanes) {
     const int n = end - i < kLanes ? static_cast<int>(end - i) : kLanes;
+    const auto visible = [&](int64_t camera) {
+      return load_int<T>(args.radii, camera * in.n + i, n) > PackInt<T>(0);
+    };
     GaussianGradients<T> sum;
-    for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-      const int64_t j = camera * in.n + i;
-      const PackMask<T> visible = load_int<T>(args.radii, j, n) > PackInt<T>(0);
-      if (none_of(visible)) continue;
-      const Gaussians<T> g(in, i, n);
-      const PackMask<T> drawn = visible && g.valid;
+    int64_t camera = 0;
+    while (camera < in.n_cameras && none_of(visible(camera))) ++camera;
+    if (camera == in.n_cameras) {
+      sum.store(args, i, n);
+      continue;
+    }
+    const Gaussians<T> g(in, i, n);
+    const Pack<T> opacity = load(in.opacities, i, n);
+    for (; camera < in.n_cameras; ++camera) {
+      const PackMask<T> drawn = visible(camera) && g.valid;
+      if (none_of(drawn)) continue;
       Vec3<Pack<T>> v_mean;
       Sym3<Pack<T>> v_cov3d;
       Pack<T> v_opacity;
       Pose<Pack<T>> v_pose;
       Pinhole<Pack<T>> v_K;
-      project_gaussian_vjp(g.mean, g.cov3d, load(in.opacities, i, n), broadcast(in.poses[camera]),
-                           broadcast(in.pinholes[camera]), settings, load_cotangents(args, j, n),
-                           v_mean, v_cov3d, v_opacity, v_pose, v_K);
+      project_gaussian_vjp(g.mean, g.cov3d, opacity, broadcast(in.poses[camera]),
+                           broadcast(in.pinholes[camera]), settings,
+                           load_cotangents(args, camera * in.n + i, n), v_mean, v_cov3d, v_opacity,
+                           v_pose, v_K);
       sum.mean += select(drawn, v_mean, zero3);
       sum.opacity += select(drawn, v_opacity, zero);
       if (args.v_covars) sum.cov3d += select(drawn, v_cov3d, Sym3<Pack<T>>{});
