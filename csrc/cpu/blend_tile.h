@@ -60,12 +60,8 @@ inline int64_t tile_scratch(int64_t n_channels) {
   return n_channels * (kTileSize * kTileSize + kTileSize);
 }
 
-// The kernels for the best instruction set of this machine, or the one that the environment
-// variable JGD_CPU_ISA names (baseline, avx2, avx512) if the machine has it. Decided once.
+// Those of the instruction set in use (kernels.h).
 template <typename T>
 const BlendKernels<T>& blend_kernels();
-
-// Its name, for reports.
-const char* isa_name();
 
 }  // namespace jgd::cpu

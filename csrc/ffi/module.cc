@@ -8,7 +8,7 @@
 #include "xla/ffi/api/c_api.h"
 
 #ifndef JGD_BACKEND_CUDA
-#include "cpu/blend_tile.h"
+#include "cpu/kernels.h"
 #endif
 
 namespace nb = nanobind;
