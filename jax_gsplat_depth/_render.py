@@ -61,11 +61,6 @@ def render(
     splats = project_checked(gaussians, camera, config)
     colors = shade_checked(gaussians, camera, sh_degree, config, radii=splats.radii)
     background = _check.check_background(background, camera_batch, colors.shape[-1], means.dtype)
-    # A colour that is not finite culls its Gaussian like any other parameter.
-    finite = jnp.all(jnp.isfinite(colors), axis=-1)
-    splats = dataclasses.replace(
-        splats, radii=jnp.where(jnp.broadcast_to(finite, splats.radii.shape), splats.radii, 0)
-    )
     probe = None
     if offset is not None:
         if config.absgrad:
@@ -74,4 +69,8 @@ def render(
     size = (camera.width, camera.height)
     order = depth_order(splats, *size, config)
     lengths = usable_ray_lengths(camera) if config.ray_depth else None
-    return blend_checked(splats, colors, order, size, background, probe, config, lengths)
+    output = blend_checked(splats, colors, order, size, background, probe, config, lengths)
+    # A colour that is not finite culls its Gaussian like any other parameter: blend skips it.
+    finite = jnp.all(jnp.isfinite(colors), axis=-1)
+    radii = jnp.where(jnp.broadcast_to(finite, output.radii.shape), output.radii, 0)
+    return dataclasses.replace(output, radii=radii)

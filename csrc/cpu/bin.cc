@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
-#include <utility>
 
-#include "stages/load.h"
+#include "cpu/depth_sort.h"
+#include "cpu/kernels.h"
+#include "cpu/scratch.h"
 
 namespace jgd::cpu {
 namespace {
@@ -12,146 +13,113 @@ namespace {
 // Lists and gradient slots that exist at the same time.
 constexpr int64_t kMaxListBytes = int64_t{256} << 20;
 
-constexpr int64_t kSplatGrain = 1024;
+constexpr int64_t kSplatGrain = 8192;
 
 // Splats between the request for one and its use.
-constexpr int64_t kPrefetch = 8;
+constexpr int64_t kPrefetch = 16;
 
-// Rows of tiles per claim: a few claims per worker even out rows of different weight.
-int64_t row_grain(const ThreadPool& pool, int64_t n_rows) {
-  return std::max<int64_t>(1, n_rows / (4 * max_workers(pool)));
-}
-
-// Stable least-significant-digit radix sort of (key, id) pairs.
-template <typename Key>
-void radix_sort(std::vector<std::pair<Key, int32_t>>& items) {
-  constexpr int kDigitBits = 11;
-  constexpr Key kMask = (Key{1} << kDigitBits) - 1;
-  std::vector<std::pair<Key, int32_t>> other(items.size());
-  std::vector<int64_t> offsets(kMask + 1);
-  for (int shift = 0; shift < static_cast<int>(8 * sizeof(Key)); shift += kDigitBits) {
-    std::fill(offsets.begin(), offsets.end(), 0);
-    for (const auto& item : items) ++offsets[(item.first >> shift) & kMask];
-    int64_t sum = 0;
-    for (int64_t& offset : offsets) sum += std::exchange(offset, sum);
-    for (const auto& item : items) other[offsets[(item.first >> shift) & kMask]++] = item;
-    items.swap(other);
-  }
-}
-
-// Depth order of one image: a permutation of 0..n-1, ties by index, what is not drawn last.
-template <typename T>
-void depth_order(const ImageSplats<T>& splats, int64_t n, int32_t* order) {
-  using Key = decltype(depth_key(T(0)));
-  std::vector<std::pair<Key, int32_t>> items;
-  items.reserve(n);
-  std::vector<int32_t> culled;
-  for (int64_t id = 0; id < n; ++id) {
-    if (splats.drawable(id)) {
-      items.emplace_back(depth_key(splats.depths[id]), static_cast<int32_t>(id));
-    } else {
-      culled.push_back(static_cast<int32_t>(id));
-    }
-  }
-  radix_sort(items);
-  for (const auto& item : items) *order++ = item.second;
-  std::copy(culled.begin(), culled.end(), order);
-}
+// Tiles per claim where all that is done is to add up counts, and pairs per band of the lists.
+constexpr int64_t kCountGrain = 16384;
+constexpr int64_t kBandGrain = 8192;
 
 }  // namespace
 
 template <typename T>
 TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
                         const int32_t* order, const T* colors, int64_t n_channels)
-    : n_(in.n),
-      width_(in.width),
-      height_(in.height),
-      n_tiles_x_(tile_count(in.width)),
-      n_tiles_y_(tile_count(in.height)) {
-  packed_ = make_array<PackedSplat<T>>(n_);
+    : n_(in.n), n_tiles_x_(tile_count(in.width)), n_tiles_y_(tile_count(in.height)) {
+  packed_ = AlignedArray<PackedSplat<T>>(n_);
   touched_ = make_array<TouchedTiles>(n_);
-  columns_.resize((n_ + kSplatGrain - 1) / kSplatGrain);
-  pack(pool, splats, colors, n_channels);
-  find_drawn(order);
   tile_counts_ = make_array<int32_t>(n_tiles());
-  count_tiles(pool);
+  find_tiles(pool, splats, colors, n_channels);
+  find_drawn(order);
+  sum_counts(pool);
 }
 
 template <typename T>
-void TileIndex<T>::pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
-                        int64_t n_channels) {
-  const auto pack_piece = [&](int64_t piece) {
-    const int64_t begin = piece * kSplatGrain;
-    const int64_t end = std::min(n_, begin + kSplatGrain);
-    Footprint<T> footprints[kSplatGrain];
-    int64_t n_rows = 0;
-    for (int64_t id = begin; id < end; ++id) {
-      touched_[id].rows = {0, 0};
-      if (!splats.drawable(id)) continue;
-      T zero = T(0);
-      for (int64_t d = 0; colors && d < n_channels; ++d) zero += T(0) * colors[id * n_channels + d];
-      if (!(zero == T(0))) continue;
-      const Footprint<T> f = footprints[id - begin] = splats.footprint(id);
-      const Range rows = tile_rows(f, n_tiles_y_);
-      if (rows.empty()) continue;
-      touched_[id].rows = rows;
-      n_rows += rows.end - rows.begin;
-      packed_[id] = {f.center, make_exponent(load_sym2(splats.conics, id), splats.opacities[id]),
-                     splats.depths[id]};
+void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
+                              int64_t n_channels) {
+  const int64_t n_pieces = (n_ + kPieceSplats - 1) / kPieceSplats;
+  columns_.resize(n_pieces);
+  differences_.resize(max_workers(pool));
+  const Scratch<T> scratch(max_workers(pool), kFootprintNumbers * kPieceSplats);
+  parallel_for(pool, n_pieces, 1, [&](int64_t worker, int64_t first, int64_t last) {
+    if (!differences_[worker]) {
+      differences_[worker] = make_array<int32_t>(n_tiles());
+      std::fill(differences_[worker].get(), differences_[worker].get() + n_tiles(), 0);
     }
-    columns_[piece] = make_array<Range>(n_rows);
-    Range* columns = columns_[piece].get();
-    for (int64_t id = begin; id < end; ++id) {
-      touched_[id].columns = columns;
-      const Range rows = touched_[id].rows;
-      for (int row = rows.begin; row < rows.end; ++row) {
-        *columns++ = tile_columns(footprints[id - begin], row, n_tiles_x_);
+    for (int64_t piece = first; piece < last; ++piece) {
+      const int64_t begin = piece * kPieceSplats;
+      const int64_t end = std::min(n_, begin + kPieceSplats);
+      const BinPiece<T> args{splats,     colors,        n_channels,     n_tiles_x_,
+                             n_tiles_y_, packed_.get(), touched_.get(), scratch.of(worker)};
+      kernels<T>().bin->rows(args, begin, end);
+      int64_t n_rows = 0;
+      for (int64_t id = begin; id < end; ++id) {
+        n_rows += std::max(0, touched_[id].rows.end - touched_[id].rows.begin);
       }
+      columns_[piece] = make_array<Range>(n_rows);
+      kernels<T>().bin->columns(args, begin, end, columns_[piece].get());
+      for (int64_t id = begin; id < end; ++id) count(touched_[id], 1, differences_[worker].get());
     }
-  };
-  parallel_for(pool, columns_.size(), 1, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t piece = begin; piece < end; ++piece) pack_piece(piece);
   });
 }
 
+// What the order does not name is not drawn.
 template <typename T>
 void TileIndex<T>::find_drawn(const int32_t* order) {
-  std::vector<bool> listed(n_, false);
-  drawn_.reserve(n_);
-  for (int64_t rank = 0; rank < n_; ++rank) {
-    const int32_t id = order[rank];
-    if (id < 0 || id >= n_ || touched_[id].rows.empty() || listed[id]) continue;
-    listed[id] = true;
-    drawn_.push_back(id);
-  }
+  enum : uint8_t { kNothing, kTouches, kListed };
+  const auto state = make_array<uint8_t>(n_);  // small: the order visits it at random
+  int64_t n_touching = 0;
   for (int64_t id = 0; id < n_; ++id) {
-    if (!listed[id]) touched_[id].rows = {0, 0};
+    state[id] = touched_[id].rows.empty() ? kNothing : kTouches;
+    n_touching += state[id] == kTouches;
+  }
+  drawn_.resize(n_touching);
+  int64_t n_drawn = 0;
+  for (int64_t rank = 0; rank < n_ && n_drawn < n_touching; ++rank) {
+    const int32_t id = order[rank];
+    if (id < 0 || id >= n_ || state[id] != kTouches) continue;
+    state[id] = kListed;
+    drawn_[n_drawn++] = id;
+  }
+  if (n_drawn == n_touching) return;
+  drawn_.resize(n_drawn);
+  for (int64_t id = 0; id < n_; ++id) {
+    if (state[id] != kTouches) continue;
+    count(touched_[id], -1, differences_[0].get());
+    touched_[id].rows = {0, 0};
+  }
+}
+
+// Adds n to the counts of the tiles: their differences along each row, so that a wide splat costs
+// as much as a narrow one.
+template <typename T>
+void TileIndex<T>::count(const TouchedTiles& tiles, int32_t n, int32_t* differences) const {
+  for (int row = tiles.rows.begin; row < tiles.rows.end; ++row) {
+    const Range columns = tiles.columns[row - tiles.rows.begin];
+    if (columns.empty()) continue;
+    int32_t* d = differences + int64_t{row} * n_tiles_x_;
+    d[columns.begin] += n;
+    if (columns.end < n_tiles_x_) d[columns.end] -= n;
   }
 }
 
 template <typename T>
-void TileIndex<T>::count_tiles(ThreadPool& pool) {
-  const auto count_rows = [&](int64_t, int64_t row_begin, int64_t row_end) {
-    int32_t* counts = tile_counts_.get();
-    std::fill(counts + row_begin * n_tiles_x_, counts + row_end * n_tiles_x_, 0);
-    // Differences first, so that a wide span costs as much as a narrow one.
-    for (int64_t id = 0; id < n_; ++id) {
-      const TouchedTiles& tiles = touched_[id];
-      const int begin = std::max<int>(tiles.rows.begin, static_cast<int>(row_begin));
-      const int end = std::min<int>(tiles.rows.end, static_cast<int>(row_end));
-      for (int row = begin; row < end; ++row) {
-        const Range columns = tiles.columns[row - tiles.rows.begin];
-        if (columns.empty()) continue;
-        ++counts[int64_t{row} * n_tiles_x_ + columns.begin];
-        if (columns.end < n_tiles_x_) --counts[int64_t{row} * n_tiles_x_ + columns.end];
-      }
-    }
-    for (int64_t row = row_begin; row < row_end; ++row) {
-      int32_t* c = counts + row * n_tiles_x_;
-      std::partial_sum(c, c + n_tiles_x_, c);
-    }
-  };
-  parallel_for(pool, n_tiles_y_, row_grain(pool, n_tiles_y_), count_rows);
+void TileIndex<T>::sum_counts(ThreadPool& pool) {
+  parallel_for(pool, n_tiles_y_, std::max<int64_t>(1, kCountGrain / n_tiles_x_),
+               [&](int64_t, int64_t row_begin, int64_t row_end) {
+                 for (int64_t row = row_begin; row < row_end; ++row) {
+                   int32_t* counts = tile_counts_.get() + row * n_tiles_x_;
+                   std::fill(counts, counts + n_tiles_x_, 0);
+                   for (const auto& differences : differences_) {
+                     if (!differences) continue;
+                     for (int64_t x = 0; x < n_tiles_x_; ++x)
+                       counts[x] += differences[row * n_tiles_x_ + x];
+                   }
+                   std::partial_sum(counts, counts + n_tiles_x_, counts);
+                 }
+               });
 }
 
 template <typename T>
@@ -227,40 +195,62 @@ void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
   std::partial_sum(slot_begin_.get(), slot_begin_.get() + index.n_splats() + 1, slot_begin_.get());
 }
 
+// Bounds of bands of tile rows, at most one for each worker, with about the same number of
+// instances.
+template <typename T>
+std::vector<int> TileLists<T>::bands(const ThreadPool& pool) const {
+  const int64_t n_bands = std::min(max_workers(pool), n_instances_ / kBandGrain + 1);
+  std::vector<int> bounds{row_begin_};
+  for (int row = row_begin_ + 1; row < row_end_; ++row) {
+    const int64_t above = begin_[row * n_tiles_x_ - first_];
+    const int64_t n_so_far = static_cast<int64_t>(bounds.size());
+    if (n_so_far < n_bands && above * n_bands >= n_instances_ * n_so_far) {
+      bounds.push_back(row);
+    }
+  }
+  bounds.push_back(row_end_);
+  return bounds;
+}
+
 template <typename T>
 void TileLists<T>::emit(ThreadPool& pool, const TileIndex<T>& index) {
-  const int64_t n_rows = row_end_ - row_begin_;
-  const int64_t n_drawn = static_cast<int64_t>(index.drawn_.size());
+  const std::vector<int> bounds = bands(pool);
   std::vector<int64_t> cursor(begin_.get(), begin_.get() + (last_ - first_));
-  parallel_for(pool, n_rows, row_grain(pool, n_rows), [&](int64_t, int64_t begin, int64_t end) {
-    const int band_begin = row_begin_ + static_cast<int>(begin);
-    const int band_end = row_begin_ + static_cast<int>(end);
-    for (int64_t rank = 0; rank < n_drawn; ++rank) {
-      if (rank + kPrefetch < n_drawn) {
-        __builtin_prefetch(&index.touched_[index.drawn_[rank + kPrefetch]]);
+  parallel_for(pool, bounds.size() - 1, 1, [&](int64_t, int64_t begin, int64_t end) {
+    emit_band(index, {bounds[begin], bounds[end]}, cursor.data());
+  });
+}
+
+template <typename T>
+void TileLists<T>::emit_band(const TileIndex<T>& index, Range band, int64_t* cursor) {
+  const std::vector<int32_t>& drawn = index.drawn_;
+  const int64_t n_drawn = static_cast<int64_t>(drawn.size());
+  for (int64_t rank = 0; rank < n_drawn; ++rank) {
+    if (rank + 2 * kPrefetch < n_drawn) {
+      __builtin_prefetch(&index.touched_[drawn[rank + 2 * kPrefetch]]);
+      __builtin_prefetch(index.touched_[drawn[rank + kPrefetch]].columns);
+    }
+    const int32_t id = drawn[rank];
+    const TouchedTiles& tiles = index.touched_[id];
+    const Range rows = rows_in_group(tiles);
+    if (rows.begin >= band.end || rows.end <= band.begin) continue;
+    uint32_t slot = 0;
+    if (slots_) slot = static_cast<uint32_t>(slot_begin_[id]);
+    for (int row = rows.begin; row < std::min(rows.end, band.end); ++row) {
+      const Range columns = columns_in_group(tiles, row);
+      if (columns.empty()) continue;
+      if (row < band.begin) {  // another band's instances, counted to number ours
+        slot += static_cast<uint32_t>(columns.end - columns.begin);
+        continue;
       }
-      const int32_t id = index.drawn_[rank];
-      const TouchedTiles& tiles = index.touched_[id];
-      const Range rows = rows_in_group(tiles);
-      if (rows.begin >= band_end || rows.end <= band_begin) continue;
-      uint32_t slot = 0;
-      if (slots_) slot = static_cast<uint32_t>(slot_begin_[id]);
-      for (int row = rows.begin; row < std::min(rows.end, band_end); ++row) {
-        const Range columns = columns_in_group(tiles, row);
-        if (columns.empty()) continue;
-        if (row < band_begin) {  // another band's instances, counted to number ours
-          slot += static_cast<uint32_t>(columns.end - columns.begin);
-          continue;
-        }
-        const int64_t row_start = row * n_tiles_x_ - first_;
-        for (int column = columns.begin; column < columns.end; ++column) {
-          const int64_t instance = cursor[row_start + column]++;
-          ids_[instance] = id;
-          if (slots_) slots_[instance] = slot++;
-        }
+      const int64_t row_start = row * n_tiles_x_ - first_;
+      for (int column = columns.begin; column < columns.end; ++column) {
+        const int64_t instance = cursor[row_start + column]++;
+        ids_[instance] = id;
+        if (slots_) slots_[instance] = slot++;
       }
     }
-  });
+  }
 }
 
 template <typename T>
@@ -271,7 +261,7 @@ void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
     for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
       const ImageSplats<T> splats(in, b, camera);
       int32_t* order = args.order.at(in.batch, b) + camera * in.n;
-      depth_order(splats, in.n, order);
+      depth_order(pool, splats, in.n, order);
       if (!args.tile_counts.data) continue;
       const TileIndex<T> index(pool, in, splats, order, nullptr, 0);
       std::copy(index.tile_counts(), index.tile_counts() + n_tiles,

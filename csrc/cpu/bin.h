@@ -9,27 +9,15 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/bin_pack.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 #include "math/blend.h"
 #include "math/tile.h"
 #include "stages/bin.h"
 #include "stages/image_splats.h"
 
 namespace jgd::cpu {
-
-// What the blend loop reads of a splat: two of them share a cache line.
-template <typename T>
-struct PackedSplat {
-  Vec2<T> center;  // pixels
-  Exponent<T> exponent;
-  T depth;
-};
-
-// The tiles that a splat touches: a row of tiles each, and the columns in every one of them.
-struct TouchedTiles {
-  Range rows;
-  const Range* columns;
-};
 
 // One camera's splats with the tiles they touch.
 template <typename T>
@@ -42,7 +30,6 @@ class TileIndex {
             const int32_t* order, const T* colors, int64_t n_channels);
 
   int n_tiles_x() const { return n_tiles_x_; }
-  int n_tiles_y() const { return n_tiles_y_; }
   int64_t n_tiles() const { return int64_t{n_tiles_x_} * n_tiles_y_; }
   int64_t n_splats() const { return n_; }
   const PackedSplat<T>* splats() const { return packed_.get(); }
@@ -57,19 +44,20 @@ class TileIndex {
   template <typename>
   friend class TileLists;
 
-  void pack(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors, int64_t n_channels);
+  void find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
+                  int64_t n_channels);
   void find_drawn(const int32_t* order);
-  void count_tiles(ThreadPool& pool);
+  void count(const TouchedTiles& tiles, int32_t n, int32_t* differences) const;
+  void sum_counts(ThreadPool& pool);
 
   int64_t n_;
-  int width_;
-  int height_;
   int n_tiles_x_;
   int n_tiles_y_;
-  std::unique_ptr<PackedSplat<T>[]> packed_;           // by index of the Gaussian
-  std::unique_ptr<TouchedTiles[]> touched_;            // by index
-  std::vector<std::unique_ptr<Range[]>> columns_;      // of the splats of each piece of the index
-  std::vector<int32_t> drawn_;                         // indices of what touches a tile, by depth
+  AlignedArray<PackedSplat<T>> packed_;  // by index of the Gaussian
+  std::unique_ptr<TouchedTiles[]> touched_;  // by index
+  std::vector<std::unique_ptr<Range[]>> columns_;  // of the splats of each piece of the index
+  std::vector<int32_t> drawn_;  // indices of what touches a tile, by depth
+  std::vector<std::unique_ptr<int32_t[]>> differences_;  // of the counts of tiles, by worker
   std::unique_ptr<int32_t[]> tile_counts_;
 };
 
@@ -87,12 +75,14 @@ class TileLists {
   const int32_t* ids(int64_t tile) const { return ids_.get() + begin_[tile - first_]; }
   const uint32_t* slots(int64_t tile) const { return slots_.get() + begin_[tile - first_]; }
   int64_t n_instances() const { return n_instances_; }
-  int64_t slot_begin(int64_t id) const { return slot_begin_[id]; }
-  int64_t slot_end(int64_t id) const { return slot_begin_[id + 1]; }
+  // By index of the Gaussian, n + 1: those of one splat are consecutive.
+  const int64_t* slot_begin() const { return slot_begin_.get(); }
 
  private:
   void number_slots(ThreadPool& pool, const TileIndex<T>& index);
+  std::vector<int> bands(const ThreadPool& pool) const;
   void emit(ThreadPool& pool, const TileIndex<T>& index);
+  void emit_band(const TileIndex<T>& index, Range band, int64_t* cursor);
   Range rows_in_group(const TouchedTiles& tiles) const;
   Range columns_in_group(const TouchedTiles& tiles, int row) const;
 
@@ -102,10 +92,10 @@ class TileLists {
   int row_begin_;
   int row_end_;
   int64_t n_instances_;
-  std::unique_ptr<int64_t[]> begin_;   // by tile, relative to the first tile of the group
-  std::unique_ptr<int32_t[]> ids_;     // by instance
+  std::unique_ptr<int64_t[]> begin_;  // by tile, relative to the first tile of the group
+  std::unique_ptr<int32_t[]> ids_;  // by instance
   std::unique_ptr<uint32_t[]> slots_;  // by instance
-  std::unique_ptr<int64_t[]> slot_begin_;  // by index of the Gaussian, n + 1
+  std::unique_ptr<int64_t[]> slot_begin_;
 };
 
 template <typename T>

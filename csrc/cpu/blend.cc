@@ -1,4 +1,4 @@
-// Tiles are independent and claimed one by one. The gradient of a splat is the sum of what its
+// Tiles are independent and claimed a few at a time. The gradient of a splat is the sum of what its
 // tiles left in the slots of its instances, in slot order: the same bits for any number of threads.
 
 #include "cpu/blend.h"
@@ -6,35 +6,19 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <numeric>
+#include <vector>
 
 #include "cpu/bin.h"
-#include "cpu/blend_tile.h"
+#include "cpu/kernels.h"
+#include "cpu/scratch.h"
 #include "math/blend.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
 namespace {
 
-constexpr int64_t kSplatGrain = 1024;
-constexpr int64_t kAlignment = 64;
-
-// One aligned piece of scratch memory for each worker.
-template <typename T>
-class Scratch {
- public:
-  Scratch(int64_t n_workers, int64_t size)
-      : pitch_((size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment),
-        bytes_(make_array<unsigned char>(n_workers * pitch_ + kAlignment)) {}
-  T* of(int64_t worker) const {
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.get());
-    const uintptr_t aligned = (address + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<T*>(aligned + worker * pitch_);
-  }
-
- private:
-  int64_t pitch_;
-  std::unique_ptr<unsigned char[]> bytes_;
-};
+constexpr int64_t kSplatGrain = 2048;
 
 // What the tiles of one camera share.
 template <typename T>
@@ -67,86 +51,50 @@ Tile<T> make_tile(const BlendInputs<T>& in, const CameraInputs<T>& camera,
           scratch};
 }
 
+// Calls body(worker, tile) for the tiles [begin, end), a few per claim: so many that a claim is
+// worth its cost, so few that claims even out. Tiles with long lists come first, so that no thread
+// begins with one when the others are done.
+template <typename T, typename Body>
+void for_each_tile(ThreadPool& pool, const TileIndex<T>& index, int64_t begin, int64_t end,
+                   const Body& body) {
+  constexpr int64_t kInstances = 256;
+  const int64_t n_instances = index.n_instances(), n_tiles = index.n_tiles();
+  std::vector<int32_t> order(end - begin);
+  std::iota(order.begin(), order.end(), static_cast<int32_t>(begin));
+  std::stable_partition(order.begin(), order.end(), [&](int32_t tile) {
+    return index.tile_counts()[tile] * n_tiles > 2 * n_instances;
+  });
+  const int64_t grain = std::max<int64_t>(1, kInstances * n_tiles / (n_instances + n_tiles));
+  parallel_for(pool, end - begin, grain, [&](int64_t worker, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) body(worker, order[i]);
+  });
+}
+
 template <typename T>
 T* camera_of(const Batched<T>& array, const BatchShape& batch, int64_t b, int64_t offset) {
   return array.data ? array.at(batch, b) + offset : nullptr;
 }
 
-// Adds the gradients of a splat, from the moments of its instances.
+// Of what all cameras share, the first one writes the gradients and the others add to them.
 template <typename T>
-class SplatGradients {
- public:
-  SplatGradients(const BlendBackward<T>& args, int64_t b, int64_t camera)
-      : n_channels_(args.in.n_channels) {
-    const BatchShape& batch = args.in.splats.batch;
-    const int64_t first = camera * args.in.splats.n;
-    v_means2d_ = camera_of(args.v_means2d, batch, b, 2 * first);
-    v_means2d_abs_ = camera_of(args.v_means2d_abs, batch, b, 2 * first);
-    v_depths_ = camera_of(args.v_depths, batch, b, first);
-    v_conics_ = camera_of(args.v_conics, batch, b, 3 * first);
-    v_opacities_ = camera_of(args.v_opacities, batch, b, first);
-    v_colors_ = camera_of(args.v_colors, batch, b, args.in.shared_colors ? 0 : first * n_channels_);
-    v_background_ = camera_of(args.v_background, batch, b,
-                              args.in.shared_background ? 0 : camera * n_channels_);
-  }
-
-  // Shared colours and background collect from all cameras, so only the first one clears them.
-  void clear(const BlendBackward<T>& args, int64_t camera) const {
-    const int64_t n = args.in.splats.n;
-    const auto zero = [](T* data, int64_t size) {
-      if (data) std::fill(data, data + size, T(0));
-    };
-    zero(v_means2d_, 2 * n);
-    zero(v_means2d_abs_, 2 * n);
-    zero(v_depths_, n);
-    zero(v_conics_, 3 * n);
-    zero(v_opacities_, n);
-    if (camera == 0 || !args.in.shared_colors) zero(v_colors_, n * n_channels_);
-    if (camera == 0 || !args.in.shared_background) zero(v_background_, n_channels_);
-  }
-
-  void add(const ImageSplats<T>& splats, int64_t id, const T* moments, int64_t n_instances) const {
-    const int64_t slot_size = kMoments + n_channels_;
-    T m[kMoments] = {};
-    for (int64_t i = 0; i < n_instances; ++i) {
-      for (int j = 0; j < kMoments; ++j) m[j] += moments[i * slot_size + j];
-    }
-    const SplatGradient<T> g =
-        splat_gradient(load_sym2(splats.conics, id), splats.opacities[id], m);
-    v_means2d_[2 * id] += g.mean2d.x;
-    v_means2d_[2 * id + 1] += g.mean2d.y;
-    v_conics_[3 * id] += g.conic.xx;
-    v_conics_[3 * id + 1] += g.conic.xy;
-    v_conics_[3 * id + 2] += g.conic.yy;
-    v_opacities_[id] += g.opacity;
-    v_depths_[id] += g.depth;
-    if (v_means2d_abs_) {
-      v_means2d_abs_[2 * id] += g.mean2d_abs.x;
-      v_means2d_abs_[2 * id + 1] += g.mean2d_abs.y;
-    }
-    if (!v_colors_) return;
-    for (int64_t d = 0; d < n_channels_; ++d) {
-      T sum = T(0);
-      for (int64_t i = 0; i < n_instances; ++i) sum += moments[i * slot_size + kMoments + d];
-      v_colors_[id * n_channels_ + d] += sum;
-    }
-  }
-
-  void add_background(const double* sum) const {
-    for (int64_t d = 0; d < n_channels_; ++d) v_background_[d] += static_cast<T>(sum[d]);
-  }
-  bool wants_background() const { return v_background_ != nullptr; }
-
- private:
-  int64_t n_channels_;
-  T* v_means2d_;
-  T* v_means2d_abs_;
-  T* v_depths_;
-  T* v_conics_;
-  T* v_opacities_;
-  T* v_colors_;
-  T* v_background_;
-};
+SplatGradientSums<T> splat_gradient_sums(const BlendBackward<T>& args, int64_t b, int64_t camera) {
+  const BlendInputs<T>& in = args.in;
+  const BatchShape& batch = in.splats.batch;
+  const int64_t first = camera * in.splats.n;
+  const ImageSplats<T> splats(in.splats, b, camera);
+  SplatGradientSums<T> sums{};
+  sums.conics = splats.conics;
+  sums.opacities = splats.opacities;
+  sums.n_channels = in.n_channels;
+  sums.add_colors = in.shared_colors && camera > 0;
+  sums.v_means2d = camera_of(args.v_means2d, batch, b, 2 * first);
+  sums.v_means2d_abs = camera_of(args.v_means2d_abs, batch, b, 2 * first);
+  sums.v_depths = camera_of(args.v_depths, batch, b, first);
+  sums.v_conics = camera_of(args.v_conics, batch, b, 3 * first);
+  sums.v_opacities = camera_of(args.v_opacities, batch, b, first);
+  sums.v_colors = camera_of(args.v_colors, batch, b, in.shared_colors ? 0 : first * in.n_channels);
+  return sums;
+}
 
 template <typename T>
 void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, int64_t camera,
@@ -164,18 +112,16 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
   const std::vector<int64_t> groups = index.groups(sizeof(int32_t));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
-    const auto blend_tiles = [&](int64_t worker, int64_t begin, int64_t end) {
-      for (int64_t tile = groups[g] + begin; tile < groups[g] + end; ++tile) {
-        blend_kernels<T>().forward({make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
-                                    camera_of(args.image, batch, b, first_pixel * in.n_channels),
-                                    camera_of(args.depth, batch, b, first_pixel),
-                                    camera_of(args.weight, batch, b, first_pixel),
-                                    camera_of(args.transmittance, batch, b, first_pixel),
-                                    camera_of(args.last, batch, b, first_pixel),
-                                    camera_of(args.median, batch, b, first_pixel)});
-      }
-    };
-    parallel_for(pool, groups[g + 1] - groups[g], 1, blend_tiles);
+    for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
+      kernels<T>().blend_forward->tile(
+          {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
+           camera_of(args.image, batch, b, first_pixel * in.n_channels),
+           camera_of(args.depth, batch, b, first_pixel),
+           camera_of(args.weight, batch, b, first_pixel),
+           camera_of(args.transmittance, batch, b, first_pixel),
+           camera_of(args.last, batch, b, first_pixel),
+           camera_of(args.median, batch, b, first_pixel)});
+    });
   }
 }
 
@@ -186,49 +132,50 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
   const CameraInputs<T> inputs(in, b, camera);
   const BatchShape& batch = in.splats.batch;
   const int64_t first_pixel = camera * in.splats.width * in.splats.height;
-  const SplatGradients<T> gradients(args, b, camera);
-  gradients.clear(args, camera);
+  SplatGradientSums<T> gradients = splat_gradient_sums(args, b, camera);
+  T* v_background =
+      camera_of(args.v_background, batch, b, in.shared_background ? 0 : camera * in.n_channels);
   const TileIndex<T> index(pool, in.splats, inputs.splats, inputs.order, inputs.colors,
                            in.n_channels);
   const int64_t slot_size = kMoments + in.n_channels;
-  std::vector<double> v_background(in.n_channels, 0.0);
+  std::vector<double> background_sum(in.n_channels, 0.0);
   const std::vector<int64_t> groups =
       index.groups(sizeof(int32_t) + sizeof(uint32_t) + slot_size * sizeof(T));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const int64_t n_tiles = groups[g + 1] - groups[g];
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/true);
-    const auto moments = make_array<T>(lists.n_instances() * slot_size);
+    const auto moments = make_array<T>(lists.n_instances() * slot_size + kSlotPadding);
+    std::fill_n(moments.get() + lists.n_instances() * slot_size, kSlotPadding, T(0));
     std::vector<T> v_tile_background;
-    if (gradients.wants_background()) v_tile_background.assign(n_tiles * in.n_channels, T(0));
-    parallel_for(pool, n_tiles, 1, [&](int64_t worker, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t tile = groups[g] + i;
-        blend_kernels<T>().backward(
-            {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
-             camera_of(args.depth, batch, b, first_pixel),
-             camera_of(args.weight, batch, b, first_pixel),
-             camera_of(args.transmittance, batch, b, first_pixel),
-             camera_of(args.last, batch, b, first_pixel),
-             camera_of(args.v_image, batch, b, first_pixel * in.n_channels),
-             camera_of(args.v_depth, batch, b, first_pixel),
-             camera_of(args.v_weight, batch, b, first_pixel), lists.slots(tile), moments.get(),
-             args.v_means2d_abs.data != nullptr,
-             v_tile_background.empty() ? nullptr : &v_tile_background[i * in.n_channels]});
-      }
+    if (v_background) v_tile_background.assign(n_tiles * in.n_channels, T(0));
+    for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
+      T* v_tile = nullptr;
+      if (v_background) v_tile = &v_tile_background[(tile - groups[g]) * in.n_channels];
+      kernels<T>().blend_backward->tile(
+          {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
+           camera_of(args.depth, batch, b, first_pixel),
+           camera_of(args.weight, batch, b, first_pixel),
+           camera_of(args.transmittance, batch, b, first_pixel),
+           camera_of(args.last, batch, b, first_pixel),
+           camera_of(args.v_image, batch, b, first_pixel * in.n_channels),
+           camera_of(args.v_depth, batch, b, first_pixel),
+           camera_of(args.v_weight, batch, b, first_pixel), lists.slots(tile), moments.get(),
+           args.v_means2d_abs.data != nullptr, v_tile});
     });
-    parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t id = begin; id < end; ++id) {
-        const int64_t n_instances = lists.slot_end(id) - lists.slot_begin(id);
-        if (n_instances == 0) continue;
-        gradients.add(inputs.splats, id, moments.get() + lists.slot_begin(id) * slot_size,
-                      n_instances);
-      }
+    gradients.moments = moments.get();
+    gradients.slot_begin = lists.slot_begin();
+    parallel_for(pool, in.splats.n, kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
+      kernels<T>().splat_gradient->sum(gradients, begin, end);
     });
+    gradients.add = gradients.add_colors = true;
     for (size_t i = 0; i < v_tile_background.size(); ++i) {
-      v_background[i % in.n_channels] += v_tile_background[i];
+      background_sum[i % in.n_channels] += v_tile_background[i];
     }
   }
-  if (gradients.wants_background()) gradients.add_background(v_background.data());
+  const bool add_background = in.shared_background && camera > 0;
+  for (int64_t d = 0; v_background && d < in.n_channels; ++d) {
+    v_background[d] = (add_background ? v_background[d] : T(0)) + static_cast<T>(background_sum[d]);
+  }
 }
 
 // Cameras run one after the other, each on all threads: shared gradients collect in their order.

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 
-#include "cpu/bin.h"
+#include "cpu/bin_pack.h"
+#include "math/constants.h"
 
 namespace jgd::cpu {
 
@@ -51,17 +52,17 @@ struct TileBackward {
 };
 
 template <typename T>
-struct BlendKernels {
-  void (*forward)(const TileForward<T>&);
-  void (*backward)(const TileBackward<T>&);
+struct BlendForwardKernels {
+  void (*tile)(const TileForward<T>&);
+};
+
+template <typename T>
+struct BlendBackwardKernels {
+  void (*tile)(const TileBackward<T>&);
 };
 
 inline int64_t tile_scratch(int64_t n_channels) {
   return n_channels * (kTileSize * kTileSize + kTileSize);
 }
-
-// Those of the instruction set in use (kernels.h).
-template <typename T>
-const BlendKernels<T>& blend_kernels();
 
 }  // namespace jgd::cpu

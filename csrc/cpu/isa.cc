@@ -12,19 +12,22 @@
 namespace jgd::cpu {
 
 // The tables that the sources of one instruction set define.
-#define JGD_DECLARE(isa)                              \
-  namespace isa {                                     \
-  extern const BlendKernels<float> kKernelsFloat;     \
-  extern const BlendKernels<double> kKernelsDouble;   \
-  extern const ProjectKernels<float> kProjectFloat;   \
-  extern const ProjectKernels<double> kProjectDouble; \
-  extern const ShadeKernels<float> kShadeFloat;       \
-  extern const ShadeKernels<double> kShadeDouble;     \
+#define JGD_DECLARE_TABLE(Type, name)        \
+  extern const Type<float> k##name##Float;   \
+  extern const Type<double> k##name##Double;
+#define JGD_DECLARE(isa)                                 \
+  namespace isa {                                        \
+  JGD_DECLARE_TABLE(ProjectKernels, Project)             \
+  JGD_DECLARE_TABLE(ShadeKernels, Shade)                 \
+  JGD_DECLARE_TABLE(BinKernels, Bin)                     \
+  JGD_DECLARE_TABLE(BlendForwardKernels, BlendForward)   \
+  JGD_DECLARE_TABLE(BlendBackwardKernels, BlendBackward) \
+  JGD_DECLARE_TABLE(SplatGradientKernels, SplatGradient) \
   }
-#define JGD_KERNELS(isa)                                           \
-  {&isa::kKernelsFloat, &isa::kProjectFloat, &isa::kShadeFloat}, { \
-    &isa::kKernelsDouble, &isa::kProjectDouble, &isa::kShadeDouble \
-  }
+#define JGD_TABLES(isa, T)                                                   \
+  {&isa::kProject##T,      &isa::kShade##T,         &isa::kBin##T,           \
+   &isa::kBlendForward##T, &isa::kBlendBackward##T, &isa::kSplatGradient##T}
+#define JGD_KERNELS(isa) JGD_TABLES(isa, Float), JGD_TABLES(isa, Double)
 
 JGD_DECLARE(JGD_ISA)
 #ifdef JGD_X86
@@ -47,7 +50,8 @@ Isa choose() {
 #ifdef JGD_X86
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"),
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("fma"),
        JGD_KERNELS(avx512)},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), JGD_KERNELS(avx2)},
 #endif
@@ -78,16 +82,6 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<double>& kernels<double>() {
   return isa().kernels_double;
-}
-
-template <>
-const BlendKernels<float>& blend_kernels<float>() {
-  return *kernels<float>().blend;
-}
-
-template <>
-const BlendKernels<double>& blend_kernels<double>() {
-  return *kernels<double>().blend;
 }
 
 const char* isa_name() { return isa().name; }

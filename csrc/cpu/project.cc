@@ -13,7 +13,7 @@
 namespace jgd::cpu {
 namespace {
 
-constexpr int64_t kGrain = 512;
+constexpr int64_t kGrain = 2048;
 
 template <typename T>
 struct Cameras {

@@ -12,7 +12,7 @@
 namespace jgd::cpu {
 namespace {
 
-constexpr int64_t kGrain = 512;
+constexpr int64_t kGrain = 1024;
 
 template <typename T>
 std::vector<Vec3<T>> camera_centers(const ShadeInputs<T>& in, int64_t b) {
@@ -55,7 +55,9 @@ void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
   Pose<double> wide{{}, {pose.t.x, pose.t.y, pose.t.z}};
   for (int i = 0; i < 9; ++i) wide.R.m[i] = pose.R.m[i];
   CameraGradient gradient;
-  gradient.add(camera_center_vjp(wide, v_center));
+  // A camera that is not finite draws nothing: 0 times that must not get through.
+  const bool drawn = v_center.x != 0 || v_center.y != 0 || v_center.z != 0;
+  if (drawn) gradient.add(camera_center_vjp(wide, v_center));
   gradient.store_viewmat(v_viewmat, camera);
 }
 

@@ -76,14 +76,13 @@ struct Rows {
     }
   }
 
-  // On top of what is there, unless that is 0.
+  // On top of what is there, which need not be read where it is 0. Then 0 is added, which changes
+  // the sign of -0: the sum over cameras is that of single cameras to the bit.
   static void add(bool is_zero, T* data, int64_t stride, const Drawn& drawn, int first,
                   Pack<T>* columns) {
-    if (!is_zero) {
-      Pack<T> before[kColumns];
-      load(data, stride, drawn, first, before);
-      for (int k = 0; k < kColumns; ++k) columns[k] += before[k];
-    }
+    Pack<T> before[kColumns] = {};
+    if (!is_zero) load(data, stride, drawn, first, before);
+    for (int k = 0; k < kColumns; ++k) columns[k] += before[k];
     store(data, stride, drawn, first, columns);
   }
 

@@ -1,5 +1,5 @@
 // Vectors of the widest kind that the translation unit is compiled for, as compiler vector
-// extensions plus the few operations that these lack. blend_tile.cc is compiled once per
+// extensions plus the few operations that these lack. *_tile.cc and *_pack.cc are compiled once per
 // instruction set; everything here lives in a namespace of its own for each, so that the linker
 // never merges code of two instruction sets.
 #pragma once
@@ -134,7 +134,6 @@ inline V select(uint32_t mask, V a, V b) {
 }
 inline bool any(uint32_t mask) { return mask != 0; }
 inline uint32_t bits(uint32_t mask) { return mask; }
-inline void set_lane(uint32_t& mask, int lane) { mask |= uint32_t{1} << lane; }
 
 #else
 
@@ -186,10 +185,6 @@ inline uint32_t bits(M mask) {
   return result;
 #endif
 }
-template <typename M>
-inline void set_lane(M& mask, int lane) {
-  mask[lane] = -1;
-}
 
 #endif
 
@@ -198,6 +193,26 @@ inline V absolute(V v) {
   using T = std::remove_reference_t<decltype(v[0])>;
   using U = typename Simd<T>::U;
   return (V)((U)v & ~(U)splat(T(-0.0)));
+}
+
+// The smaller of the two, and a * b, where the mask is set; 0 elsewhere.
+template <typename M, typename V>
+inline V masked_minimum(M mask, V v, V bound) {
+#if JGD_AVX512
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm512_maskz_min_ps(mask, (__m512)v, (__m512)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm512_maskz_min_pd(mask, (__m512d)v, (__m512d)bound);
+#else
+  return select(mask, select(less_equal(v, bound), v, bound), V{});
+#endif
+}
+template <typename M, typename V>
+inline V masked_product(M mask, V a, V b) {
+#if JGD_AVX512
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm512_maskz_mul_ps(mask, (__m512)a, (__m512)b);
+  if constexpr (sizeof(a[0]) == 8) return (V)_mm512_maskz_mul_pd(mask, (__m512d)a, (__m512d)b);
+#else
+  return select(mask, a * b, V{});
+#endif
 }
 
 // The smaller, or larger, of the two; the bound for NaN. With a mask of all lanes because GCC 12

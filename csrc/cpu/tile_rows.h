@@ -1,52 +1,25 @@
-// A tile as the kernels see it: one vector holds consecutive pixels of a row. Compiled once per
-// instruction set, like simd.h.
+// Which rows of a tile a splat reaches, and what its exponent has in common along each of them.
+// Compiled once per instruction set, like simd.h.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
-#include "cpu/blend_tile.h"
 #include "cpu/interleave.h"
 #include "cpu/simd.h"
+#include "cpu/tile_pixels.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
 
-// kColumns vectors beside each other, kTileSize rows.
-template <typename T>
-struct Lanes {
-  using V = typename Simd<T>::V;
-  using I = typename Simd<T>::I;
-  using M = typename Simd<T>::M;
-  static constexpr int kLanes = Simd<T>::kLanes;
-  static constexpr int kColumns = kTileSize / kLanes;
-};
-
-// Calls body(row) for each bit.
-template <typename Body>
-inline void for_each_row(uint32_t rows, const Body& body) {
-  for (; rows; rows &= rows - 1) body(__builtin_ctz(rows));
-}
-
-// Coordinates of the pixel centres of a tile: x by column of vectors, y by row.
-template <typename T>
-struct PixelCenters {
-  typename Lanes<T>::V x[Lanes<T>::kColumns];
-  typename Lanes<T>::V y[Lanes<T>::kColumns];  // kTileSize rows, consecutive
-  explicit PixelCenters(const Tile<T>& tile) {
-    for (int j = 0; j < kTileSize; ++j) {
-      x[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(tile.x + j) + T(0.5);
-      y[j / Lanes<T>::kLanes][j % Lanes<T>::kLanes] = T(tile.y + j) + T(0.5);
-    }
-  }
-};
-
-// The exponent of a splat along the rows of a tile: dx (xx dx + along) + offset, which is log2_alpha
-// of math/blend.h with what depends on the row alone taken out of the loop.
+// The exponent of a splat along the rows of a tile: dx (xx dx + along) + offset, which is
+// log2_alpha of math/blend.h with what depends on the row alone taken out of the loop.
 template <typename T>
 struct RowTerms {
   alignas(64) T along[kTileSize];
   alignas(64) T offset[kTileSize];
+  alignas(64) T dy[kTileSize];
 };
 
 template <typename V, typename T>
@@ -58,15 +31,15 @@ inline V log2_alpha(T xx, V dx, T along, T offset) {
 // spent on them.
 template <typename V, typename T>
 inline auto seen(T log2_opacity, V exponent) {
-  return less_equal(splat(T(kLog2AlphaMin)), exponent) &
-         less_equal(exponent, splat(log2_opacity));
+  return less_equal(splat(T(kLog2AlphaMin)), exponent) & less_equal(exponent, splat(log2_opacity));
 }
 
 // Writes the terms of all rows, and for each column of vectors the rows in which a pixel may be
 // seen; never less.
 //
 // The exponent is concave along a row, so its maximum is at its vertex or at the nearer end.
-// Rounding is a few eps of the largest terms anywhere in the row.
+// Rounding is a few eps of the largest terms anywhere in the row. The bound is NaN only where the
+// exponents of the pixels are, too, and those see nothing.
 template <typename T>
 inline void find_rows(const PackedSplat<T>& s, const PixelCenters<T>& centers, RowTerms<T>& terms,
                       uint32_t (&rows)[Lanes<T>::kColumns]) {
@@ -74,14 +47,14 @@ inline void find_rows(const PackedSplat<T>& s, const PixelCenters<T>& centers, R
   constexpr int kLanes = Lanes<T>::kLanes;
   constexpr int kColumns = Lanes<T>::kColumns;
   const Exponent<T>& e = s.exponent;
-  const bool concave = e.xx < T(-1e-30);
-  const T vertex = T(-0.5) / e.xx;
+  const bool concave = e.xx < T(-1e-30);  // and not so nearly flat that s.vertex overflows
   for (uint32_t& r : rows) r = 0;
   for (int i = 0; i < kColumns; ++i) {
     const V dy = centers.y[i] - s.center.y;
     const V yy_dy = e.yy * dy;
     const V along = e.xy * dy;
     const V offset = fma(yy_dy, dy, splat(e.log2_opacity));
+    store(terms.dy + i * kLanes, dy);
     store(terms.along + i * kLanes, along);
     store(terms.offset + i * kLanes, offset);
     const V terms_y = fma(absolute(yy_dy), absolute(dy), splat(std::fabs(e.log2_opacity)));
@@ -89,7 +62,7 @@ inline void find_rows(const PackedSplat<T>& s, const PixelCenters<T>& centers, R
       const T left = centers.x[j][0] - s.center.x;
       const T right = centers.x[j][kLanes - 1] - s.center.x;
       const T far = std::max(std::fabs(left), std::fabs(right));
-      const V dx = minimum(maximum(along * vertex, left), right);
+      const V dx = minimum(maximum(along * s.vertex, left), right);
       const V highest = fma(dx, fma(splat(e.xx), dx, along), offset);
       const V all_terms = fma(absolute(along), splat(far), terms_y + std::fabs(e.xx) * far * far);
       const V bound = fma(all_terms, splat(T(16) * kEpsilon<T>), highest);

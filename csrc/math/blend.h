@@ -1,5 +1,5 @@
 // One splat at one pixel: how much it covers, and the derivative. Scalar: the CUDA kernels use it
-// as it is, the CPU kernel has the same formulas on vectors (cpu/blend_tile.cc).
+// as it is, the CPU kernel has the same formulas on vectors (cpu/blend_forward_tile.cc).
 //
 // Multiply-add is written out, never left to the compiler: forward and backward must see the very
 // same exponent, or they draw different splats.

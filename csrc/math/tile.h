@@ -1,5 +1,5 @@
-// Tiles: which 16x16 tiles a splat can touch. Used by counting and emitting alike, so the two can
-// never disagree.
+// Tiles: which 16x16 tiles a splat can touch. What counts them and what lists them use the same
+// function, so the two can never disagree.
 //
 // Invariant for the exact footprint: every pixel with alpha >= 1/255 lies in a listed tile, in
 // floating point too, because the ellipse is enlarged by more than the rounding error of the
@@ -114,16 +114,6 @@ JGD_HD inline RangeOf<Int<T>> tiles_of_square(T center, T radius, int n) {
   const T tile = T(kTileSize);
   return {floor_clamped((p - radius) / tile, 0, n),
           floor_clamped((p + radius + T(kTileSize - 1)) / tile, 0, n)};
-}
-
-template <typename T>
-JGD_HD inline RangeOf<Int<T>> pixel_rows(const Footprint<T>& f, int height) {
-  return f.rectangle ? RangeOf<Int<T>>{0, height} : cells_in_box(f.center.y, f.extent.y, 1, height);
-}
-
-template <typename T>
-JGD_HD inline RangeOf<Int<T>> pixel_columns(const Footprint<T>& f, int width) {
-  return f.rectangle ? RangeOf<Int<T>>{0, width} : cells_in_box(f.center.x, f.extent.x, 1, width);
 }
 
 template <typename T>

@@ -38,13 +38,11 @@ struct BlendForward {
   Batched<int32_t> median;   // [C, H, W] id of the first that halves T, -1 if none; or absent
   // Only for the backward pass; both absent if none follows.
   Batched<T> transmittance;  // [C, H, W] what reaches the background
-  // [C, H, W] from which place on nothing contributes: depth ranks on the GPU, places in the list
-  // of the tile on the CPU.
-  Batched<int32_t> last;
+  Batched<int32_t> last;  // [C, H, W] the place (GPU: depth rank) from which on nothing is drawn
   // (Gaussian, tile) pairs, and those of them that were in the lists; the largest int if more.
-  Batched<int32_t> n_isects;         // [C]
+  Batched<int32_t> n_isects;  // [C]
   Batched<int32_t> n_isects_listed;  // [C]
-  Workspace workspace;               // of the GPU
+  Workspace workspace;  // of the GPU
 };
 
 template <typename T>
@@ -54,18 +52,18 @@ struct BlendBackward {
   Batched<const T> weight;
   Batched<const T> transmittance;
   Batched<const int32_t> last;
-  Batched<const T> v_image;   // [C, H, W, D] or absent
-  Batched<const T> v_depth;   // [C, H, W] or absent
+  Batched<const T> v_image;  // [C, H, W, D] or absent
+  Batched<const T> v_depth;  // [C, H, W] or absent
   Batched<const T> v_weight;  // [C, H, W] or absent
-  Batched<T> v_means2d;       // [C, N, 2]
-  Batched<T> v_means2d_abs;   // [C, N, 2] sum of absolute per-pixel gradients, or absent
-  Batched<T> v_depths;        // [C, N]
-  Batched<T> v_conics;        // [C, N, 3]
-  Batched<T> v_opacities;     // [C, N]
-  Batched<T> v_colors;        // [C or 1, N, D], summed over cameras if shared, or absent
-  Batched<T> v_background;    // [C or 1, D], likewise
+  Batched<T> v_means2d;  // [C, N, 2]
+  Batched<T> v_means2d_abs;  // [C, N, 2] sum of absolute per-pixel gradients, or absent
+  Batched<T> v_depths;  // [C, N]
+  Batched<T> v_conics;  // [C, N, 3]
+  Batched<T> v_opacities;  // [C, N]
+  Batched<T> v_colors;  // [C or 1, N, D], summed over cameras if shared, or absent
+  Batched<T> v_background;  // [C or 1, D], likewise
   bool deterministic = false;  // the GPU sums in a way that has one result
-  Workspace workspace;         // of the GPU
+  Workspace workspace;  // of the GPU
 };
 
 }  // namespace jgd

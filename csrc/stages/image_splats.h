@@ -10,6 +10,14 @@
 
 namespace jgd {
 
+// Visible and finite. The one test that decides what is sorted, counted, listed and drawn.
+template <typename T>
+JGD_HD inline Mask<T> drawable(const Vec2<T>& mean2d, T depth, const Sym2<T>& conic, T opacity,
+                               Int<T> radius) {
+  return radius > Int<T>(0) && opacity > T(0) && is_finite(mean2d) && is_finite(conic) &&
+         is_finite(depth) && is_finite(opacity);
+}
+
 template <typename T>
 struct ImageSplats {
   const T* means2d;
@@ -27,11 +35,10 @@ struct ImageSplats {
         radii(in.radii.at(in.batch, batch_index) + camera * in.n),
         three_sigma(in.three_sigma) {}
 
-  // Visible and finite. The one test that decides what is sorted, counted, listed and drawn.
   JGD_HD bool drawable(int64_t id) const {
     if (radii[id] <= 0 || !(opacities[id] > T(0))) return false;
-    return is_finite(load_vec2(means2d, id)) && is_finite(load_sym2(conics, id)) &&
-           is_finite(depths[id]) && is_finite(opacities[id]);
+    return jgd::drawable(load_vec2(means2d, id), depths[id], load_sym2(conics, id), opacities[id],
+                         radii[id]);
   }
 
   JGD_HD Footprint<T> footprint(int64_t id) const {

@@ -8,28 +8,14 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "cpu/bin.h"
+#include "threads.h"
 
 namespace {
 
 using jgd::Batched;
-
-class Threads final : public jgd::cpu::ThreadPool {
- public:
-  explicit Threads(int64_t n) : n_(n) {}
-  ~Threads() override {
-    for (std::thread& thread : threads_) thread.join();
-  }
-  int64_t num_threads() const override { return n_; }
-  void schedule(std::function<void()> task) override { threads_.emplace_back(std::move(task)); }
-
- private:
-  int64_t n_;
-  std::vector<std::thread> threads_;
-};
 
 template <typename T>
 Batched<const T> input(const std::vector<T>& v) {
@@ -109,7 +95,7 @@ struct Results {
 
 template <typename T>
 Results<T> run(const Scene<T>& scene, bool three_sigma, bool garbage_order, int64_t n_threads) {
-  Threads pool(n_threads);
+  test::Threads pool(n_threads);
   Results<T> r;
   jgd::SplatInputs<T> splats;
   splats.means2d = input(scene.means2d);

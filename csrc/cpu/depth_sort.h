@@ -1,0 +1,15 @@
+// The depth order of the splats of one image, on all threads.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/parallel.h"
+#include "stages/image_splats.h"
+
+namespace jgd::cpu {
+
+// Writes a permutation of 0..n-1: by depth, ties by index, what is not drawn last.
+template <typename T>
+void depth_order(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n, int32_t* order);
+
+}  // namespace jgd::cpu
