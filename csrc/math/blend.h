@@ -158,12 +158,13 @@ struct SplatGradient {
 template <typename T>
 JGD_HD inline SplatGradient<T> splat_gradient(const Sym2<T>& conic, T opacity, const T* m) {
   const T ln2 = T(0.69314718055994530942);  // the absolute moments are in units of log2(alpha)
-  return {{-(conic.xx * m[kMomentX] + conic.xy * m[kMomentY]),
-           -(conic.xy * m[kMomentX] + conic.yy * m[kMomentY])},
+  // 0 - x instead of -x: what was not drawn has the gradient 0, not -0.
+  return {{T(0) - (conic.xx * m[kMomentX] + conic.xy * m[kMomentY]),
+           T(0) - (conic.xy * m[kMomentX] + conic.yy * m[kMomentY])},
           {ln2 * m[kMomentAbsX], ln2 * m[kMomentAbsY]},
           m[kMomentDepth],
           {T(0.5) * m[kMomentXX], m[kMomentXY], T(0.5) * m[kMomentYY]},
-          -m[kMoment0] / opacity};
+          (T(0) - m[kMoment0]) / opacity};
 }
 
 }  // namespace jgd
