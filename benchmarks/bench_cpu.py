@@ -22,7 +22,7 @@ from typing import Any
 
 import native
 import report
-import scenes
+from helpers import scenes
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("jax", "jaxlib", "numpy", "jax-gsplat-depth")

@@ -1,18 +1,31 @@
 """3D Gaussian splatting for JAX: image, depth and weight in one differentiable pass."""
 
+from typing import TYPE_CHECKING
+
 from jax_gsplat_depth import io as io
-from jax_gsplat_depth._bin import bin
+from jax_gsplat_depth._bin import bin as bin
 from jax_gsplat_depth._blend import blend
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.extras import lazy_names
 from jax_gsplat_depth._project import project
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._shade import shade
 from jax_gsplat_depth._types import Config, Gaussians, Intersections, RenderOutput, Splats
-from jax_gsplat_depth.seeds import GaussianRasterizationSettings, GaussianRasterizer
+from jax_gsplat_depth.compat import GaussianRasterizationSettings, GaussianRasterizer
 from jax_gsplat_depth.sh import convert_sh, rotate_sh
+
+if TYPE_CHECKING:
+    from jax_gsplat_depth import datasets as datasets
+    from jax_gsplat_depth import densify as densify
+    from jax_gsplat_depth import evaluation as evaluation
+    from jax_gsplat_depth import fit as fit
+    from jax_gsplat_depth import frames as frames
+    from jax_gsplat_depth import losses as losses
+    from jax_gsplat_depth import viewer as viewer
 
 __version__ = "0.1.0"
 
+# Without ``bin``, which would shadow the built-in function where all names are imported.
 __all__ = [
     "Camera",
     "Config",
@@ -22,7 +35,6 @@ __all__ = [
     "Intersections",
     "RenderOutput",
     "Splats",
-    "bin",
     "blend",
     "convert_sh",
     "project",
@@ -30,3 +42,12 @@ __all__ = [
     "rotate_sh",
     "shade",
 ]
+
+# Loaded when first used: importing the renderer stays quick.
+__getattr__ = lazy_names(
+    __name__,
+    dict.fromkeys(
+        ("datasets", "densify", "evaluation", "fit", "frames", "losses", "viewer"),
+        "",
+    ),
+)

@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common.rotation import rotation_rows
+
 # What the camera constructors take: nested sequences too.
 Numbers = ArrayLike | Sequence[Any]
 
@@ -342,10 +344,5 @@ def _intrinsic_matrix(fx: Array, fy: Array, cx: Array, cy: Array) -> Array:
 
 def _quat_to_rotation(quat: Array) -> Array:
     quat = _normalize(quat)
-    w, x, y, z = (quat[..., i] for i in range(4))
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+    rows = rotation_rows(*(quat[..., i] for i in range(4)))
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)

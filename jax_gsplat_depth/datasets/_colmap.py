@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._views import LARGEST, View, pinhole, rigid
+from jax_gsplat_depth.datasets._geometry import LARGEST, pinhole, rigid, rotation_matrix
+from jax_gsplat_depth.datasets._views import PosedPhoto
 
 # Model id of the binary form: name and number of parameters.
 _MODELS = {
@@ -71,14 +72,14 @@ class Model:
         """Return the ``(4, 4)`` world-to-camera pose of every photo, OpenCV axes, by name."""
         return {image.name: self._viewmat(image) for image in self.images}
 
-    def views(self, photos: Path) -> list[View]:
+    def views(self, photos: Path) -> list[PosedPhoto]:
         """Return the photos with their cameras.
 
         Args:
             photos: The folder that the names of the photos are relative to.
         """
         return [
-            View(
+            PosedPhoto(
                 photo=photos / image.name,
                 size=self._camera(image).size,
                 viewmat=self._viewmat(image),
@@ -103,15 +104,7 @@ class Model:
         length = np.linalg.norm(quat)
         if abs(length - 1.0) > 0.01:
             raise CaptureError(f"{where} has a pose that is not a rotation: expected |q| = 1")
-        w, x, y, z = quat / length
-        rotation = np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-            ]
-        )
-        return rigid(rotation, np.array(image.translation), where=where)
+        return rigid(rotation_matrix(quat / length), np.array(image.translation), where=where)
 
     def _intrinsics(self, image: _Image) -> np.ndarray:
         camera = self._camera(image)

@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth._common.extras import require
 
 _NEWTON_STEPS = 50
 _CONVERGED = 1e-12

@@ -6,10 +6,11 @@ import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
 from jax_gsplat_depth.datasets._colmap import Model, find_model, read_model
+from jax_gsplat_depth.datasets._geometry import camera_centers
 from jax_gsplat_depth.datasets._pictures import read_depth, read_photo
 from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
 from jax_gsplat_depth.datasets._transforms import read_transforms
-from jax_gsplat_depth.datasets._views import View, unique_names
+from jax_gsplat_depth.datasets._views import PosedPhoto, unique_names
 
 _SAME_WORLD_ANGLE = 0.02
 _SAME_WORLD_DISTANCE = 0.01
@@ -82,7 +83,7 @@ def _load(root: Path, downscale: int) -> Capture:
     return _assemble(root, views, depth_scale, model, downscale)
 
 
-def _read_blender_pair(root: Path) -> tuple[list[View], float]:
+def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float]:
     train, test = root / "transforms_train.json", root / "transforms_test.json"
     if not test.is_file():
         raise CaptureError(f"{test} is missing: expected it beside {train.name}")
@@ -96,7 +97,7 @@ def _read_blender_pair(root: Path) -> tuple[list[View], float]:
     return views + held_out, scale
 
 
-def _model_of_same_world(folder: Path, views: list[View]) -> Model | None:
+def _model_of_same_world(folder: Path, views: list[PosedPhoto]) -> Model | None:
     """Return the model if it has the poses of ``views``: its points then fit as well.
 
     A model that is damaged or of another world is no error, as nothing depends on it.
@@ -112,9 +113,7 @@ def _model_of_same_world(folder: Path, views: list[View]) -> Model | None:
     ours, theirs = (np.stack(side) for side in zip(*pairs, strict=True))
     turn = ours[:, :3, :3] @ theirs[:, :3, :3].swapaxes(1, 2)
     cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
-    eyes, other_eyes = (
-        -np.einsum("vji,vj->vi", side[:, :3, :3], side[:, :3, 3]) for side in (ours, theirs)
-    )
+    eyes, other_eyes = camera_centers(ours), camera_centers(theirs)
     spread = np.linalg.norm(eyes - eyes.mean(axis=0), axis=1).max()
     distance = np.linalg.norm(eyes - other_eyes, axis=1).max()
     same = cosine.min() > np.cos(_SAME_WORLD_ANGLE) and distance <= _SAME_WORLD_DISTANCE * spread
@@ -122,7 +121,7 @@ def _model_of_same_world(folder: Path, views: list[View]) -> Model | None:
 
 
 def _assemble(
-    root: Path, views: list[View], depth_scale: float, model: Model | None, downscale: int
+    root: Path, views: list[PosedPhoto], depth_scale: float, model: Model | None, downscale: int
 ) -> Capture:
     names = unique_names([view.photo for view in views], root)
     order = sorted(range(len(views)), key=names.__getitem__)
@@ -175,7 +174,7 @@ def _scaled(K: np.ndarray, downscale: int) -> np.ndarray:
     return K * np.array([[1 / downscale], [1 / downscale], [1.0]])
 
 
-def _test_indices(views: list[View]) -> np.ndarray:
+def _test_indices(views: list[PosedPhoto]) -> np.ndarray:
     if all(view.held_out is None for view in views):
         return hold_out(len(views))
     return np.flatnonzero([bool(view.held_out) for view in views])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._lens import Lens
-from jax_gsplat_depth.io._extras import require
 
 _DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _EXIF_ORIENTATION = 0x0112

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError
-from jax_gsplat_depth.io._extras import require
 
 _SMOOTH_ERROR = 0.03
 _WHITE_ERROR = 0.01

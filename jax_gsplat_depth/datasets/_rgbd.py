@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._geometry import pinhole, rigid
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
-from jax_gsplat_depth.datasets._views import View, pinhole, rigid
+from jax_gsplat_depth.datasets._views import PosedPhoto
 
 INTRINSICS = "camera-intrinsics.txt"
 _COLORS = ("*.color.png", "*.color.jpg")
@@ -20,7 +21,7 @@ _LARGEST_TEXT = 4096
 """Bytes; a matrix takes a few hundred."""
 
 
-def read_rgbd(root: Path) -> tuple[list[View], float]:
+def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
     """Read the cameras of a folder.
 
     Returns:
@@ -42,7 +43,7 @@ def read_rgbd(root: Path) -> tuple[list[View], float]:
             continue
         camera_to_world = rigid(pose[:3, :3], pose[:3, 3], where=str(pose_path))
         views.append(
-            View(
+            PosedPhoto(
                 photo=photo,
                 size=picture_size(photo),
                 viewmat=np.linalg.inv(camera_to_world),

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError
+from jax_gsplat_depth.datasets._geometry import project_points
 
 _VIEWS_OF_A_POINT = 2
 """What triangulation needs."""
@@ -65,15 +66,11 @@ def _rows(array: np.ndarray | None, views: np.ndarray) -> np.ndarray | None:
 def _sees(capture: Capture, view: int, points: np.ndarray) -> np.ndarray:
     """Return which of ``(P, 3)`` world points a view sees, ``(P,)`` bool."""
     viewmat, K = capture.viewmats[view].astype(np.float64), capture.Ks[view].astype(np.float64)
-    camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    depth = camera[:, 2]
-    # A depth of 1 keeps points behind the camera finite; they are not inside.
-    pixels = camera / np.where(depth > 0, depth, 1)[:, None] @ K.T
-    columns, rows = np.floor(pixels[:, 0]), np.floor(pixels[:, 1])
-    inside = (depth > 0) & (columns >= 0) & (columns < capture.width)
-    inside &= (rows >= 0) & (rows < capture.height)
+    size = (capture.width, capture.height)
+    pixels, depth, inside = project_points(points, viewmat, K, size)
     if capture.depths is None:
         return inside
     surface = np.zeros_like(depth)
-    surface[inside] = capture.depths[view, rows[inside].astype(int), columns[inside].astype(int)]
+    columns, rows = pixels[inside].astype(int).T
+    surface[inside] = capture.depths[view, rows, columns]
     return inside & ((surface == 0) | (depth < (1 + _HIDDEN) * surface))

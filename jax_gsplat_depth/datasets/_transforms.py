@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._geometry import pinhole, rigid
 from jax_gsplat_depth.datasets._lens import Lens, LensError
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
-from jax_gsplat_depth.datasets._views import View, pinhole, rigid
+from jax_gsplat_depth.datasets._views import PosedPhoto
 
 _DISTORTION = ("k1", "k2", "p1", "p2")
 """Terms of the OPENCV model, which is undone on load."""
@@ -37,7 +38,7 @@ _DEFAULT_DEPTH_SCALE = 0.001
 """World units per step where the file names no scale: nerfstudio's rule, millimetres in metres."""
 
 
-def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[View], float]:
+def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[PosedPhoto], float]:
     """Read one file.
 
     Args:
@@ -61,7 +62,9 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[V
     return views, scale
 
 
-def read_poses(path: Path, data: dict[str, Any], size: tuple[int, int] | None = None) -> list[View]:
+def read_poses(
+    path: Path, data: dict[str, Any], size: tuple[int, int] | None = None
+) -> list[PosedPhoto]:
     """Return the cameras of a file whose photos need not exist, without lens distortion.
 
     Args:
@@ -83,7 +86,7 @@ def read_poses(path: Path, data: dict[str, Any], size: tuple[int, int] | None = 
         else:
             raise CaptureError(f"{where} has no 'w' and 'h': expected the size of the image")
         name = frame.get("file_path")
-        view = View(
+        view = PosedPhoto(
             photo=Path(name if isinstance(name, str) and Path(name).name else f"{i:04d}"),
             size=pixels,
             viewmat=_viewmat(frame, where),
@@ -132,7 +135,7 @@ def _number(data: dict[str, Any], key: str, where: str) -> float:
 
 def _view(
     path: Path, data: dict[str, Any], frame: dict[str, Any], index: int, held_out: bool | None
-) -> View:
+) -> PosedPhoto:
     where = f"{path}, frame {index}"
     photo = _photo(path, frame, where)
     where = f"{path}, frame {index} ({photo.name})"
@@ -145,7 +148,7 @@ def _view(
         size = _size(camera, where)
     else:
         size = picture_size(photo)
-    view = View(
+    view = PosedPhoto(
         photo=photo,
         size=size,
         viewmat=_viewmat(frame, where),
@@ -160,7 +163,7 @@ def _view(
     return _without_lens(view, terms, where)
 
 
-def _without_lens(view: View, terms: list[float], where: str) -> View:
+def _without_lens(view: PosedPhoto, terms: list[float], where: str) -> PosedPhoto:
     """Return the view of the pinhole camera that is left when the lens is removed."""
     fx, fy, cx, cy = (float(view.K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     k1, k2, p1, p2 = terms
@@ -172,7 +175,7 @@ def _without_lens(view: View, terms: list[float], where: str) -> View:
     return dataclasses.replace(view, size=size, K=pinhole(fx, fy, *center, where=where), lens=lens)
 
 
-def _of_one_size(views: list[View]) -> list[View]:
+def _of_one_size(views: list[PosedPhoto]) -> list[PosedPhoto]:
     """Cut what different lenses leave of photos of one size to the size that all have."""
     stored = {view.lens.stored_size if view.lens else view.size for view in views}
     sizes = {view.size for view in views}

@@ -9,15 +9,9 @@ import numpy as np
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._lens import Lens
 
-LARGEST = 1e30
-"""Numbers beyond this count as infinite: their products leave the range of float32."""
-
-_RIGID_TOLERANCE = 1e-2
-"""Largest entry of R^T R - I that still counts as rounding in a text file."""
-
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class PosedPhoto:
     """One photo with its camera.
 
     Attributes:
@@ -37,32 +31,6 @@ class View:
     depth: Path | None = None
     held_out: bool | None = None
     lens: Lens | None = None
-
-
-def pinhole(fx: float, fy: float, cx: float, cy: float, *, where: str) -> np.ndarray:
-    """Return the ``(3, 3)`` matrix of a pinhole camera; ``where`` opens the error message."""
-    if not (np.abs([fx, fy, cx, cy]) < LARGEST).all() or min(fx, fy) < 1 / LARGEST:
-        raise CaptureError(
-            f"{where} has focal lengths {fx:g}, {fy:g} and principal point {cx:g}, {cy:g}: "
-            "expected finite numbers and positive focal lengths"
-        )
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-
-
-def rigid(rotation: np.ndarray, translation: np.ndarray, *, where: str) -> np.ndarray:
-    """Return the ``(4, 4)`` pose with the nearest rotation; ``where`` opens the error message."""
-    if not ((np.abs(rotation) < LARGEST).all() and (np.abs(translation) < LARGEST).all()):
-        raise CaptureError(f"{where} has a pose that is not finite (NaN or infinity)")
-    off = np.abs(rotation.T @ rotation - np.eye(3)).max()
-    if off > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
-        raise CaptureError(
-            f"{where} has a pose whose 3x3 part is not a rotation "
-            "(expected orthonormal columns and determinant +1)"
-        )
-    u, _, vt = np.linalg.svd(rotation)
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = u @ vt, translation
-    return pose
 
 
 def unique_names(photos: Sequence[Path], root: Path) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jax_gsplat_depth._apart import apart
+from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
 
 REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
@@ -105,7 +105,7 @@ def activate(population: Population, sh_degree: ArrayLike | None = None) -> Gaus
     else:
         raise ValueError("params has neither 'sh', 'sh0' nor 'colors'")
     # In one row: XLA's CPU backend loops over the last axis, and three numbers fill no vector.
-    scales = apart(jnp.exp)(log_scales.reshape(-1)).reshape(log_scales.shape)
+    scales = unfused(jnp.exp)(log_scales.reshape(-1)).reshape(log_scales.shape)
     return Gaussians(params["means"], params["quats"], scales, opacities, **appearance)
 
 

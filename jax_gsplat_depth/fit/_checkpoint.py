@@ -20,12 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_gsplat_depth._common import result_folder
+from jax_gsplat_depth._common.atomic import atomic_write
+from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.result_folder import OutputError
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._log import StepReport
-from jax_gsplat_depth.fit._output import CHECKPOINT, IDENTITY, PROGRAM, OutputError, is_checkpoint
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
-from jax_gsplat_depth.io._extras import require
-from jax_gsplat_depth.io._record import replace
+
+PROGRAM = "jax-gsplat-depth fit"
+"""The name of the main job in the files that it writes."""
+
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoints in an output folder."""
+
+_IDENTITY = "fit.json"
+"""File in it that says which fit they belong to."""
 
 _KEPT = 2
 
@@ -33,6 +43,34 @@ _KEPT = 2
 _LOG = ("loss", "psnr", "n_gaussians")
 
 State = TypeVar("State")
+
+
+def check_folder(out: Path, *, resume: bool = False) -> None:
+    """Find out before hours of work whether the result of a fit can be written to ``out``.
+
+    Args:
+        out: The folder; it may exist if it is empty or holds an earlier result of a fit.
+        resume: The fit goes on from the checkpoint in the folder; another one would lose it.
+
+    Raises:
+        OutputError: It is a file, a folder with someone else's files or with the checkpoint of an
+            unfinished fit, or not writable.
+    """
+    unfinished = is_checkpoint(out / CHECKPOINT)
+    if unfinished and not resume:
+        raise OutputError(
+            f"{out} holds the checkpoint of an unfinished fit: add --resume to go on with "
+            f"it, or delete {out / CHECKPOINT}"
+        )
+    result_folder.check_folder(out, PROGRAM, may_hold=[CHECKPOINT] if unfinished else [])
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder holds checkpoints of ours."""
+    try:
+        return json.loads((folder / _IDENTITY).read_text())["program"] == PROGRAM
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class Checkpoints:
@@ -147,7 +185,7 @@ class Checkpoints:
             if not is_checkpoint(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 identity = json.dumps(self._identity, indent=2).encode()
-                replace(self.folder / IDENTITY, lambda stream: stream.write(identity))
+                atomic_write(self.folder / _IDENTITY, lambda stream: stream.write(identity))
             with self._manager() as manager:
                 saved = manager.save(len(reports), args=items)
         # TensorStore reports a full disk as ValueError.
@@ -175,7 +213,7 @@ class Checkpoints:
             yield manager
 
     def _check_identity(self) -> None:
-        saved = json.loads((self.folder / IDENTITY).read_text())
+        saved = json.loads((self.folder / _IDENTITY).read_text())
         for name, value in self._identity["settings"].items():
             old = saved.get("settings", {}).get(name)
             if old != value:

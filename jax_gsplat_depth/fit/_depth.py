@@ -15,7 +15,7 @@ from jax import Array
 
 from jax_gsplat_depth import losses
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit._init import Views
+from jax_gsplat_depth.datasets._geometry import PosedViews
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
 _METRIC = ("l1", "disparity")
@@ -124,7 +124,7 @@ def align_to_points(capture: Capture, maps: np.ndarray) -> np.ndarray | None:
     """
     if capture.points is None:
         return None
-    views = Views.of(capture)
+    views = PosedViews.training(capture)
     aligned = np.zeros(maps.shape, np.float32)
     for view, target in enumerate(maps):
         if not (target > 0).any():

@@ -4,13 +4,13 @@ Density control adds Gaussians beside those that there are, so that the initial 
 what the cameras see. Only training views are read.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from scipy.spatial import KDTree
 
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.datasets._geometry import PosedViews
 from jax_gsplat_depth.fit._params import Params, from_points
 from jax_gsplat_depth.fit._settings import FitSettings
 
@@ -25,69 +25,6 @@ _SCALE_PIXELS = (0.3, 16.0)
 _FAR_FRACTION = 0.2
 # Shortest distance from a camera, relative to the distance of the scene's centre.
 _NEAREST = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Views:
-    """The training views as NumPy arrays, ``T`` of them.
-
-    Attributes:
-        images: ``[T, H, W, 3]`` uint8.
-        rotations: ``[T, 3, 3]`` world to camera.
-        translations: ``[T, 3]`` world to camera.
-        Ks: ``[T, 3, 3]`` pixels.
-    """
-
-    images: np.ndarray
-    rotations: np.ndarray
-    translations: np.ndarray
-    Ks: np.ndarray
-
-    @classmethod
-    def of(cls, capture: Capture) -> "Views":
-        """Select the training views of a capture."""
-        train = capture.train_indices
-        viewmats = capture.viewmats[train].astype(np.float64)
-        Ks = capture.Ks[train].astype(np.float64)
-        return cls(capture.images[train], viewmats[:, :3, :3], viewmats[:, :3, 3], Ks)
-
-    def __len__(self) -> int:
-        """Return T."""
-        return len(self.images)
-
-    @property
-    def centers(self) -> np.ndarray:
-        """Camera positions ``[T, 3]``, world frame."""
-        return -np.einsum("tji,tj->ti", self.rotations, self.translations)
-
-    @property
-    def focal(self) -> float:
-        """Median focal length in pixels."""
-        return float(np.median(self.Ks[:, [0, 1], [0, 1]]))
-
-    def project(self, view: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Project ``[P, 3]`` points to pixels ``[P, 2]``, depths ``[P]`` and inside ``[P]``."""
-        camera = points @ self.rotations[view].T + self.translations[view]
-        depths = camera[:, 2]
-        K = self.Ks[view]
-        # A depth of 1 keeps points behind the camera finite; they are not inside.
-        safe = np.where(depths > 0, depths, 1.0)[:, None]
-        pixels = camera[:, :2] / safe * [K[0, 0], K[1, 1]] + [K[0, 2], K[1, 2]]
-        height, width = self.images.shape[1:3]
-        inside = (depths > 0) & (pixels >= 0).all(axis=1) & (pixels < [width, height]).all(axis=1)
-        return pixels, depths, inside
-
-    def back_project(self, view: int, pixels: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the world points ``[P, 3]`` at pixels ``[P, 2]`` and depths ``[P]``."""
-        K = self.Ks[view]
-        rays = (pixels - [K[0, 2], K[1, 2]]) / [K[0, 0], K[1, 1]]
-        camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depths[:, None]
-        return (camera - self.translations[view]) @ self.rotations[view]
-
-    def colors(self, view: int, pixels: np.ndarray) -> np.ndarray:
-        """Return the RGB ``[P, 3]``, 0..1, of the pixels that contain ``[P, 2]`` positions."""
-        columns, rows = pixels.astype(np.int64).T
-        return self.images[view, rows, columns] / 255.0
 
 
 def initial_params(capture: Capture, settings: FitSettings) -> Params:
@@ -105,7 +42,7 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
         settings: ``initial_gaussians``, ``seed``, ``sh_degree`` and ``initial_opacity`` are read.
     """
     rng = np.random.default_rng(settings.seed)
-    views = Views.of(capture)
+    views = PosedViews.training(capture)
     n = settings.initial_gaussians
     sparse = _sparse_points(capture)
     depths = None
@@ -139,7 +76,7 @@ def scene_extent(capture: Capture, means: np.ndarray) -> float:
         capture: Posed photos with at least one training view.
         means: ``[N, 3]`` initial centres.
     """
-    centers = Views.of(capture).centers
+    centers = PosedViews.training(capture).centers
     offsets = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
     distance = float(np.median(np.linalg.norm(means - np.median(centers, axis=0), axis=1)))
     return max(1.1 * float(np.quantile(offsets, 0.9)), 0.1 * distance)
@@ -155,7 +92,7 @@ def _sparse_points(capture: Capture) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _fill_between(
-    views: Views, points: np.ndarray, n: int, rng: np.random.Generator
+    views: PosedViews, points: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``n`` points at random pixels, as far away as a sparse point seen near the pixel.
 
@@ -179,7 +116,7 @@ def _fill_between(
 
 
 def _from_depths(
-    views: Views, depths: np.ndarray, n: int, rng: np.random.Generator
+    views: PosedViews, depths: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``n`` points at random pixels of known depth; ``depths`` is ``[T, H, W]``."""
     known = np.flatnonzero(depths > 0)
@@ -195,7 +132,7 @@ def _from_depths(
 
 
 def _random_in_view(
-    views: Views, n: int, rng: np.random.Generator
+    views: PosedViews, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``n`` random points that training cameras see, with the mean colour of their pixels.
 
@@ -215,13 +152,13 @@ def _random_in_view(
     return points, _mean_colors(views, points)
 
 
-def look_at_point(views: Views) -> np.ndarray:
+def look_at_point(views: PosedViews) -> np.ndarray:
     """Return the point ``[3]`` that is nearest to all optical axes.
 
     Parallel axes meet nowhere: a weak pull towards a point as far in front of the cameras as they
     are apart decides along the directions that the axes leave open.
     """
-    centers, forward = views.centers, views.rotations[:, 2]
+    centers, forward = views.centers, views.axes
     spread = np.linalg.norm(centers - centers.mean(axis=0), axis=1).max()
     baseline = 2 * spread if spread > 0 else 1.0
     ahead = (centers + baseline * forward).mean(axis=0)
@@ -235,14 +172,14 @@ def look_at_point(views: Views) -> np.ndarray:
     return point if np.median(in_front) > 0 else ahead
 
 
-def _typical_distance(views: Views, points: np.ndarray) -> float:
+def _typical_distance(views: PosedViews, points: np.ndarray) -> float:
     """Return the median distance between training cameras and the middle of the points."""
     distances = np.linalg.norm(views.centers - np.median(points, axis=0), axis=1)
     median = float(np.median(distances))
     return median if median > 0 else 1.0
 
 
-def _mean_colors(views: Views, points: np.ndarray) -> np.ndarray:
+def _mean_colors(views: PosedViews, points: np.ndarray) -> np.ndarray:
     total, count = np.zeros(points.shape), np.zeros((len(points), 1))
     for view in range(len(views)):
         pixels, _, inside = views.project(view, points)
@@ -251,7 +188,7 @@ def _mean_colors(views: Views, points: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), 0.5)
 
 
-def _scales(views: Views, means: np.ndarray) -> np.ndarray:
+def _scales(views: PosedViews, means: np.ndarray) -> np.ndarray:
     """Return the mean distance of the three nearest neighbours, limited in pixels."""
     camera_distances, _ = _nearest(views.centers, means, range(1, 2))
     # A Gaussian at a camera's centre has no size in pixels; the floor keeps its scale positive.
@@ -274,7 +211,7 @@ def _nearest(
     return query(queries, k=list(ranks))
 
 
-def _random_pixels(views: Views, n: int, rng: np.random.Generator) -> np.ndarray:
+def _random_pixels(views: PosedViews, n: int, rng: np.random.Generator) -> np.ndarray:
     height, width = views.images.shape[1:3]
     return rng.random((n, 2)) * [width, height]
 

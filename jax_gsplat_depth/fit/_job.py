@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from jax_gsplat_depth import io
+from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.result_folder import publish, write_metrics
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.fit._checkpoint import Checkpoints
+from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+from jax_gsplat_depth.fit._checkpoint import CHECKPOINT, PROGRAM, Checkpoints, check_folder
 from jax_gsplat_depth.fit._log import StepReport, write_csv
 from jax_gsplat_depth.fit._loop import fit
-from jax_gsplat_depth.fit._measure import describe_capture, measure, versions
-from jax_gsplat_depth.fit._output import PROGRAM, check_folder, publish, write_metrics
-from jax_gsplat_depth.fit._report import write_loss_curve
+from jax_gsplat_depth.fit._loss_curve import write_loss_curve
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.io._extras import require
 
 
 def fit_to_folder(
@@ -101,7 +101,8 @@ def fit_to_folder(
         )
         metrics.update(write_metrics(folder, PROGRAM, metrics))
 
-    publish(out, build)
+    # A checkpoint, if there is one, is that of the fit which publishes.
+    publish(out, build, PROGRAM, may_hold=[CHECKPOINT])
     if checkpoints is not None and not result.interrupted:
         checkpoints.delete()
     return metrics

@@ -5,10 +5,10 @@ from jax import Array
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._types import RenderOutput
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._views import View
+from jax_gsplat_depth.fit._views import TrainingView
 
 
-def loss_parts(settings: FitSettings, out: RenderOutput, view: View) -> dict[str, Array]:
+def loss_parts(settings: FitSettings, out: RenderOutput, view: TrainingView) -> dict[str, Array]:
     """Return the terms of the loss by name, each ``[]`` and with its weight in it.
 
     Their sum is the loss. Which terms there are depends on the settings and on what the capture

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jax_gsplat_depth._apart import apart
+from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth.densify._population import sh_degrees
 from jax_gsplat_depth.fit._settings import FitSettings
 
@@ -71,7 +71,7 @@ def make_descent(optimizer: optax.GradientTransformation) -> Descent:
     """
 
     # What is donated comes in the order in which it goes out: XLA then updates it in place.
-    @apart
+    @unfused
     def descend(params: Any, opt_state: Any, gradient: Any) -> tuple[Any, Any]:
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state

@@ -18,7 +18,7 @@ from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
 from jax_gsplat_depth.fit._step import Step, TrainState, step_config, watched_offset
-from jax_gsplat_depth.fit._views import TrainingViews, View
+from jax_gsplat_depth.fit._views import TrainingView, TrainingViews
 
 # How many views are measured, and how often each.
 _VIEWS = 4
@@ -53,7 +53,7 @@ def measure_step(
     """
 
     @jax.jit
-    def draw(gaussians: Gaussians, offset: Any, view: View) -> RenderOutput:
+    def draw(gaussians: Gaussians, offset: Any, view: TrainingView) -> RenderOutput:
         return render(
             gaussians,
             view.camera,
@@ -63,7 +63,7 @@ def measure_step(
         )
 
     @jax.jit
-    def render_part(gaussians: Gaussians, offset: Any, view: View, v_maps: Any) -> Any:
+    def render_part(gaussians: Gaussians, offset: Any, view: TrainingView, v_maps: Any) -> Any:
         def maps(gaussians: Gaussians, offset: Any) -> Any:
             return _compared(draw(gaussians, offset, view), view)
 
@@ -72,7 +72,7 @@ def measure_step(
 
     @jax.jit
     @jax.value_and_grad
-    def loss_part(maps: Any, out: RenderOutput, view: View) -> Array:
+    def loss_part(maps: Any, out: RenderOutput, view: TrainingView) -> Array:
         out = dataclasses.replace(out, **maps)
         return jnp.sum(jnp.stack(list(loss_parts(settings, out, view).values())))
 
@@ -110,7 +110,7 @@ def measure_step(
     return {"step": step_time, **shares, "other": 1 - sum(shares.values())}
 
 
-def _compared(out: RenderOutput, view: View) -> dict[str, Array]:
+def _compared(out: RenderOutput, view: TrainingView) -> dict[str, Array]:
     """Return the maps that the loss reads; the kernels give no gradient for the others."""
     maps = {"image": out.image}
     if view.alpha is not None:

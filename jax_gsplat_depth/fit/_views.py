@@ -16,7 +16,7 @@ from jax_gsplat_depth.fit._settings import FitSettings
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class View:
+class TrainingView:
     """One training view, ready for the loss.
 
     Attributes:
@@ -73,10 +73,10 @@ class TrainingViews:
             depths=DepthTargets.of(capture, settings),
         )
 
-    def __getitem__(self, view: Array) -> View:
+    def __getitem__(self, view: Array) -> TrainingView:
         """Return view number ``view``, which may be traced."""
         height, width = self.photos.shape[1:3]
-        return View(
+        return TrainingView(
             photo=_from_8_bit(self.photos[view]),
             alpha=None if self.alphas is None else _from_8_bit(self.alphas[view]),
             camera=Camera(self.viewmats[view], self.Ks[view], width=width, height=height),

@@ -10,16 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.atomic import atomic_write
+from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._extras import require
-from jax_gsplat_depth.io._record import (
-    N_BASES,
-    SH_C0,
-    Record,
-    from_gaussians,
-    replace,
-    to_gaussians,
-)
+from jax_gsplat_depth.io._record import N_BASES, SH_C0, Record, from_gaussians, to_gaussians
 
 __all__ = ["SH_C0", "ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
 
@@ -170,7 +164,7 @@ def write_elements(path: Path, elements: dict[str, tuple[list[str], np.ndarray]]
         kinds = [(name, values.dtype) for name in names]
         rows = np.ascontiguousarray(values).view(kinds).reshape(len(values))
         described.append(plyfile.PlyElement.describe(rows, element))
-    replace(path, plyfile.PlyData(described, byte_order="<").write)
+    atomic_write(path, plyfile.PlyData(described, byte_order="<").write)
 
 
 def read_elements(path: Path) -> dict[str, np.ndarray]:

@@ -4,11 +4,8 @@ A reader checks the layout of its file and returns a ``Record``, the numbers as 
 ``to_gaussians`` refuses numbers that are no Gaussian. ``info`` looks at the record in between.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +133,3 @@ def some(record: Record, path: Path) -> Record:
 def quantise(values: np.ndarray, highest: int) -> np.ndarray:
     """Return the nearest whole numbers from 0 to ``highest`` as uint32."""
     return np.clip(np.rint(values), 0, highest).astype(np.uint32)
-
-
-def replace(path: Path, write: Callable[[Any], object]) -> None:
-    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("wb") as stream:
-            write(stream)
-        scratch.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink()

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import (
-    SH_C0,
-    Record,
-    from_gaussians,
-    quantise,
-    replace,
-    some,
-    to_gaussians,
-)
+from jax_gsplat_depth.io._record import SH_C0, Record, from_gaussians, quantise, some, to_gaussians
 
 _LAYOUT = np.dtype(
     [("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)]
@@ -48,7 +41,7 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> None:
     largest = np.abs(record.quats).argmax(axis=1)[:, None]
     sign = -np.sign(np.take_along_axis(record.quats, largest, axis=1))
     rows["quats"] = quantise(128 * sign * record.quats + 128, 255)
-    replace(path, lambda stream: stream.write(rows.tobytes()))
+    atomic_write(path, lambda stream: stream.write(rows.tobytes()))
 
 
 def read_splat(path: str | Path) -> Gaussians:

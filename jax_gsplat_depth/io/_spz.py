@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, replace, some, to_gaussians
+from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, some, to_gaussians
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -95,7 +96,7 @@ def write_spz(
             for stream, column in zip(streams, columns, strict=True)
         ]
         data = b"".join([start.ljust(_HEADER_4_BYTES, b"\0"), *table, *streams])
-    replace(path, lambda stream: stream.write(data))
+    atomic_write(path, lambda stream: stream.write(data))
 
 
 def read_spz(path: str | Path) -> Gaussians:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth._common.extras import require
 
 _LARGEST_WINDOW_LOG = 27
 """128 MiB, the most that decoders must offer: the memory that a damaged stream can ask for."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.interpreters import ad, batching, mlir
 
-from jax_gsplat_depth._apart import apart
+from jax_gsplat_depth._common.fusion import unfused
 
 WINDOW = 11
 """Side of the window in pixels (Wang et al. 2004)."""
@@ -57,8 +57,8 @@ def _shifted_sum(x: Array, *, axis: int, step: int) -> Array:
 
 
 def _passes(x: Array, *, step: int) -> Array:
-    down = apart(functools.partial(_shifted_sum, axis=x.ndim - 2, step=1))
-    along = apart(functools.partial(_shifted_sum, axis=x.ndim - 1, step=step))
+    down = unfused(functools.partial(_shifted_sum, axis=x.ndim - 2, step=1))
+    along = unfused(functools.partial(_shifted_sum, axis=x.ndim - 1, step=step))
     return along(down(x))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_gsplat_depth.io._extras import require
+from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
 from jax_gsplat_depth.losses._masked import masked_mean, same_shape
 

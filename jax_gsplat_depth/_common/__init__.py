@@ -1,0 +1,1 @@
+"""Helpers that several packages share: optional libraries, files that appear whole, colours."""

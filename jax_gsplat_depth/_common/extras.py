@@ -1,0 +1,57 @@
+"""Imports optional libraries when they are first used; the error says how to get a missing one."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def require(module: str, extra: str = "fit") -> Any:
+    """Import a module of an extra.
+
+    Args:
+        module: Dotted name, such as ``PIL.Image``.
+        extra: The extra that it belongs to.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: It is not installed; the message is the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing(module, extra) from error
+
+
+def missing(module: str, extra: str = "fit") -> ImportError:
+    """Return the error for a module of an extra that is not installed."""
+    return ImportError(
+        f"{module.partition('.')[0]} is needed for this; install it with: "
+        f"python -m pip install 'jax-gsplat-depth[{extra}]'"
+    )
+
+
+def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package whose names are imported when they are first used.
+
+    Args:
+        package: Its ``__name__``.
+        module_of: The module in the package that has the name, or "" if the name is a module.
+
+    Raises:
+        ImportError: By the function, if a package of the ``fit`` extra is not installed.
+    """
+
+    def getattr_of_package(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            module = importlib.import_module(f"{package}.{module_of[name] or name}")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] == "jax_gsplat_depth":
+                raise
+            raise missing(error.name) from error
+        return getattr(module, name) if module_of[name] else module
+
+    return getattr_of_package

@@ -1,0 +1,88 @@
+"""Measures a file of Gaussians on the held-out views of a capture, as ``fit`` does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax_gsplat_depth import losses
+from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.result_folder import check_folder, publish, write_metrics
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.datasets import Capture, CaptureError
+
+PROGRAM = "jax-gsplat-depth eval"
+
+
+def evaluate_splats(
+    capture: Capture,
+    gaussians: Gaussians,
+    out: Path | None = None,
+    *,
+    source: str = "",
+    splats: str = "",
+    on_view: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Render the held-out views and compare them with the photos, and with the depth where known.
+
+    Args:
+        capture: Posed photos.
+        gaussians: Activated Gaussians with spherical harmonics.
+        out: Folder for ``metrics.json`` and ``heldout/NAME.png``: new, empty, or with an earlier
+            evaluation, which is replaced. None writes nothing.
+        source: Where the capture comes from, for ``metrics.json``.
+        splats: Where the Gaussians come from, for ``metrics.json``.
+        on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` and ``depth_error`` (median relative
+            error, or None) of each view.
+
+    Returns:
+        What is written to ``metrics.json``.
+
+    Raises:
+        CaptureError: It has no held-out view, or too small photos.
+        OutputError: The folder cannot be written.
+        ImportError: A package of the ``fit`` extra is not installed.
+    """
+    check_evaluation(out)
+    # Late, as it needs the packages of the extra.
+    from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+
+    if len(capture.test_indices) == 0:
+        raise CaptureError("the capture has no held-out view")
+    if min(capture.width, capture.height) < losses.SSIM_WINDOW:
+        raise CaptureError(
+            f"the photos have {capture.width}x{capture.height} pixels, but SSIM needs at least "
+            f"{losses.SSIM_WINDOW} pixels on each side"
+        )
+    metrics: dict[str, Any] = {}
+
+    def build(folder: Path | None) -> None:
+        pictures = None if folder is None else folder / "heldout"
+        metrics.update(
+            source=source,
+            splats=splats,
+            n_gaussians=len(gaussians.means),
+            **measure(capture, gaussians, pictures, on_view=on_view),
+            capture=describe_capture(capture),
+            versions=versions(),
+        )
+        if folder is not None:
+            metrics.update(write_metrics(folder, PROGRAM, metrics))
+
+    if out is None:
+        build(None)
+    else:
+        publish(out, build, PROGRAM)
+    return metrics
+
+
+def check_evaluation(out: Path | None) -> None:
+    """Find out before the work whether it can be done.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        ImportError: A package of the ``fit`` extra is not installed.
+    """
+    for library in ("dm_pix", "matplotlib"):
+        require(library)
+    if out is not None:
+        check_folder(out, PROGRAM)

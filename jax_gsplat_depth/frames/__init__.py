@@ -1,0 +1,44 @@
+"""Renders Gaussians along camera paths to pictures and videos, as ``jax-gsplat-depth render`` does.
+
+``_box`` finds the scene in a cloud of Gaussians, ``_paths`` and ``_camera_file`` make cameras,
+``_render`` renders them, ``_colors`` turns depth and weight into colours, ``_write`` writes files.
+"""
+
+from jax_gsplat_depth._common.result_folder import OutputError
+from jax_gsplat_depth.frames._box import SceneBox, scene_box
+from jax_gsplat_depth.frames._camera_file import read_cameras, write_cameras
+from jax_gsplat_depth.frames._colors import color_of, depth_picture, weight_picture
+from jax_gsplat_depth.frames._paths import (
+    LARGEST_SIDE,
+    CameraPath,
+    orbit,
+    resized,
+    smooth_path,
+    views_of,
+)
+from jax_gsplat_depth.frames._render import Frame, depth_range, render_frames
+from jax_gsplat_depth.frames._write import OUTPUTS, RenderSettings, check_output, render_to
+
+__all__ = [
+    "LARGEST_SIDE",
+    "OUTPUTS",
+    "CameraPath",
+    "OutputError",
+    "SceneBox",
+    "Frame",
+    "RenderSettings",
+    "check_output",
+    "color_of",
+    "depth_picture",
+    "depth_range",
+    "orbit",
+    "read_cameras",
+    "render_frames",
+    "render_to",
+    "resized",
+    "scene_box",
+    "smooth_path",
+    "views_of",
+    "weight_picture",
+    "write_cameras",
+]

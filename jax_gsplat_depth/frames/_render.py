@@ -1,0 +1,106 @@
+"""Renders lists of cameras with one compiled function."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._render import render
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.frames._paths import CameraPath
+
+_N_SAMPLES = 20_000
+"""Pixels of a frame that take part in the range of the depth colours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One rendered view.
+
+    Attributes:
+        name: From the ``CameraPath``.
+        image: ``[H, W, 3]`` uint8, the rendering limited to 0..1 and rounded.
+        depth: ``[H, W]`` float32, world units, 0 where nothing was hit.
+        weight: ``[H, W]`` float32, 0..1.
+    """
+
+    name: str
+    image: np.ndarray
+    depth: np.ndarray
+    weight: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthRange:
+    """What the depths of all frames have in common.
+
+    Attributes:
+        low: Depth of the first colour, world units.
+        high: Depth of the last colour, larger than ``low``.
+        largest: The largest depth of any pixel, 0 if nothing was hit.
+    """
+
+    low: float
+    high: float
+    largest: float
+
+
+def render_frames(
+    gaussians: Gaussians, cameras: CameraPath, background: np.ndarray
+) -> Iterator[Frame]:
+    """Yield the frames in order; all of them together compile once.
+
+    Args:
+        gaussians: Activated Gaussians with 3 colour channels.
+        cameras: The views.
+        background: ``[3]`` in 0..1.
+    """
+    background_array = jnp.asarray(background, jnp.float32)
+    for name, viewmat, K in zip(cameras.names, cameras.viewmats, cameras.Ks, strict=True):
+        image, depth, weight = render_8_bit(
+            gaussians,
+            jnp.asarray(viewmat),
+            jnp.asarray(K),
+            background_array,
+            width=cameras.width,
+            height=cameras.height,
+        )
+        yield Frame(name, np.asarray(image), np.asarray(depth), np.asarray(weight))
+
+
+def depth_range(
+    gaussians: Gaussians, cameras: CameraPath, background: np.ndarray, min_weight: float
+) -> DepthRange:
+    """Render all frames to find one range of depth colours for them.
+
+    The range is from the 1st to the 99th percentile of the pixels that are solid enough.
+
+    Args:
+        gaussians: As in ``render_frames``.
+        cameras: As in ``render_frames``.
+        background: As in ``render_frames``.
+        min_weight: Pixels with less weight do not count, except for ``largest``.
+    """
+    samples = []
+    largest = 0.0
+    for frame in render_frames(gaussians, cameras, background):
+        largest = max(largest, float(frame.depth.max()))
+        solid = (frame.depth > 0) & (frame.weight >= min_weight)
+        depths = frame.depth[solid]
+        samples.append(depths[:: max(1, len(depths) // _N_SAMPLES)])
+    low, high = color_range(np.concatenate(samples))
+    return DepthRange(low, high, largest)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "height"))
+def render_8_bit(gaussians, viewmat, K, background, *, width, height):
+    """Return the image as uint8, limited to 0..1 and rounded, with depth and weight."""
+    camera = Camera(viewmat, K, width=width, height=height)
+    out = render(gaussians, camera, background=background)
+    image = jnp.round(255 * jnp.clip(out.image, 0, 1)).astype(jnp.uint8)
+    return image, out.depth, out.weight

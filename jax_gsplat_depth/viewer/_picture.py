@@ -1,0 +1,136 @@
+"""The picture of the viewer: a pure function of Gaussians, pose and controls."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.datasets._geometry import rotation_matrix
+from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
+from jax_gsplat_depth.frames._paths import LARGEST_SIDE
+from jax_gsplat_depth.frames._render import render_8_bit
+
+_MOST_PIXELS = 1920 * 1080
+"""Larger browser windows get a picture that is enlarged there."""
+
+_STEP = 8
+"""Sides are multiples of it, so that not every change of a window compiles again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """A camera as the browser has it.
+
+    Attributes:
+        position: ``[3]`` in the world.
+        wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
+        fov_y: Vertical field of view, radians.
+        width: Pixels of the canvas, whatever the browser says: 0 if its window is hidden.
+        height: The same.
+    """
+
+    position: np.ndarray
+    wxyz: np.ndarray
+    fov_y: float
+    width: int
+    height: int
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Width and height in pixels, at least 1 and limited to what can be drawn."""
+        width, height = (min(max(n, 1), LARGEST_SIDE) for n in (self.width, self.height))
+        return width, height
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What the controls say.
+
+    Attributes:
+        output: ``image``, ``depth`` or ``weight``.
+        depth_range: Depths of the first and the last colour, world units.
+        min_weight: Pixels of less weight are grey in depth pictures and black in weight pictures.
+        background: ``(r, g, b)`` in 0..1.
+    """
+
+    output: str
+    depth_range: tuple[float, float]
+    min_weight: float
+    background: tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnView:
+    """What was drawn.
+
+    Attributes:
+        picture: ``[H, W, 3]`` uint8.
+        depth: ``[H, W]`` world units, 0 where nothing was hit.
+        weight: ``[H, W]`` in 0..1.
+    """
+
+    picture: np.ndarray
+    depth: np.ndarray
+    weight: np.ndarray
+
+
+def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> DrawnView:
+    """Render what the browser should show.
+
+    Args:
+        gaussians: Activated Gaussians with 3 colour channels.
+        pose: The camera.
+        look: The controls.
+        factor: Sides of the picture relative to those of the canvas, at most 1.
+    """
+    width, height = picture_size(pose, factor)
+    viewmat, K = camera_of(pose, width, height)
+    image, depth, weight = (
+        np.asarray(array)
+        for array in render_8_bit(
+            gaussians,
+            jnp.asarray(viewmat),
+            jnp.asarray(K),
+            jnp.asarray(look.background, jnp.float32),
+            width=width,
+            height=height,
+        )
+    )
+    if look.output == "depth":
+        picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)
+    elif look.output == "weight":
+        gray = weight_picture(np.where(weight < look.min_weight, 0, weight))
+        picture = np.repeat(gray[..., None], 3, axis=-1)
+    else:
+        picture = image
+    return DrawnView(picture, depth, weight)
+
+
+def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
+    """Return width and height in pixels, multiples of 8 with nearly the shape of the canvas."""
+    across, down = pose.canvas
+    factor = min(factor, (_MOST_PIXELS / (across * down)) ** 0.5)
+    width, height = (max(1, round(factor * n / _STEP)) * _STEP for n in (across, down))
+    return width, height
+
+
+def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``viewmat [4, 4]`` and ``K [3, 3]`` in float32 for a picture that fills the canvas."""
+    wxyz = np.asarray(pose.wxyz, np.float64)
+    to_world = rotation_matrix(wxyz / np.linalg.norm(wxyz))
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = to_world.T
+    viewmat[:3, 3] = -to_world.T @ np.asarray(pose.position, np.float64)
+    fy = 0.5 * height / np.tan(0.5 * pose.fov_y)
+    # The browser stretches the picture to the canvas, which has square pixels.
+    across, down = pose.canvas
+    fx = fy * (width / height) / (across / down)
+    K = np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
+    return viewmat.astype(np.float32), K.astype(np.float32)
+
+
+def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:
+    """Return the range of depth colours that suits a view."""
+    return color_range(view.depth[(view.depth > 0) & (view.weight >= min_weight)])

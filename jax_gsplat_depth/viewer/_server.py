@@ -1,0 +1,158 @@
+"""The server of the viewer: viser shows what one thread of ours draws for each browser."""
+
+import math
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.frames._box import scene_box
+from jax_gsplat_depth.frames._paths import orbit
+from jax_gsplat_depth.frames._render import depth_range
+from jax_gsplat_depth.viewer._session import Session
+
+_FOV_X, _ELEVATION = math.radians(60), math.radians(20)
+_WIDTH, _HEIGHT = 160, 120
+"""Of the first camera, and of the picture that gives the first range of depths."""
+
+
+class Viewer:
+    """A running viewer; ``stop`` ends it and all of its threads.
+
+    Attributes:
+        url: Where a browser finds it.
+    """
+
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        *,
+        up: np.ndarray,
+        say: Callable[[str], None],
+        host: str = "localhost",
+        port: int = 8080,
+    ) -> None:
+        """Start to serve.
+
+        Args:
+            gaussians: Activated Gaussians with 3 colour channels.
+            up: ``[3]`` direction that is up, world frame.
+            say: Called, from any thread, with a sentence about a browser that cannot be served.
+            host: Name or address of a network interface of this machine.
+            port: 0 for any that is free.
+
+        Raises:
+            OSError: The address cannot be used; the message is one sentence.
+            ValueError: No Gaussian can be drawn.
+            ImportError: viser is not installed.
+        """
+        viser = require("viser", "viewer")
+        address = _free_address(host, port)
+        start = orbit(
+            gaussians,
+            up=up,
+            n_frames=1,
+            width=_WIDTH,
+            height=_HEIGHT,
+            fov_x=_FOV_X,
+            elevation=_ELEVATION,
+        )
+        depths = depth_range(gaussians, start, np.zeros(3), 0.5)
+        self._gaussians = gaussians
+        self._depth_range = depths.low, depths.high
+        self._sessions: dict[int, Session] = {}
+        self._changed = threading.Event()
+        self._done = threading.Event()
+        self._say = say
+        self._server: Any = viser.ViserServer(
+            host=address, port=port, label="jax-gsplat-depth", verbose=False
+        )
+        self.url = url_of(host, self._server.get_port())
+        # Shared links would go through a server of somebody else.
+        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
+        viewmat, K = start.viewmats[0].astype(np.float64), start.Ks[0]
+        self._server.scene.set_up_direction(tuple(float(x) for x in up))
+        first = self._server.initial_camera
+        first.position = -viewmat[:3, :3].T @ viewmat[:3, 3]
+        # The point around which the mouse turns the camera.
+        first.look_at = scene_box(gaussians, up).center
+        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(K[1, 1]))
+        self._server.on_client_connect(self._connect)
+        self._server.on_client_disconnect(self._disconnect)
+        self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when the viewer has been stopped."""
+        self._done.wait()
+
+    def stop(self) -> None:
+        """Close all connections and end all threads; more calls do nothing."""
+        self._done.set()
+        self._changed.set()
+        self._thread.join()
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    def __enter__(self) -> "Viewer":
+        """Return the viewer itself."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Stop it."""
+        self.stop()
+
+    # Coroutines, as viser keeps the order of those: a browser that goes leaves nothing behind.
+    async def _connect(self, client: Any) -> None:
+        self._sessions[client.client_id] = Session(
+            client, self._gaussians, self._depth_range, self._changed.set
+        )
+        self._changed.set()
+
+    async def _disconnect(self, client: Any) -> None:
+        self._sessions.pop(client.client_id, None)
+
+    def _work(self) -> None:
+        """Draw for all browsers in turn until the end."""
+        while not self._done.is_set():
+            self._changed.clear()
+            waits = [self._step(number) for number in list(self._sessions)]
+            self._changed.wait(min((w for w in waits if w is not None), default=None))
+
+    def _step(self, number: int) -> float | None:
+        """Draw for one browser; what goes wrong ends its session and not those of the others."""
+        try:
+            session = self._sessions.get(number)
+            return None if session is None else session.step()
+        except Exception as error:
+            # Where it has gone meanwhile nobody misses its picture.
+            if self._sessions.pop(number, None) is not None:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+                self._say(f"browser {number} gets no more pictures until it reloads ({reason})")
+            return None
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address that goes into a browser; those of IPv6 have colons of their own."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _free_address(host: str, port: int) -> str:
+    """Return the address of ``host`` to listen at.
+
+    viser tries the next ports when one is taken, and never ends when the host is wrong.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A machine may have IPv6 names without IPv6.
+        family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        with socket.create_server(address[:2], family=family):
+            return str(address[0])
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"{host}:{port} cannot be used: {reason}") from error

@@ -1,0 +1,412 @@
+"""The viewer: its picture as a function, its loop with a client of our own, and a real server."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from io import BytesIO
+
+import numpy as np
+import pytest
+from helpers.commands import run
+from helpers.splats import box_of_gaussians
+
+pytest.importorskip("optax")
+pytest.importorskip("matplotlib")
+
+import jax.numpy as jnp
+
+import jax_gsplat_depth as jgd
+from jax_gsplat_depth import frames, io
+from jax_gsplat_depth.viewer import _session
+from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, picture_size
+from jax_gsplat_depth.viewer._server import Viewer, url_of
+from jax_gsplat_depth.viewer._session import Session
+
+LOOK = Look("image", (1.0, 4.0), 0.5, (0.0, 0.0, 0.0))
+
+
+def pose_at(eye, target, width=64, height=48, fov_y=0.8):
+    """The pose of a browser, and the camera of the package at the same place."""
+    camera = jgd.Camera.look_at(
+        np.float32(eye), np.float32(target), fov_y=np.float32(fov_y), width=width, height=height
+    )
+    to_world = np.asarray(camera.viewmat, np.float64)[:3, :3].T
+    w = np.sqrt(1 + np.trace(to_world)) / 2
+    vector = np.array([to_world[i, j] - to_world[j, i] for i, j in ((2, 1), (0, 2), (1, 0))])
+    return Pose(np.array(eye), np.array([w, *vector / (4 * w)]), fov_y, width, height), camera
+
+
+POSE, CAMERA = pose_at((2.5, -4.0, 1.5), (1.0, -2.0, 0.5))
+
+
+def test_pictures_are_those_of_the_renderer():
+    gaussians = box_of_gaussians()
+    out = jgd.render(gaussians, CAMERA, background=jnp.array([1.0, 0.5, 0.0]))
+    image = np.round(255 * np.clip(out.image, 0, 1))
+    view = draw(gaussians, POSE, Look("image", (1, 4), 0.5, (1.0, 0.5, 0.0)))
+    assert view.picture.dtype == np.uint8
+    # The poses agree to rounding.
+    assert np.abs(view.picture - image).max() <= 1
+    np.testing.assert_allclose(view.weight, out.weight, atol=1e-4)
+    solid = out.weight > 0.6
+    assert 50 < solid.sum() < solid.size - 50
+    np.testing.assert_allclose(view.depth[solid], out.depth[solid], rtol=1e-4)
+
+    look = Look("depth", (1.0, 4.0), 0.3, (0.0, 0.0, 0.0))
+    view = draw(gaussians, POSE, look)
+    expected = frames.depth_picture(view.depth, view.weight, 1.0, 4.0, 0.3)
+    np.testing.assert_array_equal(view.picture, expected)
+    grey = (view.picture == 153).all(axis=-1)
+    np.testing.assert_array_equal(grey, (view.weight < 0.3) | (view.depth == 0))
+
+    view = draw(gaussians, POSE, Look("weight", (1.0, 4.0), 0.3, (0.0, 0.0, 0.0)))
+    weight = np.where(view.weight < 0.3, 0, np.round(255 * view.weight))
+    np.testing.assert_array_equal(view.picture, np.repeat(weight[..., None], 3, axis=-1))
+
+
+def test_nearer_is_the_first_colour():
+    depth, weight = np.array([[1.0, 2.5, 4.0, 9.0, 0.0]]), np.ones((1, 5))
+    picture = frames.depth_picture(depth, weight, 1.0, 4.0, 0.5)[0]
+    assert picture.tolist()[0] == [68, 1, 84]  # Of viridis.
+    assert picture.tolist()[2:] == [[253, 231, 36], [253, 231, 36], [153, 153, 153]]
+    # A range that was turned round is no error: the controls may say so for a moment.
+    assert len(np.unique(frames.depth_picture(depth, weight, 4.0, 1.0, 0.5)[0], axis=0)) == 3
+
+
+@pytest.mark.parametrize(
+    "size", [(64, 48), (1000, 613), (7, 3), (4000, 3000), (0, 600), (10**9, 1), (10**9, 10**9)]
+)
+def test_picture_fills_the_canvas(size):
+    pose = dataclasses.replace(POSE, width=size[0], height=size[1])
+    for factor in (1.0, 0.5, 0.25):
+        width, height = picture_size(pose, factor)
+        assert width % 8 == height % 8 == 0 and width * height <= 1920 * 1080 * 1.01
+    from jax_gsplat_depth.viewer._picture import camera_of
+
+    K = camera_of(pose, width, height)[1]
+    # The corner of the picture is where the corner of the canvas is.
+    across, down = K[0, 2] / K[0, 0], K[1, 2] / K[1, 1]
+    assert down == pytest.approx(np.tan(0.4), rel=1e-5)
+    shape = np.clip(size[0], 1, 16384) / np.clip(size[1], 1, 16384)
+    assert across == pytest.approx(np.tan(0.4) * shape, rel=1e-5)
+
+
+class Control:
+    """What the session uses of a control of viser."""
+
+    def __init__(self, value=None, max=None, visible=True):
+        """Take what the session gives."""
+        self.value, self.max, self.visible = value, max, visible
+
+    def on_update(self, callback):
+        self.changed = callback
+
+    on_click = on_update
+
+    def set(self, value):
+        self.value = value
+        self.changed(None)
+
+
+class Client:
+    """A browser: its controls, its camera, and the pictures that were sent to it."""
+
+    def __init__(self, pose=POSE):
+        """Put the camera somewhere."""
+        self.gui = self.scene = self.camera = self
+        self.controls = {}
+        self.pictures = []
+        self.position, self.wxyz, self.fov = pose.position, pose.wxyz, pose.fov_y
+        self.image_width, self.image_height = pose.width, pose.height
+
+    def _add(self, label, *_, initial_value=None, max=None, visible=True, **__):
+        self.controls[label] = Control(initial_value, max, visible)
+        return self.controls[label]
+
+    add_dropdown = add_slider = add_button = add_rgb = add_text = _add
+
+    def on_update(self, callback):
+        self.move = lambda: callback(self)
+
+    def set_background_image(self, picture, *, format, jpeg_quality):
+        assert format == "jpeg"
+        self.pictures.append((picture, jpeg_quality))
+
+    def visible(self):
+        return {label for label, control in self.controls.items() if control.visible}
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds, and how many of them a pixel takes."""
+
+    now: float = 100.0
+    pace: float = 1e-6
+
+    def __call__(self):
+        return self.now
+
+
+def test_controls():
+    client, woken = Client(), []
+    session = Session(client, box_of_gaussians(), (1.234, 4.2), lambda: woken.append(1), Clock())
+    assert client.controls["Near"].value == pytest.approx(1.23)
+    assert client.controls["Far"].value == pytest.approx(4.2)
+    assert client.controls["Far"].max == pytest.approx(12.6)
+    assert client.visible() == {"Show", "Background", "Drawn"}
+    assert session.step() is None and len(client.pictures) == 1
+    assert session.step() is None and len(client.pictures) == 1  # Nothing has changed.
+    assert re.fullmatch(r"64x48, 0 ms, -", client.controls["Drawn"].value)
+
+    client.controls["Show"].set("depth")
+    assert client.visible() >= {"Near", "Far", "Fit range to view", "Least weight"}
+    client.controls["Near"].set(2.0)
+    client.controls["Far"].set(3.0)
+    client.controls["Least weight"].set(0.25)
+    client.controls["Background"].set((255, 51, 0))
+    look = Look("depth", (2.0, 3.0), 0.25, (1.0, 0.2, 0.0))
+    assert len(woken) == 5 and session.look() == look
+    assert session.step() is None and len(client.pictures) == 2
+    np.testing.assert_array_equal(
+        client.pictures[-1][0], draw(box_of_gaussians(), POSE, look).picture
+    )
+
+    client.controls["Fit range to view"].changed(None)
+    view = draw(box_of_gaussians(), POSE, look)
+    solid = view.depth[(view.weight >= 0.25) & (view.depth > 0)]
+    near, far = client.controls["Near"].value, client.controls["Far"].value
+    np.testing.assert_allclose((near, far), np.quantile(solid, (0.01, 0.99)))
+    client.controls["Show"].set("weight")
+    assert client.visible() == {"Show", "Least weight", "Background", "Drawn"}
+    client.controls["Show"].set("image")
+    assert client.visible() == {"Show", "Background", "Drawn"}
+
+
+def test_coarse_while_moving_and_sharp_at_rest(monkeypatch):
+    clock, client = Clock(), Client(pose_at((2, -4, 1), (1, -2, 0), 640, 480)[0])
+    sizes = []
+
+    def slow_draw(gaussians, pose, look, factor):
+        width, height = picture_size(pose, factor)
+        clock.now += clock.pace * width * height
+        sizes.append((width, height))
+        return DrawnView(np.zeros((height, width, 3), np.uint8), *np.zeros((2, height, width)))
+
+    monkeypatch.setattr(_session, "draw", slow_draw)
+    session = Session(client, None, (1.0, 4.0), lambda: None, clock)
+    assert session.step() is None and sizes == [(640, 480)]
+    client.move()  # The time of the first picture is not known, as it was compiled.
+    assert 0 < session.step() <= 0.25 and sizes[-1] == (320, 240)
+    client.move()
+    session.step()
+    assert sizes[-1] == (320, 240)  # 0.08 s
+    client.move()
+    wait = session.step()
+    assert sizes[-1] == (320, 240) and client.pictures[-1][1] < 90
+    clock.now += wait + 0.01
+    assert session.step() is None and sizes[-1] == (640, 480) and client.pictures[-1][1] > 90
+    assert session.step() is None and len(sizes) == 5
+
+    for clock.pace, size in ((1e-5, (160, 120)), (1e-7, (640, 480))):
+        for _ in range(3):
+            client.move()
+            session.step()
+        assert sizes[-1] == size
+    # Sharp enough or not, the last picture is one of a camera at rest.
+    clock.now += 1
+    n = len(sizes)
+    assert session.step() is None and len(sizes) == n + 1
+
+
+@contextlib.contextmanager
+def no_threads_left():
+    """Fail if threads are left; those of viser's pool need a moment to see that it is shut."""
+    before = set(threading.enumerate())
+    yield
+    end = time.monotonic() + 10
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not left
+
+
+def serve(port=0, say=pytest.fail):
+    return Viewer(box_of_gaussians(), up=np.eye(3)[2], say=say, host="127.0.0.1", port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:8080"),
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("::1", "http://[::1]:8080"),
+    ],
+)
+def test_url(host, url):
+    assert url_of(host, 8080) == url
+
+
+def test_server_starts_and_stops():
+    pytest.importorskip("viser")
+    with no_threads_left():
+        viewer = serve()
+        port = int(viewer.url.rpartition(":")[2])
+        with urllib.request.urlopen(viewer.url, timeout=30) as answer:
+            assert b"<html" in answer.read()
+        # A port that is taken is an error, not the next one.
+        with pytest.raises(OSError, match=rf"127.0.0.1:{port} cannot be used: "):
+            serve(port)
+        viewer.stop()
+        viewer.stop()
+        viewer.wait()
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+
+
+def test_browser_gets_pictures():
+    """A client that speaks as the page of viser does: it says where its camera is."""
+    viser = pytest.importorskip("viser")
+    # What viser itself speaks with: every version that the extra allows brings them.
+    import msgspec
+    import zstandard
+    from PIL import Image
+    from websockets.sync.client import connect
+
+    with (
+        no_threads_left(),
+        serve() as viewer,
+    ):
+        camera = {
+            "type": "ViewerCameraMessage",
+            "wxyz": POSE.wxyz.tolist(),
+            "position": POSE.position.tolist(),
+            "image_height": 48,
+            "image_width": 64,
+            "fov": POSE.fov_y,
+            "near": 0.01,
+            "far": 100.0,
+            "look_at": [1.0, -2.0, 0.5],
+            "up_direction": [0.0, 0.0, 1.0],
+        }
+        url = viewer.url.replace("http", "ws")
+        with connect(url, subprotocols=[f"viser-v{viser.__version__}"]) as browser:
+            browser.send(msgspec.msgpack.encode(camera))
+            end = time.monotonic() + 60
+            jpegs, texts = [], []
+            # The picture, and then the text that says how long it took: after it all is quiet.
+            while not (jpegs and any("64x48, " in text for text in texts)):
+                seen = browser.recv(timeout=end - time.monotonic())
+                size, n_compressed = struct.unpack("<QQ", seen[:16])
+                packed = seen[16 : 16 + n_compressed]
+                unpacked = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
+                messages = msgspec.msgpack.decode(unpacked)["messages"]
+                for message in messages:
+                    if message["type"] == "BackgroundImageMessage" and message["rgb_data"]:
+                        jpegs.append(message["rgb_data"])
+                    texts.append(str(message.get("updates")))
+            assert len(viewer._sessions) == 1
+        while viewer._sessions:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    with Image.open(BytesIO(jpegs[0])) as picture:
+        assert picture.size == (64, 48)
+        error = np.asarray(picture).astype(float) - draw(box_of_gaussians(), POSE, LOOK).picture
+    assert np.sqrt(np.mean(error**2)) < 6  # Of JPEG; measured 3.0.
+
+
+def test_errors_of_drawing_end_one_session(monkeypatch):
+    pytest.importorskip("viser")
+    said, drawn = [], threading.Semaphore(0)
+
+    class Broken:
+        def __init__(self, error):
+            self.error = error
+
+        def step(self):
+            raise self.error
+
+    class Fine:
+        def step(self):
+            drawn.release()
+
+    with (
+        no_threads_left(),
+        serve(say=said.append) as viewer,
+    ):
+        viewer._sessions.update(
+            {0: Broken(MemoryError()), 1: Broken(ValueError("first\nsecond")), 2: Fine()}
+        )
+        # The second time all that was broken is gone.
+        for _ in range(2):
+            viewer._changed.set()
+            assert drawn.acquire(timeout=60)
+        assert list(viewer._sessions) == [2]
+        viewer._sessions.clear()
+    assert said == [
+        "browser 0 gets no more pictures until it reloads (MemoryError)",
+        "browser 1 gets no more pictures until it reloads (ValueError: first)",
+    ]
+
+
+def test_ctrl_c_ends_the_command(tmp_path):
+    pytest.importorskip("viser")
+    io.save(tmp_path / "a.ply", box_of_gaussians())
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "jax_gsplat_depth.cli", "view", tmp_path / "a.ply"]
+        + ["--port", "0", "--host", "127.0.0.1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "XLA_FLAGS": ""},
+    )
+    deadline = threading.Timer(120, process.kill)
+    deadline.start()
+    try:
+        seen = b""
+        while b"Ctrl-C ends)\n" not in seen:
+            chunk = process.stderr.read1()
+            assert chunk, f"ended, or was not ready within 120 s: {seen.decode()!r}"
+            seen += chunk
+        process.send_signal(signal.SIGINT)
+        seen += process.communicate(timeout=60)[1]
+    finally:
+        deadline.cancel()
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, seen.decode()
+    assert "60 Gaussians at http://127.0.0.1:" in seen.decode()
+    assert seen.decode().splitlines()[-1] == "jax-gsplat-depth: stopped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.ply"], "none.ply: No such file"),
+        (["a.obj"], "unknown suffix"),
+        (["a.ply", "--port", "70000"], "--port: expected a whole number between 0 and 65535"),
+        (["a.ply", "--host", "no.such.host.invalid"], "no.such.host.invalid:8080 cannot be used"),
+        (["a.ply", "--up", "w"], "invalid choice: 'w'"),
+        ([], "SPLATS"),
+    ],
+)
+def test_errors_of_the_user(tmp_path, monkeypatch, capsys, arguments, words):
+    pytest.importorskip("viser")
+    monkeypatch.chdir(tmp_path)
+    io.save(tmp_path / "a.ply", box_of_gaussians())
+    assert run("view", *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_missing_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert run("view", tmp_path / "none.ply") == 2
+    assert "pip install 'jax-gsplat-depth[viewer]'" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""RGB-D recordings: the layout of 7-Scenes, and what depth and masks hold."""
+
+import numpy as np
+import pytest
+from helpers.captures import HEIGHT, WIDTH, K, Scene, load, refusal
+from PIL import Image
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A folder with 10 frames, and what the reader has to return."""
+    scene = Scene()
+    depths = np.random.default_rng(0).integers(0, 4000, (10, HEIGHT, WIDTH)).astype(np.uint16)
+    depths[:, 2, 3:5] = 0, 65535
+    np.savetxt(tmp_path / "camera-intrinsics.txt", K)
+    for i in range(10):
+        stem = tmp_path / f"frame-{i:06d}"
+        Image.fromarray(scene.images[i]).save(f"{stem}.color.png")
+        Image.fromarray(depths[i]).save(f"{stem}.depth.png")
+        np.savetxt(f"{stem}.pose.txt", np.linalg.inv(scene.viewmats[i]))
+    return tmp_path, scene, depths
+
+
+def test_recording(recording):
+    folder, scene, depths = recording
+    capture = load(folder)
+    assert capture.names[:2] == ["frame-000000.color", "frame-000001.color"]
+    np.testing.assert_array_equal(capture.images, scene.images)
+    np.testing.assert_allclose(capture.viewmats, scene.viewmats, atol=1e-6)
+    np.testing.assert_allclose(capture.Ks, np.tile(K, (10, 1, 1)), rtol=1e-6)
+    known = (depths > 0) & (depths < 65535)
+    np.testing.assert_array_equal(capture.depth_masks, known)
+    np.testing.assert_allclose(capture.depths, np.where(known, depths * 0.001, 0), rtol=1e-6)
+    assert capture.points is None and capture.test_indices.tolist() == [0, 8]
+
+
+def test_frames_without_depth_or_pose(recording):
+    folder, _, _ = recording
+    (folder / "frame-000004.depth.png").unlink()
+    np.savetxt(folder / "frame-000006.pose.txt", np.full((4, 4), -np.inf))
+    capture = load(folder)
+    assert len(capture.names) == 9 and "frame-000006.color" not in capture.names
+    assert not capture.depth_masks[4].any() and capture.depth_masks[5].any()
+
+
+@pytest.mark.parametrize(
+    "name, content, text",
+    [
+        ("camera-intrinsics.txt", "1 2 3", "holds no 3x3 matrix"),
+        ("camera-intrinsics.txt", "a " * 9, "holds no 3x3 matrix"),
+        ("camera-intrinsics.txt", "1 " * 10**6, "holds no 3x3 matrix"),
+        ("camera-intrinsics.txt", "1 2 3 4 5 6 7 8 9", "holds no matrix fx 0 cx"),
+        ("camera-intrinsics.txt", "-1 0 3 0 5 6 0 0 1", "positive focal lengths"),
+        ("camera-intrinsics.txt", "nan 0 3 0 5 6 0 0 1", "camera-intrinsics.txt"),
+        ("frame-000003.pose.txt", None, "frame-000003.pose.txt is missing"),
+        ("frame-000003.pose.txt", "1 2", "frame-000003.pose.txt holds no 4x4 matrix"),
+        ("frame-000003.pose.txt", "1 " * 16, "frame-000003.pose.txt has a pose whose 3x3"),
+        ("frame-000003.color.png", "no picture", "frame-000003.color.png cannot be read"),
+        ("frame-000003.depth.png", "no picture", "frame-000003.depth.png cannot be read"),
+    ],
+)
+def test_refused(recording, name, content, text):
+    path = recording[0] / name
+    path.unlink() if content is None else path.write_text(content)
+    assert text in refusal(recording[0])
+
+
+def test_too_few_frames(recording):
+    for path in recording[0].glob("frame*"):
+        path.unlink()
+    assert "0 posed photos" in refusal(recording[0])
+
+
+def test_red_kitchen(shared):
+    folder = shared / "data" / "rgbd_redkitchen"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    capture = load(folder)
+    assert capture.images.shape == (50, 479, 644, 3)
+    assert capture.depths.shape == capture.depth_masks.shape == (50, 479, 644)
+    assert capture.depth_masks.dtype == bool
+    assert abs(1 - capture.depth_masks.mean() - 0.27) < 0.02
+    known = capture.depths[capture.depth_masks]
+    low, high = np.percentile(known, [1, 99])
+    assert 0.5 < low < high < 5.0
+    assert (capture.depths[~capture.depth_masks] == 0).all()
+    expected = [[521.879, 0, 322], [0, 518.999, 239.5], [0, 0, 1]]
+    np.testing.assert_allclose(capture.Ks[0], expected, rtol=1e-6)
+    assert capture.points is not None

@@ -1,0 +1,1 @@
+"""What tests share: scenes, the float64 reference, comparisons, captures, files."""
