@@ -198,7 +198,7 @@ def cameras():
     return alone, jax.tree.map(lambda *v: jnp.stack(v), *alone)
 
 
-def test_vmap_over_settings(backend):
+def test_vmap_over_settings(every_backend):
     alone, stacked = cameras()
     x = gaussians()
 
@@ -248,7 +248,7 @@ def test_fields_and_copies():
 # ------------------------------------------------------------------------------------ bad and empty
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     bg = np.array([0.2, 0.4, 0.6])
     x = {k: v[:0] for k, v in gaussians(dtype=dtype).items()}
     out, pullback = jax.vjp(lambda x: render(settings(bg=bg), x), x)

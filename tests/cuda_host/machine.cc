@@ -47,10 +47,6 @@ struct Seeds {
   std::mutex mutex;
   uint64_t seed = 0;
   std::map<std::string, uint64_t> launches;
-  Seeds() {
-    if (const char* value = std::getenv("JGD_CUDA_HOST_SEED"))
-      seed = std::strtoull(value, nullptr, 0);
-  }
   uint64_t next(const char* name) {
     const std::lock_guard<std::mutex> lock(mutex);
     uint64_t hash = seed * 0x9E3779B97F4A7C15u + ++launches[name];

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import scenes
-from helpers.asserts import SAME_BITS, Size, same_bits
 
 import jax_gsplat_depth as jgd
+from helpers import backends, scenes
+from helpers.asserts import SAME_BITS, Size, same_bits
 
 OUTPUTS = ("image", "depth", "weight")
 SCENE = ("means", "quats", "scales", "opacities", "sh")
@@ -59,7 +59,7 @@ def forward_and_vjp(inputs, size, config=None):
     return out | {f"grad {k}": v for k, v in grads.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(backends.jit, static_argnums=(1, 2))
 def single(inputs, size, config=None):
     """The yardstick: one example, jitted."""
     return forward_and_vjp(inputs, size, config)

@@ -23,7 +23,7 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize("config", DETERMINISTIC)
-def test_deterministic_gradients_are_the_same_sums(backend, dtype, config):
+def test_deterministic_gradients_are_the_same_sums(every_backend, dtype, config):
     inputs, size = yardstick.small(dtype, cameras=2)
     exact = yardstick.single(inputs, size, config)
     usual = yardstick.single(inputs, size, dataclasses.replace(config, deterministic=False))
@@ -43,7 +43,7 @@ def test_camera_axis_is_a_loop(backend, config):
 
 
 @pytest.mark.parametrize("config", EVERYTHING)
-def test_nested_vmap(backend, config):
+def test_nested_vmap(every_backend, config):
     levels = [(yardstick.SCENE, 2), (yardstick.CAMERA, 3)]
     inputs, size = yardstick.small()
     inputs = yardstick.spread_levels(inputs, levels)

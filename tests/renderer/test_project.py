@@ -62,12 +62,12 @@ def check_project(scene, dtype, name, *, shape="quats", config=None, outputs=FIE
 
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
 @pytest.mark.parametrize("scene", ["dense", "boundary"])
-def test_values_and_gradients(backend, dtype, scene, shape):
+def test_values_and_gradients(every_backend, dtype, scene, shape):
     check_project(getattr(scenes, scene)(), dtype, f"{scene} {shape}", shape=shape)
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_gradient_of_each_output_alone(backend, dtype, field):
+def test_gradient_of_each_output_alone(every_backend, dtype, field):
     config = jgd.Config(antialiased=True)
     check_project(scenes.boundary(), dtype, field, config=config, outputs=(field,))
 
@@ -82,7 +82,7 @@ def test_gradient_of_each_output_alone(backend, dtype, field):
     ],
     ids=str,
 )
-def test_options(backend, dtype, options):
+def test_options(every_backend, dtype, options):
     check_project(scenes.dense(), dtype, str(options), config=jgd.Config(**options))
 
 
@@ -168,7 +168,7 @@ def test_asymmetric_covariance_counts_as_its_symmetric_part(backend, dtype):
     close(grad_b["covars"], grad_a["covars"], 1e-3, "covars")
 
 
-def test_camera_axis_is_a_loop(backend, dtype):
+def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.boundary(cameras=3)
     check_project(scene, dtype, "cameras")
     inputs = stage_inputs(scene, dtype)
@@ -201,7 +201,7 @@ def test_gradient_of_unread_camera_entries_is_zero(backend, dtype):
     assert grads["K"][read].all() and not grads["K"][~read].any()
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
     assert splats.means2d.shape == (0, 2) and splats.conics.shape == (0, 3)

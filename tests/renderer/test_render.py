@@ -34,7 +34,7 @@ COMBINATIONS = [(k,) for k in OUTPUTS] + [("image", "depth"), ("depth", "weight"
 
 @pytest.mark.parametrize("color", ["colors", "sh"])
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
-def test_forms_of_the_input(backend, dtype, color, shape):
+def test_forms_of_the_input(every_backend, dtype, color, shape):
     check_render(scenes.dense(), dtype, name=f"{color} {shape}", color=color, shape=shape)
 
 
@@ -135,7 +135,7 @@ def test_absgrad(backend, dtype, color, cameras):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (16, 16), (17, 15), (33, 31)])
-def test_image_sizes(backend, dtype, size):
+def test_image_sizes(every_backend, dtype, size):
     scene = scenes.random_scene(40, *size, seed=8, focal=20 / size[1])
     out, _ = check_render(scene, dtype, name=f"size {size}")
     assert out["image"].shape == (size[1], size[0], 3)
@@ -147,7 +147,7 @@ def test_gaussian_on_a_border(backend, dtype, u):
     assert out["weight"].any()
 
 
-def test_one_intersection(backend, dtype):
+def test_one_intersection(every_backend, dtype):
     scene = scenes.single(width=16, height=16, u=8.5, v=8.5, sigma_px=0.1, opacity=0.01)
     out, _ = check_render(scene, dtype, name="one pixel")
     assert (out["weight"] > 0).sum() == 1 and out["weight"][8, 8] > 0
@@ -155,7 +155,7 @@ def test_one_intersection(backend, dtype):
 
 @pytest.mark.parametrize("color", ["colors", "sh"])
 @pytest.mark.parametrize("what", ["no Gaussians", "all behind", "all outside", "all transparent"])
-def test_nothing_visible(backend, dtype, what, color):
+def test_nothing_visible(every_backend, dtype, what, color):
     scene = scenes.empty() if what == "no Gaussians" else scenes.smooth()
     if what == "all behind":
         view = scene.viewmat.copy()
@@ -256,7 +256,7 @@ def test_gradients_are_finite_differences(backend, x64, scene, form):
             )
 
 
-def test_order_of_the_list_does_not_matter(backend, dtype):
+def test_order_of_the_list_does_not_matter(every_backend, dtype):
     scene = scenes.saturated()
     shuffle = np.random.default_rng(0).permutation(scene.n)
     size = Size(scene.width, scene.height)
@@ -271,7 +271,7 @@ def test_order_of_the_list_does_not_matter(backend, dtype):
         same_bits(grad_b[k], grad_a[k][shuffle], k)
 
 
-def test_depth_ties_are_drawn_in_index_order(backend, dtype):
+def test_depth_ties_are_drawn_in_index_order(every_backend, dtype):
     scene = scenes.ties()
     reverse = scene.take(np.arange(scene.n)[::-1])
     a, _ = check_render(scene, dtype, name="ties")

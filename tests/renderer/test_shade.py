@@ -54,7 +54,7 @@ def check_shade(scene, dtype, name, *, config=None, sh_degree=None):
 
 @pytest.mark.parametrize("convention", ["3dgs", "e3nn", "e3nn-seed"])
 @pytest.mark.parametrize("degree", range(5))
-def test_values_and_gradients(backend, dtype, degree, convention):
+def test_values_and_gradients(every_backend, dtype, degree, convention):
     scene = scenes.dense(bases=(degree + 1) ** 2)
     config = jgd.Config(sh_convention=convention)
     colors, _ = check_shade(scene, dtype, f"degree {degree} {convention}", config=config)
@@ -99,7 +99,7 @@ def test_gaussian_at_the_camera_centre_is_finite(backend, dtype):
     assert all(np.isfinite(g).all() for g in grads.values())
 
 
-def test_camera_axis_is_a_loop(backend, dtype):
+def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.dense(cameras=3)
     colors, grads = check_shade(scene, dtype, "cameras")
     assert colors.shape == (3, 120, 3)
@@ -118,7 +118,7 @@ def test_camera_axis_is_a_loop(backend, dtype):
         same_bits(grads[k], v, k)
 
 
-def test_what_is_culled_is_not_shaded(backend, dtype):
+def test_what_is_culled_is_not_shaded(every_backend, dtype):
     """Neither its coefficients nor its cotangent are read: both hold NaN here.
 
     The first 256 are culled by every camera: blocks of a GPU in which nobody is drawn.
@@ -164,7 +164,7 @@ def test_given_colors_pass_through(backend, dtype):
     assert (np.asarray(grad.colors) == 1).all()
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     assert jgd.shade(scene.gaussians(dtype, color="sh"), scene.camera(dtype)).shape == (0, 3)
 
