@@ -23,12 +23,45 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from cuda_host import build  # noqa: E402
-from helpers import backends  # noqa: E402
+from helpers import backends, scenes  # noqa: E402
 
 # Global rather than by context manager: the contexts are local to a Python thread, and some tests
 # start threads of their own.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process per core, as far as memory goes; a test that is named runs in this one."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    return max(1, min(len(os.sched_getaffinity(0)), int(gigabytes / 3), 16))
+
+
+def _same(value, chosen):
+    if isinstance(chosen, type(pytest.param())):
+        (chosen,) = chosen.values
+    # Scenes hold arrays, which have no truth value: they are told apart by identity.
+    return value is chosen or (not isinstance(chosen, scenes.Scene) and value == chosen)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow what the quick selection leaves out: ``quick`` says what it keeps of a test.
+
+    The host runs the CUDA kernels in float32 only.
+    """
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        on_host = values.get("every_backend") == "cuda_host" or "cuda_host" in item.fixturenames
+        kept = not (on_host and values.get("dtype") == "float64")
+        for mark in item.iter_markers("quick"):
+            for name, chosen in mark.kwargs.items():
+                kept &= any(_same(values[name], x) for x in chosen)
+        if not kept:
+            item.add_marker(pytest.mark.slow)
+
 
 _tests = itertools.count(1)
 

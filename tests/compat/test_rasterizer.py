@@ -165,6 +165,7 @@ def seeds_vjp(size, convention, inputs, cotangents):
     return out, pullback(cotangents)[0]
 
 
+@pytest.mark.quick(centre=[(0.62, 0.41)], outputs=[("image", "depth", "weight")])
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.62, 0.41)], ids=["central", "off-centre"])
 @pytest.mark.parametrize(
     ("convention", "form"),

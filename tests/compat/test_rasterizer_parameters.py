@@ -108,6 +108,7 @@ def test_campos_is_where_the_colours_are_seen_from(backend):
     assert differs(out, render(settings(), x))
 
 
+@pytest.mark.quick(degree=[1, 3])
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_sh_degree_below_the_stored_one(backend, degree):
     shs = np.random.default_rng(0).normal(0, 0.3, (12, 25, 3))
@@ -259,6 +260,7 @@ def test_no_gaussians(every_backend, dtype):
     np.testing.assert_allclose(out["weight_map"], 1e-6, rtol=1e-6)
 
 
+@pytest.mark.quick(bad=[np.nan])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["means3D", "opacities", "shs", "scales", "rotations"])
 def test_one_bad_gaussian_is_not_drawn(backend, name, bad):

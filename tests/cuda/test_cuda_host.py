@@ -62,6 +62,7 @@ def needed(scene, dtype):
     return counts.sum((-2, -1)), counts.shape[-2] * counts.shape[-1]
 
 
+@pytest.mark.quick(scene=[CAMERAS])
 @pytest.mark.parametrize("scene", [CROWDED, CAMERAS], ids=["one camera", "cameras"])
 def test_capacity_changes_nothing(cuda_host, dtype, scene):
     need, n_tiles = needed(scene, dtype)
@@ -84,6 +85,7 @@ def test_capacity_changes_nothing(cuda_host, dtype, scene):
         same_trees((out, grads), expected, f"capacity {capacity}")
 
 
+@pytest.mark.quick(footprint=["3sigma"])
 @pytest.mark.parametrize(
     ("scene", "capacity", "footprint"),
     [(CROWDED, 1, "exact"), (CROWDED, 1, "3sigma"), (CAMERAS, 50, "exact")],
@@ -148,6 +150,7 @@ def test_order_of_threads_does_not_matter(cuda_host, dtype, config):
         same_trees(other, exact, f"deterministic, seed {seed}")
 
 
+@pytest.mark.quick(capacity=[1])
 @pytest.mark.parametrize("capacity", [None, 1], ids=["listed", "few"])
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomics", "deterministic"])
 def test_old_content_of_the_workspace_does_not_matter(cuda_host, capacity, deterministic):
@@ -162,6 +165,7 @@ def test_old_content_of_the_workspace_does_not_matter(cuda_host, capacity, deter
         cuda_host.jgd_cuda_host_set_garbage(-1)
 
 
+@pytest.mark.quick(scene=["boundary"])
 @pytest.mark.parametrize("scene", ["dense", "boundary", "saturated", "ties"])
 def test_deterministic_gradients_against_the_reference(cuda_host, dtype, scene):
     config = jgd.Config(deterministic=True, antialiased=True)
@@ -169,6 +173,7 @@ def test_deterministic_gradients_against_the_reference(cuda_host, dtype, scene):
     asserts.check_render(scene, dtype, name="deterministic", config=config, color="sh")
 
 
+@pytest.mark.quick(output=["weight"])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_deterministic_gradient_of_each_output_alone(cuda_host, dtype, output):
     config = asserts.SAME_BITS
@@ -213,6 +218,7 @@ def test_agrees_with_the_cpu_to_rounding(cuda_host, dtype, form):
 # --------------------------------------------------------------------------------- cameras and vmap
 
 
+@pytest.mark.quick(per_camera=[("colors", "background")])
 @pytest.mark.parametrize("per_camera", [(), ("colors",), ("background",), ("colors", "background")])
 def test_colors_and_backgrounds_of_cameras_with_atomics(cuda_host, dtype, per_camera):
     scene = scenes.dense(cameras=3)
@@ -232,6 +238,7 @@ LEVELS = {
 }
 
 
+@pytest.mark.quick(name=["scenes of cameras"])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize("name", LEVELS)
 def test_vmap_equals_loop(cuda_host, name, cameras):
@@ -251,6 +258,7 @@ def test_vmap_equals_loop(cuda_host, name, cameras):
 # ---------------------------------------------------------------------------------------- bad calls
 
 
+@pytest.mark.quick(deterministic=[False])
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("capacity", [1, None])
 def test_garbage_order_stays_in_its_arrays(cuda_host, dtype, capacity, deterministic):

@@ -20,7 +20,7 @@ MACHINE = [HERE / "machine.cc", HERE / "guarded.cc"]
 # The folder of this file comes first: its headers take the place of those in csrc. Contraction as
 # nvcc is told to. Fortified longjmp takes the switch between fibers for an error.
 FLAGS = [
-    *("-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"),
+    *("-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"),
     *("-U_FORTIFY_SOURCE", "-DJGD_BACKEND_CUDA", f"-I{HERE}", f"-I{ROOT / 'csrc'}"),
     *("-isystem", jax.ffi.include_dir()),
 ]

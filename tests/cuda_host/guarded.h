@@ -1,5 +1,6 @@
-// Memory that ends at a page nobody may touch: an access behind the end is a fault. It holds
-// garbage at first and in front: what is read there, or before it was written, is NaN or -1.
+// Allocates memory that ends at a page nobody may touch: an access behind the end is a fault.
+// Garbage is in it at first and in front of it: what is read there, or before it was written, is
+// NaN or -1.
 #pragma once
 
 #include <cstdint>

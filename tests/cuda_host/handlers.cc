@@ -1,5 +1,5 @@
-// The handlers of csrc/ffi as XLA calls them in the tests: with copies of all operands and results
-// in guarded memory. Operands cannot be written, results hold garbage until they are.
+// Calls the handlers of csrc/ffi with copies of all operands and results in guarded memory.
+// Operands cannot be written, results hold garbage until they are.
 #include <atomic>
 #include <map>
 #include <memory>

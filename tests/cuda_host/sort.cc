@@ -1,5 +1,5 @@
-// csrc/cuda/sort.h by the standard library. What CUB leaves open is random here: in which of the
-// two arrays the result is. The other one holds garbage afterwards.
+// Implements csrc/cuda/sort.h by the standard library. What CUB leaves open is random here: in
+// which of the two arrays the result is. The other one holds garbage afterwards.
 #include "cuda/sort.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Small kernels, right and wrong ones, that test the emulation itself.
+// Defines small kernels, right and wrong ones, that test the emulation itself.
 #include "cuda/device.h"
 #include "cuda/launch.h"
 

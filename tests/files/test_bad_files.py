@@ -1,4 +1,4 @@
-"""Damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
+"""Checks that damaged .splat, .spz and compressed PLY files give one sentence with the reason."""
 
 import gzip
 import struct

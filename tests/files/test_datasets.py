@@ -1,4 +1,4 @@
-"""Reading posed photos: every layout against what was written, and real captures."""
+"""Checks how posed photos are read: every layout against what was written, and real captures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Round trips through compressed PLY and .splat, what all formats share, and real files."""
+"""Checks round trips through compressed PLY and .splat, what all formats share, and real files."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""Folders of results: published whole, and never at the cost of files of others."""
+"""Checks that result folders are published whole and never replace files of others."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Round trips through the versions of .spz within half a step, and its conventions by hand."""
+"""Checks round trips through all versions of .spz within half a step, and its conventions."""
 
 import gzip
 import struct

@@ -1,4 +1,4 @@
-"""Comparisons, and the drivers that run one stage in the library and in the reference."""
+"""Compares results, and runs one stage in the library and in the reference."""
 
 import dataclasses
 import functools

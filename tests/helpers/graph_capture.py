@@ -1,8 +1,8 @@
 """Runs a training step that XLA may record into a CUDA graph: the process that test_cuda.py starts.
 
 usage: python -m helpers.graph_capture FILE. XLA_FLAGS say whether XLA records, and where it dumps
-what it made. Runs the step several times on arrays at different addresses, since XLA records a graph
-again when those change, and writes the results and the names of the called targets.
+what it made. Runs the step several times on arrays at different addresses, since XLA records again
+when those change, and writes the results and the names of the called targets.
 """
 
 import re

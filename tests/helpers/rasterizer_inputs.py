@@ -1,4 +1,4 @@
-"""Inputs of the tests of the seeds' interface."""
+"""Builds inputs of the original rasterizers' interface."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Dense float64 renderer in pure JAX: the definition that every backend is tested against.
+"""Renders densely in float64 and pure JAX: the definition that every backend is tested against.
 
 No tiles (but for the rule of the "3sigma" footprint), no sorting tricks, no code shared with the
 library; gradients come from autodiff. Selections (which pixel, which Gaussian, which order, which

@@ -1,4 +1,4 @@
-"""One small problem, and the yardstick of the transformation tests: one jitted call per example.
+"""Sets up one small problem, and its yardstick for transformations: one jitted call per example.
 
 What a transformation returns has the same bits. Where JAX adds up gradients in an order of its own,
 float64 agreement to 1e-13 stands in. Whether a single call is right is the business of the tests of

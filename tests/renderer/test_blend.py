@@ -25,11 +25,13 @@ from helpers.tolerances import bound
 import jax_gsplat_depth as jgd
 
 
+@pytest.mark.quick(scene=["boundary", "saturated"])
 @pytest.mark.parametrize("scene", ["smooth", "dense", "boundary", "saturated", "big", "ties"])
 def test_values_and_gradients(every_backend, dtype, scene):
     check_blend(getattr(scenes, scene)(), dtype, scene)
 
 
+@pytest.mark.quick(output=["depth"])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_gradient_of_each_output_alone(every_backend, dtype, output):
     _, grads = check_blend(scenes.saturated(), dtype, output, outputs=(output,))
@@ -38,6 +40,7 @@ def test_gradient_of_each_output_alone(every_backend, dtype, output):
     assert grads["depths"].any() == (output == "depth")
 
 
+@pytest.mark.quick(channels=[1, 4, 33])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 16, 33])
 def test_channels(every_backend, dtype, channels):
     check_blend(scenes.dense(channels=channels), dtype, f"{channels} channels")
@@ -91,6 +94,7 @@ def test_tiles_do_not_show(backend, dtype):
             assert difference.max() < limit, k
 
 
+@pytest.mark.quick(per_camera=[("colors", "background")])
 @pytest.mark.parametrize("per_camera", [(), ("colors",), ("background",), ("colors", "background")])
 def test_camera_axis_is_a_loop(every_backend, dtype, per_camera):
     scene = scenes.dense(cameras=3)
@@ -138,6 +142,7 @@ def absgrad_call(inputs, size, config):
     return vars(out)
 
 
+@pytest.mark.quick(cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2])
 def test_absgrad_probe(every_backend, dtype, cameras):
     scene = scenes.boundary(cameras=cameras)

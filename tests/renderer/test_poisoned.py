@@ -88,6 +88,9 @@ ROWS = np.array([0, 7, 8, 21, 39])
 FAINT = ("opacities_zero", "opacities_cutoff")
 
 
+@pytest.mark.quick(
+    name=["means_nan", "quats_zero", "scales_inf", "opacities_nan", "sh_nan", "colors_inf"]
+)
 @pytest.mark.parametrize("name", scenes.POISONS)
 def test_each_poison(every_backend, dtype, name):
     clean = base_scene()
@@ -95,12 +98,14 @@ def test_each_poison(every_backend, dtype, name):
     assert (out["radii"] > 0).sum() > 20
 
 
+@pytest.mark.quick(name=["sh_nan"])
 @pytest.mark.parametrize("name", ["means_nan", "scales_inf", "sh_nan", "opacities_nan"])
 def test_poison_with_cameras(every_backend, dtype, name):
     clean = base_scene(cameras=3)
     check_harmless(scenes.poison(clean, ROWS, name), clean, ROWS, dtype, **form_of(name))
 
 
+@pytest.mark.quick(name=["scales_negative"])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 @pytest.mark.parametrize(
     "name", ["quats_zero", "opacities_negative", "scales_negative", "colors_nan"]
@@ -128,6 +133,7 @@ def test_faint_gaussians_keep_the_radius_of_the_seeds(every_backend, dtype, name
         same_bits(grads[k][rest], fewer_grads[k], f"gradient of {k}")
 
 
+@pytest.mark.quick(value=[np.nan, "negative"])
 @pytest.mark.parametrize("layout", ["covars6", "covars33"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "negative", "zero"])
 def test_poisoned_covariances(every_backend, dtype, layout, value):
@@ -153,6 +159,7 @@ def test_poisoned_covariances(every_backend, dtype, layout, value):
         same_bits(grads[k], expected_grads[k], f"gradient of {k}")
 
 
+@pytest.mark.quick(dtype=["float32"])
 @pytest.mark.parametrize("name", scenes.EXTREMES)
 def test_extreme_values_stay_finite(every_backend, dtype, name):
     bad = scenes.poison(base_scene(), ROWS, name)
@@ -270,6 +277,7 @@ def test_one_bad_camera_of_several(backend, dtype, value):
     assert_finite(out, grads)
 
 
+@pytest.mark.quick(value=[np.nan])
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_cotangent_stays_with_its_gaussians(every_backend, dtype, output, value):
@@ -314,6 +322,7 @@ def projected(dtype=np.float32):
     return splats, scene.colors.astype(dtype), isects.order
 
 
+@pytest.mark.quick(value=[np.nan, -1.0])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e30, -1e30, 1e-40])
 @pytest.mark.parametrize("field", ["means2d", "depths", "conics", "opacities"])
 def test_blend_of_garbage_splats_does_not_crash(every_backend, dtype, field, value):

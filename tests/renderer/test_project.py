@@ -60,18 +60,21 @@ def check_project(scene, dtype, name, *, shape="quats", config=None, outputs=FIE
     return splats, grads
 
 
+@pytest.mark.quick(scene=["boundary"])
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
 @pytest.mark.parametrize("scene", ["dense", "boundary"])
 def test_values_and_gradients(every_backend, dtype, scene, shape):
     check_project(getattr(scenes, scene)(), dtype, f"{scene} {shape}", shape=shape)
 
 
+@pytest.mark.quick(field=["conics"])
 @pytest.mark.parametrize("field", FIELDS)
 def test_gradient_of_each_output_alone(every_backend, dtype, field):
     config = jgd.Config(antialiased=True)
     check_project(scenes.boundary(), dtype, field, config=config, outputs=(field,))
 
 
+@pytest.mark.quick(options=[{"eps2d": 1.5, "antialiased": True}, {"footprint": "3sigma"}])
 @pytest.mark.parametrize(
     "options",
     [
@@ -111,6 +114,7 @@ def test_compensation_has_its_floor(backend, dtype):
     assert not np.asarray(exact.radii)[thin.opacities * 0.005 < 1 / 255].any()
 
 
+@pytest.mark.quick(axis=[0])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("end", [0, 1])
 def test_footprint_that_leaves_the_image_is_culled(backend, dtype, axis, end):

@@ -52,6 +52,7 @@ def check_shade(scene, dtype, name, *, config=None, sh_degree=None):
     return out["colors"], grads
 
 
+@pytest.mark.quick(degree=[0, 4])
 @pytest.mark.parametrize("convention", ["3dgs", "e3nn", "e3nn-seed"])
 @pytest.mark.parametrize("degree", range(5))
 def test_values_and_gradients(every_backend, dtype, degree, convention):
@@ -61,6 +62,7 @@ def test_values_and_gradients(every_backend, dtype, degree, convention):
     assert colors.shape == (120, 3) and (colors > 0).mean() > 0.5
 
 
+@pytest.mark.quick(degree=[2])
 @pytest.mark.parametrize("degree", range(4))
 def test_lower_degree_ignores_the_higher_coefficients(backend, dtype, degree):
     scene = scenes.dense(bases=25)

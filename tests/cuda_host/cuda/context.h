@@ -1,4 +1,4 @@
-// Shadow of csrc/cuda/context.h: there is no stream, and the only errors are our own.
+// Replaces csrc/cuda/context.h on the host: there is no stream, and the only errors are our own.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// Shadow of csrc/cuda/device.h: the same words, spoken by fibers.
+// Replaces csrc/cuda/device.h on the host: the same functions, carried out by fibers.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Shadow of csrc/cuda/launch.h: runs the kernel at once.
+// Replaces csrc/cuda/launch.h on the host: runs the kernel at once.
 #pragma once
 
 #include <cstdint>

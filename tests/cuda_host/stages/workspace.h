@@ -1,5 +1,5 @@
-// Shadow of csrc/stages/workspace.h: the same sizes, but each array is in guarded memory of its
-// own, which lives until the handler returns. The buffer of the call itself is not used.
+// Replaces csrc/stages/workspace.h on the host: the same sizes, but each array is in guarded memory
+// of its own, which lives until the handler returns. The buffer of the call itself is not used.
 #pragma once
 
 #include <cstdint>
