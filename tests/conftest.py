@@ -31,12 +31,31 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config):
+    """Keep compiled programs for all processes of this run, and for later runs.
+
+    The key of one holds its operations, the options and the version of XLA. Of our own code it has
+    the names of the targets only, which are looked up when it runs.
+    """
+    folder = _cache_folder(config)
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+
+
+def _cache_folder(config):
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
+    return cache and cache.mkdir("jax_gsplat_depth")
+
+
 def pytest_xdist_auto_num_workers(config):
     """One process per core, as far as memory goes; a test that is named runs in this one."""
     if any("::" in argument for argument in config.args):
         return 0
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
-    return max(1, min(len(os.sched_getaffinity(0)), int(gigabytes / 3), 16))
+    return max(1, min(len(os.sched_getaffinity(0)), int(gigabytes / 4), 16))
 
 
 def _same(value, chosen):
@@ -144,8 +163,7 @@ def pytest_pyfunc_call(pyfuncitem):
 @pytest.fixture(scope="session")
 def cache_folder(request, tmp_path_factory):
     """Folder that all processes of a run share, and later runs if pytest has its cache."""
-    cache = getattr(request.config, "cache", None)
-    return cache.mkdir("jax_gsplat_depth") if cache else tmp_path_factory.getbasetemp().parent
+    return _cache_folder(request.config) or tmp_path_factory.getbasetemp().parent
 
 
 @pytest.fixture(scope="session")

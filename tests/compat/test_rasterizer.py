@@ -95,11 +95,15 @@ def check_golden(shared, case, convention):
     return out, grads
 
 
+@pytest.mark.quick(
+    case=["leo_n200_64x48_sh3", "leo_cov3d_precomp", "leo_beyond_1p3", "leo_empty", "e3nn_sh3"]
+)
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden(every_backend, case, shared):
     check_golden(shared, case, GOLDEN[case])
 
 
+@pytest.mark.quick(case=["e3nn_sh3"])
 @pytest.mark.parametrize("case", ["e3nn_sh1", "e3nn_sh3"])
 def test_golden_with_the_polynomial_of_the_seed(every_backend, case, shared):
     check_golden(shared, case, "e3nn-seed")

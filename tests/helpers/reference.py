@@ -394,7 +394,7 @@ _OUTPUTS = {
 
 def _padded_sizes(n, d, p=0):
     return {
-        "n": max(128, 2 ** (n - 1).bit_length()),
+        "n": 16 if n <= 16 else max(128, 2 ** (n - 1).bit_length()),
         "d": 3 if d <= 3 else max(8, 2 ** (d - 1).bit_length()),
         "p": 512 if p <= 512 else 2560 * 2 ** ((p - 1) // 2560).bit_length(),
     }
