@@ -126,7 +126,7 @@ class BackwardTile {
     const V* v_channels = v_channels_;
     const bool absolute_too = args_.absolute;
     V m[kMoments] = {};
-    V v_color[kChannels < 0 ? 1 : kChannels + 1] = {};
+    V v_color[kChannels <= 0 ? 1 : kChannels] = {};
     if constexpr (kChannels < 0) std::fill(v_color_, v_color_ + n_channels(), V{});
     for (int column = 0; column < kColumns; ++column) {
       const V dx = centers_.x[column] - s.center.x;
@@ -201,25 +201,17 @@ class BackwardTile {
   uint32_t rows_[kAhead][kColumns];
 };
 
-template <typename T, bool kGeometry>
-void backward_channels(const TileBackward<T>& args) {
-  if (!args.v_image) return BackwardTile<T, 0, kGeometry>(args).run();
-  switch (args.tile.n_channels) {
-    case 1:
-      return BackwardTile<T, 1, kGeometry>(args).run();
-    case 3:
-      return BackwardTile<T, 3, kGeometry>(args).run();
-    case 4:
-      return BackwardTile<T, 4, kGeometry>(args).run();
-    default:
-      return BackwardTile<T, -1, kGeometry>(args).run();
-  }
+template <typename T, int kChannels>
+void backward_of_channels(const TileBackward<T>& args) {
+  if (args.v_depth || args.v_weight) return BackwardTile<T, kChannels, true>(args).run();
+  BackwardTile<T, kChannels, false>(args).run();
 }
 
 template <typename T>
 void backward(const TileBackward<T>& args) {
-  if (args.v_depth || args.v_weight) return backward_channels<T, true>(args);
-  backward_channels<T, false>(args);
+  if (!args.v_image) return backward_of_channels<T, 0>(args);
+  with_channels(args.tile.n_channels,
+                [&](auto n_channels) { backward_of_channels<T, n_channels>(args); });
 }
 
 }  // namespace

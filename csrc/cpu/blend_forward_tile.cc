@@ -244,23 +244,12 @@ class ForwardTile {
   Piece<T, kChannels> piece_;
 };
 
-template <typename T, bool kMedian>
-void forward_channels(const TileForward<T>& args) {
-  switch (args.tile.n_channels) {
-    case 1:
-      return ForwardTile<T, 1, kMedian>(args).run();
-    case 3:
-      return ForwardTile<T, 3, kMedian>(args).run();
-    case 4:
-      return ForwardTile<T, 4, kMedian>(args).run();
-    default:
-      return ForwardTile<T, -1, kMedian>(args).run();
-  }
-}
-
 template <typename T>
 void forward(const TileForward<T>& args) {
-  return args.median ? forward_channels<T, true>(args) : forward_channels<T, false>(args);
+  with_channels(args.tile.n_channels, [&](auto n_channels) {
+    if (args.median) return ForwardTile<T, n_channels, true>(args).run();
+    ForwardTile<T, n_channels, false>(args).run();
+  });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Vectors to and from arrays: without alignment, in part, and interleaved like the channels of
-// pixels. Compiled once per instruction set, like simd.h.
+// Vectors to and from arrays: without alignment, in part, and interleaved like the fields of
+// records or the channels of pixels, which are loaded as they lie and taken apart by shuffles in
+// registers. Compiled once per instruction set, like simd.h.
 #pragma once
 
 #include <algorithm>
@@ -12,26 +13,47 @@
 namespace jgd::cpu::JGD_ISA {
 
 template <typename T>
-inline typename Simd<T>::V load(const T* data) {
-  return *reinterpret_cast<const typename Simd<T>::Unaligned*>(data);
-}
-
-template <typename T>
 inline void store(T* data, typename Simd<T>::V v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(data) = v;
 }
 
 // n <= kLanes numbers, `stride` apart; the other lanes are 0.
 template <typename T>
-inline typename Simd<T>::V load_part(const T* data, int n, int64_t stride = 1) {
+inline typename Simd<T>::V load_strided(const T* data, int n, int64_t stride) {
   typename Simd<T>::V v{};
   for (int i = 0; i < n; ++i) v[i] = data[i * stride];
   return v;
 }
 
 template <typename T>
-inline void store_part(T* data, typename Simd<T>::V v, int n, int64_t stride = 1) {
+inline void store_strided(T* data, typename Simd<T>::V v, int n, int64_t stride) {
   for (int i = 0; i < n; ++i) data[i * stride] = v[i];
+}
+
+// n <= kLanes integers of 32 bits, as wide as T; the other lanes are 0.
+template <typename T>
+inline typename Simd<T>::I load_ints(const int32_t* data, int n) {
+  constexpr int kLanes = Simd<T>::kLanes;
+  typedef int32_t Ints __attribute__((vector_size(4 * kLanes), may_alias));
+  Ints v{};
+  if (n == kLanes) {
+    std::memcpy(&v, data, sizeof(v));
+  } else {
+    std::memcpy(&v, data, n * sizeof(int32_t));
+  }
+  return __builtin_convertvector(v, typename Simd<T>::I);
+}
+
+template <typename T>
+inline void store_ints(int32_t* data, typename Simd<T>::I v, int n) {
+  constexpr int kLanes = Simd<T>::kLanes;
+  typedef int32_t Ints __attribute__((vector_size(4 * kLanes), may_alias));
+  const Ints ints = __builtin_convertvector(v, Ints);
+  if (n == kLanes) {
+    std::memcpy(data, &ints, sizeof(ints));
+  } else {
+    std::memcpy(data, &ints, n * sizeof(int32_t));
+  }
 }
 
 // Two fields: a b a b ... to and from a a ..., b b ...
@@ -123,19 +145,30 @@ inline void interleave(V* v) {
   }
 }
 
-// kLanes elements of kWidth numbers each, one vector for each component.
-template <int kWidth, typename T>
-inline void load_interleaved(const T* data, typename Simd<T>::V (&components)[kWidth]) {
-  std::memcpy(components, data, sizeof(components));
-  deinterleave<kWidth>(components);
+// n <= kLanes records of kFields numbers, one vector for each field; the other lanes are 0. Nothing
+// else is read or written.
+template <int kFields, typename T>
+inline void load_fields(const T* data, int n, typename Simd<T>::V* fields) {
+  if (n == Simd<T>::kLanes) {
+    std::memcpy(fields, data, kFields * sizeof(*fields));
+  } else {
+    T padded[kFields * Simd<T>::kLanes] = {};
+    std::memcpy(padded, data, n * kFields * sizeof(T));
+    std::memcpy(fields, padded, sizeof(padded));
+  }
+  deinterleave<kFields>(fields);
 }
 
-template <int kWidth, typename T>
-inline void store_interleaved(T* data, const typename Simd<T>::V (&components)[kWidth]) {
-  typename Simd<T>::V v[kWidth];
-  std::memcpy(v, components, sizeof(v));
-  interleave<kWidth>(v);
-  std::memcpy(data, v, sizeof(v));
+template <int kFields, typename T>
+inline void store_fields(T* data, int n, const typename Simd<T>::V* fields) {
+  typename Simd<T>::V v[kFields];
+  std::memcpy(v, fields, sizeof(v));
+  interleave<kFields>(v);
+  if (n == Simd<T>::kLanes) {
+    std::memcpy(data, v, sizeof(v));
+  } else {
+    std::memcpy(data, v, n * kFields * sizeof(T));
+  }
 }
 
 // Writes the sum of the lanes of each vector, in the order of `sum`: kLanes of them at a time are

@@ -56,16 +56,11 @@ struct PackMask {
     }
   }
 
-  static PackMask all() { return first(Simd<T>::kLanes); }
-
-  // The first n lanes.
-  static PackMask first(int n) {
+  static PackMask all() {
     if constexpr (kMaskIsBits) {
-      return {(M{1} << n) - 1};
+      return {(M{1} << Simd<T>::kLanes) - 1};
     } else {
-      M lane{};
-      for (int i = 0; i < Simd<T>::kLanes; ++i) lane[i] = i;
-      return {greater(M{} + n, lane)};
+      return {~M{}};
     }
   }
 };

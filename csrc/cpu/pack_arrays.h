@@ -1,9 +1,6 @@
 // Loads and stores of packs: the functions of stages/load.h for kLanes consecutive records of an
 // array, or for the first n of them at its end. Nothing else is read or written; the lanes beyond n
 // are 0.
-//
-// Records have few fields of one type, [N, 3]: they are loaded as they lie and taken apart by
-// shuffles in registers.
 #pragma once
 
 #include <cstdint>
@@ -15,31 +12,27 @@
 
 namespace jgd::cpu::JGD_ISA {
 
-// The fields of n <= kLanes records that begin at `data`.
 template <int kFields, typename T>
 inline void load_fields(const T* data, int n, Pack<T>* fields) {
   typename Pack<T>::V v[kFields];
-  if (n == Simd<T>::kLanes) {
-    std::memcpy(v, data, sizeof(v));
-  } else {
-    T padded[kFields * Simd<T>::kLanes] = {};
-    std::memcpy(padded, data, n * kFields * sizeof(T));
-    std::memcpy(v, padded, sizeof(padded));
-  }
-  deinterleave<kFields>(v);
+  load_fields<kFields>(data, n, v);
   for (int f = 0; f < kFields; ++f) fields[f].v = v[f];
 }
 
-// Writes n records.
 template <int kFields, typename T>
 inline void store_fields(T* data, int n, const Pack<T>* fields) {
   typename Pack<T>::V v[kFields];
   for (int f = 0; f < kFields; ++f) v[f] = fields[f].v;
-  interleave<kFields>(v);
-  if (n == Simd<T>::kLanes) {
-    std::memcpy(data, v, sizeof(v));
-  } else {
-    std::memcpy(data, v, n * kFields * sizeof(T));
+  store_fields<kFields>(data, n, v);
+}
+
+// Calls body(i, n) for the packs of [begin, end): n Gaussians from i on, fewer than kLanes in the
+// last one.
+template <typename T, typename Body>
+inline void for_each_pack(int64_t begin, int64_t end, const Body& body) {
+  constexpr int kLanes = Simd<T>::kLanes;
+  for (int64_t i = begin; i < end; i += kLanes) {
+    body(i, end - i < kLanes ? static_cast<int>(end - i) : kLanes);
   }
 }
 
@@ -106,15 +99,7 @@ inline Sym3<Pack<T>> load_sym3(const T* data, int64_t i, int n) {
 
 template <typename T>
 inline PackInt<T> load_int(const int32_t* data, int64_t i, int n) {
-  typename PackInt<T>::I v{};
-  if constexpr (sizeof(T) == sizeof(int32_t)) {
-    if (n == Simd<T>::kLanes) {
-      std::memcpy(&v, data + i, sizeof(v));
-      return PackInt<T>(v);
-    }
-  }
-  for (int lane = 0; lane < n; ++lane) v[lane] = data[i + lane];
-  return PackInt<T>(v);
+  return PackInt<T>(load_ints<T>(data + i, n));
 }
 
 template <typename T>
@@ -149,13 +134,7 @@ inline void store_sym3(T* data, int64_t i, int n, const Sym3<Pack<T>>& a) {
 
 template <typename T>
 inline void store_int(int32_t* data, int64_t i, int n, PackInt<T> a) {
-  if constexpr (sizeof(T) == sizeof(int32_t)) {
-    if (n == Simd<T>::kLanes) {
-      std::memcpy(data + i, &a.i, sizeof(a.i));
-      return;
-    }
-  }
-  for (int lane = 0; lane < n; ++lane) data[i + lane] = static_cast<int32_t>(a.i[lane]);
+  store_ints<T>(data + i, a.i, n);
 }
 
 }  // namespace jgd::cpu::JGD_ISA

@@ -64,7 +64,7 @@ struct Simd<double> {
 #endif
 };
 
-// The same number in every lane.
+// The same number in every lane. Minus, because -0 - 0 is -0 and -0 + 0 is not.
 template <typename T>
 inline typename Simd<T>::V splat(T value) {
   return value - typename Simd<T>::V{};
@@ -158,20 +158,6 @@ inline V select(M mask, V a, V b) {
   return mask ? a : b;
 }
 template <typename M>
-inline bool any(M mask) {
-#if JGD_AVX2
-  return _mm256_movemask_epi8((__m256i)mask) != 0;
-#elif defined(__SSE2__)
-  return _mm_movemask_epi8((__m128i)mask) != 0;
-#else
-  uint64_t words[sizeof(M) / 8];
-  std::memcpy(words, &mask, sizeof(M));
-  uint64_t bits = 0;
-  for (uint64_t word : words) bits |= word;
-  return bits != 0;
-#endif
-}
-template <typename M>
 inline uint32_t bits(M mask) {
 #if JGD_AVX2
   if constexpr (sizeof(mask[0]) == 4) return _mm256_movemask_ps((__m256)mask);
@@ -185,6 +171,18 @@ inline uint32_t bits(M mask) {
   return result;
 #endif
 }
+template <typename M>
+inline bool any(M mask) {
+#if defined(__SSE2__)
+  return bits(mask) != 0;
+#else
+  uint64_t words[sizeof(M) / 8];
+  std::memcpy(words, &mask, sizeof(M));
+  uint64_t combined = 0;
+  for (uint64_t word : words) combined |= word;
+  return combined != 0;
+#endif
+}
 
 #endif
 
@@ -195,6 +193,39 @@ inline V absolute(V v) {
   return (V)((U)v & ~(U)splat(T(-0.0)));
 }
 
+// The smaller, or larger, of the two; the bound for NaN.
+template <typename V>
+inline V minimum(V v, V bound) {
+#if JGD_AVX512
+  // With a mask of all lanes because GCC 12 warns about the plain functions (bug 105593).
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm512_maskz_min_ps(0xffff, (__m512)v, (__m512)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm512_maskz_min_pd(0xff, (__m512d)v, (__m512d)bound);
+#elif JGD_AVX2
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm256_min_ps((__m256)v, (__m256)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm256_min_pd((__m256d)v, (__m256d)bound);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm_min_ps((__m128)v, (__m128)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm_min_pd((__m128d)v, (__m128d)bound);
+#else
+  return select(less_equal(v, bound), v, bound);
+#endif
+}
+template <typename V>
+inline V maximum(V v, V bound) {
+#if JGD_AVX512
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)v, (__m512)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm512_maskz_max_pd(0xff, (__m512d)v, (__m512d)bound);
+#elif JGD_AVX2
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm256_max_ps((__m256)v, (__m256)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm256_max_pd((__m256d)v, (__m256d)bound);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm_max_ps((__m128)v, (__m128)bound);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm_max_pd((__m128d)v, (__m128d)bound);
+#else
+  return select(less_equal(bound, v), v, bound);
+#endif
+}
+
 // The smaller of the two, and a * b, where the mask is set; 0 elsewhere.
 template <typename M, typename V>
 inline V masked_minimum(M mask, V v, V bound) {
@@ -202,7 +233,7 @@ inline V masked_minimum(M mask, V v, V bound) {
   if constexpr (sizeof(v[0]) == 4) return (V)_mm512_maskz_min_ps(mask, (__m512)v, (__m512)bound);
   if constexpr (sizeof(v[0]) == 8) return (V)_mm512_maskz_min_pd(mask, (__m512d)v, (__m512d)bound);
 #else
-  return select(mask, select(less_equal(v, bound), v, bound), V{});
+  return select(mask, minimum(v, bound), V{});
 #endif
 }
 template <typename M, typename V>
@@ -215,36 +246,7 @@ inline V masked_product(M mask, V a, V b) {
 #endif
 }
 
-// The smaller, or larger, of the two; the bound for NaN. With a mask of all lanes because GCC 12
-// warns about the plain functions (bug 105593).
-template <typename V, typename T>
-inline V minimum(V v, T bound) {
-  const V b = splat(bound);
-#if JGD_AVX512
-  if constexpr (sizeof(T) == 4) return (V)_mm512_maskz_min_ps(0xffff, (__m512)v, (__m512)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm512_maskz_min_pd(0xff, (__m512d)v, (__m512d)b);
-#elif JGD_AVX2
-  if constexpr (sizeof(T) == 4) return (V)_mm256_min_ps((__m256)v, (__m256)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm256_min_pd((__m256d)v, (__m256d)b);
-#else
-  return select(less_equal(v, b), v, b);
-#endif
-}
-template <typename V, typename T>
-inline V maximum(V v, T bound) {
-  const V b = splat(bound);
-#if JGD_AVX512
-  if constexpr (sizeof(T) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)v, (__m512)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm512_maskz_max_pd(0xff, (__m512d)v, (__m512d)b);
-#elif JGD_AVX2
-  if constexpr (sizeof(T) == 4) return (V)_mm256_max_ps((__m256)v, (__m256)b);
-  if constexpr (sizeof(T) == 8) return (V)_mm256_max_pd((__m256d)v, (__m256d)b);
-#else
-  return select(less_equal(b, v), v, b);
-#endif
-}
-
-// all(mask of V)
+// Whether every lane of a mask of V is set.
 template <typename T, typename M>
 inline bool all_lanes(M mask) {
   return bits(mask) == (uint32_t{1} << Simd<T>::kLanes) - 1;

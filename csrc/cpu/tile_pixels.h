@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/blend_tile.h"
 #include "cpu/interleave.h"
@@ -40,19 +41,16 @@ struct PixelCenters {
   }
 };
 
-// As many 32-bit integers as a vector has lanes, at any address.
-template <typename T>
-using Int32s __attribute__((vector_size(4 * Lanes<T>::kLanes), may_alias, aligned(4))) = int32_t;
-
 template <typename T>
 inline typename Lanes<T>::V load_pixels(const T* data, int n_lanes) {
-  return n_lanes == Lanes<T>::kLanes ? load(data) : load_part(data, n_lanes);
+  typename Lanes<T>::V v;
+  load_fields<1>(data, n_lanes, &v);
+  return v;
 }
 
 template <typename T>
 inline void store_pixels(T* data, typename Lanes<T>::V v, int n_lanes) {
-  if (n_lanes == Lanes<T>::kLanes) return store(data, v);
-  store_part(data, v, n_lanes);
+  store_fields<1>(data, n_lanes, &v);
 }
 
 // Asks for the memory that a row of pixels of the tile is written to, long before that.
@@ -71,44 +69,35 @@ inline void prefetch_pixels(const T* data, int64_t pixel, int64_t width) {
 template <int kChannels, typename T>
 inline void load_channels(const T* data, int n_lanes, int64_t n_channels, typename Lanes<T>::V* v) {
   if constexpr (kChannels > 0) {
-    using Components = typename Lanes<T>::V[kChannels];
-    if (n_lanes == Lanes<T>::kLanes) {
-      return load_interleaved<kChannels>(data, *reinterpret_cast<Components*>(v));
-    }
+    load_fields<kChannels>(data, n_lanes, v);
+  } else {
+    for (int64_t d = 0; d < n_channels; ++d) v[d] = load_strided(data + d, n_lanes, n_channels);
   }
-  for (int64_t d = 0; d < n_channels; ++d) v[d] = load_part(data + d, n_lanes, n_channels);
 }
 
 template <int kChannels, typename T>
 inline void store_channels(T* data, const typename Lanes<T>::V* v, int n_lanes,
                            int64_t n_channels) {
   if constexpr (kChannels > 0) {
-    using Components = const typename Lanes<T>::V[kChannels];
-    if (n_lanes == Lanes<T>::kLanes) {
-      return store_interleaved<kChannels>(data, *reinterpret_cast<Components*>(v));
-    }
+    store_fields<kChannels>(data, n_lanes, v);
+  } else {
+    for (int64_t d = 0; d < n_channels; ++d) store_strided(data + d, v[d], n_lanes, n_channels);
   }
-  for (int64_t d = 0; d < n_channels; ++d) store_part(data + d, v[d], n_lanes, n_channels);
 }
 
-template <typename T>
-inline typename Lanes<T>::I load_ints(const int32_t* data, int n_lanes) {
-  using I = typename Lanes<T>::I;
-  if (n_lanes == Lanes<T>::kLanes) {
-    return __builtin_convertvector(*reinterpret_cast<const Int32s<T>*>(data), I);
+// Calls body with the number of channels as a constant, or -1 if there is no code for this number.
+template <typename Body>
+inline void with_channels(int64_t n_channels, const Body& body) {
+  switch (n_channels) {
+    case 1:
+      return body(std::integral_constant<int, 1>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    case 4:
+      return body(std::integral_constant<int, 4>());
+    default:
+      return body(std::integral_constant<int, -1>());
   }
-  I v{};
-  for (int i = 0; i < n_lanes; ++i) v[i] = data[i];
-  return v;
-}
-
-template <typename T>
-inline void store_ints(int32_t* data, typename Lanes<T>::I v, int n_lanes) {
-  if (n_lanes == Lanes<T>::kLanes) {
-    *reinterpret_cast<Int32s<T>*>(data) = __builtin_convertvector(v, Int32s<T>);
-    return;
-  }
-  for (int i = 0; i < n_lanes; ++i) data[i] = static_cast<int32_t>(v[i]);
 }
 
 // Calls body(first pixel, row, column, number of lanes) for the vectors of the tile, or the part of

@@ -62,7 +62,7 @@ inline void find_rows(const PackedSplat<T>& s, const PixelCenters<T>& centers, R
       const T left = centers.x[j][0] - s.center.x;
       const T right = centers.x[j][kLanes - 1] - s.center.x;
       const T far = std::max(std::fabs(left), std::fabs(right));
-      const V dx = minimum(maximum(along * s.vertex, left), right);
+      const V dx = minimum(maximum(along * s.vertex, splat(left)), splat(right));
       const V highest = fma(dx, fma(splat(e.xx), dx, along), offset);
       const V all_terms = fma(absolute(along), splat(far), terms_y + std::fabs(e.xx) * far * far);
       const V bound = fma(all_terms, splat(T(16) * kEpsilon<T>), highest);

@@ -86,8 +86,11 @@ void CheckMasksAndIntegers() {
   using Mask = PackMask<T>;
   bool ok = none_of(!Mask::all()) && !none_of(Mask::all());
   for (int n = 0; n <= Pack<T>::kLanes; ++n) {
-    for (int k = 0; k < Pack<T>::kLanes; ++k) ok = ok && Mask::first(n)[k] == (k < n);
-    ok = ok && none_of(Mask::first(n)) == (n == 0);
+    Pack<T> lane;
+    for (int k = 0; k < Pack<T>::kLanes; ++k) lane.v[k] = static_cast<T>(k);
+    const Mask first = lane < Pack<T>(n);
+    for (int k = 0; k < Pack<T>::kLanes; ++k) ok = ok && first[k] == (k < n);
+    ok = ok && none_of(first) == (n == 0) && all_of(first) == (n == Pack<T>::kLanes);
   }
   Expect("pack, " + Name<T>() + ": lanes of a mask", ok);
   ok = true;
