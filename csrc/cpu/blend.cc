@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cpu/bin.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "cpu/scratch.h"
 #include "math/blend.h"
 #include "stages/load.h"

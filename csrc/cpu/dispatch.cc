@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 
 #ifndef JGD_ISA
 #define JGD_ISA baseline

@@ -1,11 +1,11 @@
 // The inner loops that exist once per instruction set, and the choice between them.
 #pragma once
 
-#include "cpu/bin_pack.h"
-#include "cpu/blend_tile.h"
-#include "cpu/project_pack.h"
-#include "cpu/shade_pack.h"
-#include "cpu/splat_gradient_pack.h"
+#include "cpu/kernels/touched_tiles.h"
+#include "cpu/kernels/blend.h"
+#include "cpu/kernels/project.h"
+#include "cpu/kernels/shade.h"
+#include "cpu/kernels/splat_gradient.h"
 
 namespace jgd::cpu {
 

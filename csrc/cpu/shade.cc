@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/camera_gradient.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cpu/bin_pack.h"
+#include "cpu/kernels/touched_tiles.h"
 #include "math/constants.h"
 
 namespace jgd::cpu {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "cpu/blend_tile.h"
-#include "cpu/interleave.h"
-#include "cpu/simd.h"
-#include "cpu/tile_pixels.h"
-#include "cpu/tile_rows.h"
+#include "cpu/kernels/blend.h"
+#include "cpu/simd/interleave.h"
+#include "cpu/simd/vector.h"
+#include "cpu/kernels/tile_pixels.h"
+#include "cpu/kernels/tile_rows.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/blend_tile.h"
-#include "cpu/simd.h"
-#include "cpu/tile_pixels.h"
-#include "cpu/tile_rows.h"
+#include "cpu/kernels/blend.h"
+#include "cpu/simd/vector.h"
+#include "cpu/kernels/tile_pixels.h"
+#include "cpu/kernels/tile_rows.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {

@@ -1,9 +1,9 @@
 // One pack holds consecutive Gaussians, which are loaded once for all cameras.
 
-#include "cpu/project_pack.h"
+#include "cpu/kernels/project.h"
 
-#include "cpu/pack.h"
-#include "cpu/pack_arrays.h"
+#include "cpu/simd/pack.h"
+#include "cpu/simd/pack_arrays.h"
 #include "math/quat.h"
 
 namespace jgd::cpu::JGD_ISA {

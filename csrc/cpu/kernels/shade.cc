@@ -2,11 +2,11 @@
 // nothing and is not read. The coefficients of a Gaussian lie in a row; a block of as many rows as
 // columns is loaded and transposed in registers.
 
-#include "cpu/shade_pack.h"
+#include "cpu/kernels/shade.h"
 
-#include "cpu/pack.h"
-#include "cpu/pack_arrays.h"
-#include "cpu/simd_shuffle.h"
+#include "cpu/simd/pack.h"
+#include "cpu/simd/pack_arrays.h"
+#include "cpu/simd/shuffle.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {

@@ -1,11 +1,11 @@
 // One pack holds consecutive splats, and so do their slots: everything is read and written in
 // order.
 
-#include "cpu/splat_gradient_pack.h"
+#include "cpu/kernels/splat_gradient.h"
 
-#include "cpu/pack.h"
-#include "cpu/pack_arrays.h"
-#include "cpu/simd_shuffle.h"
+#include "cpu/simd/pack.h"
+#include "cpu/simd/pack_arrays.h"
+#include "cpu/simd/shuffle.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {

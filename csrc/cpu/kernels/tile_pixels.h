@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cpu/blend_tile.h"
-#include "cpu/interleave.h"
-#include "cpu/simd.h"
+#include "cpu/kernels/blend.h"
+#include "cpu/simd/interleave.h"
+#include "cpu/simd/vector.h"
 
 namespace jgd::cpu::JGD_ISA {
 

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cpu/interleave.h"
-#include "cpu/simd.h"
-#include "cpu/tile_pixels.h"
+#include "cpu/simd/interleave.h"
+#include "cpu/simd/vector.h"
+#include "cpu/kernels/tile_pixels.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {

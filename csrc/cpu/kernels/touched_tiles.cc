@@ -1,9 +1,9 @@
 // One pack holds consecutive splats.
 
-#include "cpu/bin_pack.h"
+#include "cpu/kernels/touched_tiles.h"
 
-#include "cpu/pack.h"
-#include "cpu/pack_arrays.h"
+#include "cpu/simd/pack.h"
+#include "cpu/simd/pack_arrays.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/simd.h"
-#include "cpu/simd_shuffle.h"
+#include "cpu/simd/vector.h"
+#include "cpu/simd/shuffle.h"
 
 namespace jgd::cpu::JGD_ISA {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
 
 namespace jgd::cpu::JGD_ISA {
 
@@ -96,7 +96,7 @@ inline Simd<double>::V atanh_over_s(Simd<double>::V z) {
 }
 
 // log2(x) for x = 2^k m with m in [sqrt(1/2), sqrt(2)): k + P(s^2) s with s = (m - 1) / (m + 1).
-// Relative error below 2.5 eps (tests/cpp/pack_test.cc) for positive normal x; infinity and NaN
+// Relative error below 2.5 eps (tests/cpp/simd/pack_test.cc) for positive normal x; infinity and NaN
 // give themselves. Anything else is unspecified but computed without a trap.
 template <typename V>
 inline V logarithm(V x) {

@@ -11,8 +11,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cpu/simd.h"
-#include "cpu/simd_math.h"
+#include "cpu/simd/vector.h"
+#include "cpu/simd/math.h"
 #include "math/number.h"
 
 namespace jgd {

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/interleave.h"
-#include "cpu/pack.h"
+#include "cpu/simd/interleave.h"
+#include "cpu/simd/pack.h"
 #include "math/vec.h"
 
 namespace jgd::cpu::JGD_ISA {

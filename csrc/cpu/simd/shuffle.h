@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
 
 namespace jgd::cpu::JGD_ISA {
 

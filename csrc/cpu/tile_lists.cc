@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "cpu/depth_sort.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "cpu/scratch.h"
 
 namespace jgd::cpu {

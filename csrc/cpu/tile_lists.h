@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/bin_pack.h"
+#include "cpu/kernels/touched_tiles.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 #include "math/blend.h"
