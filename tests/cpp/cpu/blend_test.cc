@@ -1,5 +1,6 @@
-// Bin and blend with a thread pool of the test's own: the same bits for any number of threads, and
-// no access outside of the arrays whatever they hold. Meant to run under the sanitizers too.
+// Tests bin and blend with a thread pool of the test's own: the same bits for any number of
+// threads, and no access outside the arrays whatever they hold. Meant to run under the sanitizers
+// too.
 
 #include "cpu/blend.h"
 
@@ -61,7 +62,7 @@ struct Scene {
     for (int64_t i = 0; i < kChannels; ++i) background.push_back(uniform(0, 1));
     if (!poisoned) return;
     using Limits = std::numeric_limits<T>;
-    // A finite depth or colour is never out of range by itself, only a sum of several is.
+    // A finite depth or colour is never out of range by itself; only a sum of several may be.
     const T bad[] = {
         Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity(), Limits::min(), T(0), T(-1),
         Limits::max(),       -Limits::max()};
@@ -77,7 +78,7 @@ struct Scene {
   }
 };
 
-// Everything that a forward and a backward pass write.
+// All outputs of a forward and a backward pass.
 template <typename T>
 struct Results {
   std::vector<int32_t> order = std::vector<int32_t>(kCameras * kSplats);

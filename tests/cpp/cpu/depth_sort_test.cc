@@ -1,5 +1,5 @@
-// The depth order against std::stable_sort: ties, signs, what is not drawn, pieces that are full,
-// empty or nearly so; with one thread and with four.
+// Tests the depth order against std::stable_sort, with one thread and with four: ties, signs,
+// splats that are not drawn, pieces that are full, empty or nearly so.
 
 #include "cpu/depth_sort.h"
 

@@ -1,8 +1,8 @@
-// The projection of packs against that of single Gaussians (math/projection.h), which the other
-// tests hold to the definition: random Gaussians and such as nothing can be drawn of, any number of
-// them, several cameras. Run by test_cpp.py for each instruction set.
+// Tests the project kernels against the projection of single Gaussians (math/projection.h), which
+// other tests compare with its definition: random Gaussians and Gaussians that cannot be drawn, any
+// number of them, several cameras. Compiled for each instruction set.
 
-#include "cpu/project_pack.h"
+#include "cpu/kernels/project.h"
 
 #include <limits>
 #include <vector>
@@ -46,9 +46,15 @@ struct Scene {
   std::vector<Pinhole<T>> pinholes;
   ProjectionSettings<T> settings;
 
-  Scene(int64_t count, const Case& c, bool poisoned)
-      : n(count), settings{T(0.1),        T(100),        T(0.3),        test::kWidth,
-                           test::kHeight, c.antialiased, c.three_sigma, c.keep_outside} {
+  Scene(int64_t count, const Case& c, bool poisoned) : n(count) {
+    settings.near_plane = T(0.1);
+    settings.far_plane = T(100);
+    settings.eps2d = T(0.3);
+    settings.width = test::kWidth;
+    settings.height = test::kHeight;
+    settings.antialiased = c.antialiased;
+    settings.three_sigma = c.three_sigma;
+    settings.keep_outside = c.keep_outside;
     using Limits = std::numeric_limits<T>;
     const T bad[] = {Limits::quiet_NaN(),
                      Limits::infinity(),
@@ -67,7 +73,7 @@ struct Scene {
       scales.push_back({random(0.001, 0.5), random(0.001, 0.5), random(0.001, 0.5)});
       opacities.push_back(i % 7 == 3 ? T(0) : random(0, 1));
       covars.push_back(covariance(quats[i], scales[i]));
-      // One entry of every third Gaussian; wherever that is.
+      // One entry of every third Gaussian is bad, each time another one.
       const int64_t k = i / 3;
       if (!poisoned || i % 3 != 1) continue;
       T* entries[] = {&means[i].x,  &means[i].z,   &quats[i].w,   &quats[i].z,
@@ -90,16 +96,18 @@ struct Scene {
 
   cpu::ProjectScene<T> View() const {
     const bool has_covars = !covars.empty();
-    return {&means[0].x,
-            has_covars ? nullptr : &quats[0].w,
-            has_covars ? nullptr : &scales[0].x,
-            has_covars ? &covars[0].xx : nullptr,
-            opacities.data(),
-            poses.data(),
-            pinholes.data(),
-            n,
-            kCameras,
-            settings};
+    cpu::ProjectScene<T> scene;
+    scene.means = &means[0].x;
+    scene.quats = has_covars ? nullptr : &quats[0].w;
+    scene.scales = has_covars ? nullptr : &scales[0].x;
+    scene.covars = has_covars ? &covars[0].xx : nullptr;
+    scene.opacities = opacities.data();
+    scene.poses = poses.data();
+    scene.pinholes = pinholes.data();
+    scene.n = n;
+    scene.n_cameras = kCameras;
+    scene.settings = settings;
+    return scene;
   }
 
   bool Covariance(int64_t i, Sym3<T>& cov3d) const {
@@ -112,7 +120,8 @@ struct Scene {
   }
 };
 
-// Worst differences of two arrays of structs of scalars, relative to the largest entry of each.
+// Updates the worst difference of two arrays of structs of scalars, relative to the largest entry
+// of each struct.
 template <typename T, typename S>
 void Compare(const std::vector<S>& got, const std::vector<S>& want, double& worst) {
   constexpr int kEntries = sizeof(S) / sizeof(T);
@@ -137,9 +146,14 @@ struct Splats {
 template <typename T>
 Splats<T> CheckForward(const Scene<T>& scene, double& worst, int& n_flips, int& n_drawn) {
   Splats<T> got(kCameras * scene.n), want = got;
-  const cpu::ProjectSceneForward<T> args{scene.View(),      &got.means2d[0].x,    got.depths.data(),
-                                         &got.conics[0].xx, got.opacities.data(), got.radii.data()};
-  // Two ranges, as two threads have them.
+  cpu::ProjectSceneForward<T> args;
+  args.in = scene.View();
+  args.means2d = &got.means2d[0].x;
+  args.depths = got.depths.data();
+  args.conics = &got.conics[0].xx;
+  args.opacities = got.opacities.data();
+  args.radii = got.radii.data();
+  // Two ranges, as if for two threads.
   const int64_t middle = scene.n / 2;
   Kernels<T>().forward(args, 0, middle);
   Kernels<T>().forward(args, middle, scene.n);
@@ -183,7 +197,7 @@ void CheckBackward(const Scene<T>& scene, const Splats<T>& splats, double& worst
   Splats<T> v(kCameras * scene.n);
   for (int64_t j = 0; j < kCameras * scene.n; ++j) {
     const auto random = [] { return static_cast<T>(Uniform(-1, 1)); };
-    // What is culled may have any cotangent.
+    // A culled Gaussian may have any cotangent.
     const T factor = splats.radii[j] > 0 ? T(1) : std::numeric_limits<T>::quiet_NaN();
     v.means2d[j] = {factor * random(), random()};
     v.depths[j] = factor * random();
@@ -191,17 +205,18 @@ void CheckBackward(const Scene<T>& scene, const Splats<T>& splats, double& worst
     v.opacities[j] = random();
   }
   Gradients<T> got(scene.n), want(scene.n);
-  const cpu::ProjectSceneBackward<T> args{scene.View(),
-                                          splats.radii.data(),
-                                          &v.means2d[0].x,
-                                          v.depths.data(),
-                                          &v.conics[0].xx,
-                                          v.opacities.data(),
-                                          &got.means[0].x,
-                                          has_covars ? nullptr : &got.quats[0].w,
-                                          has_covars ? nullptr : &got.scales[0].x,
-                                          has_covars ? &got.covars[0].xx : nullptr,
-                                          got.opacities.data()};
+  cpu::ProjectSceneBackward<T> args;
+  args.in = scene.View();
+  args.radii = splats.radii.data();
+  args.v_means2d = &v.means2d[0].x;
+  args.v_depths = v.depths.data();
+  args.v_conics = &v.conics[0].xx;
+  args.v_splat_opacities = v.opacities.data();
+  args.v_means = &got.means[0].x;
+  args.v_quats = has_covars ? nullptr : &got.quats[0].w;
+  args.v_scales = has_covars ? nullptr : &got.scales[0].x;
+  args.v_covars = has_covars ? &got.covars[0].xx : nullptr;
+  args.v_opacities = got.opacities.data();
   Kernels<T>().backward(args, 0, scene.n, got.cameras.data());
   double size = 0;
   for (int64_t j = 0; j < kCameras * scene.n; ++j) {
@@ -244,7 +259,7 @@ void CheckBackward(const Scene<T>& scene, const Splats<T>& splats, double& worst
 
 template <typename T>
 void Check() {
-  // Only logarithms round differently from a scalar, and on x86 without its instruction fma.
+  // Only logarithms round differently from a scalar; so does fma on x86 without the instruction.
   double forward = 0, backward = 0, camera = 0;
   int n_flips = 0, n_drawn = 0;
   for (int bits = 0; bits < 16; ++bits) {

@@ -1,14 +1,15 @@
-// The colours of packs against those of single Gaussians (math/sh.h): any number of Gaussians and
-// of unused coefficients, some culled, some not finite. Run by test_cpp.py for each instruction
+// Tests the shade kernels against the shading of single Gaussians (math/sh.h): any number of
+// Gaussians and of unused coefficients, some culled, some not finite. Compiled for each instruction
 // set.
 
-#include "cpu/shade_pack.h"
+#include "cpu/kernels/shade.h"
 
 #include <limits>
 #include <vector>
 
 #include "check.h"
 #include "isa.h"
+#include "sh_color.h"
 
 namespace jgd::cpu::JGD_ISA {
 extern const ShadeKernels<float> kShadeFloat;
@@ -64,8 +65,16 @@ struct Scene {
   }
 
   cpu::ShadeScene<T> View() const {
-    return {&means[0].x, sh.data(), radii.empty() ? nullptr : radii.data(), &centers[0], n, n_bases,
-            kCameras,    convention};
+    cpu::ShadeScene<T> scene;
+    scene.means = &means[0].x;
+    scene.sh = sh.data();
+    scene.radii = radii.empty() ? nullptr : radii.data();
+    scene.centers = centers.data();
+    scene.n = n;
+    scene.n_bases = n_bases;
+    scene.n_cameras = kCameras;
+    scene.convention = convention;
+    return scene;
   }
   const T* Row(int64_t i) const { return &sh[3 * n_bases * i]; }
   bool Finite(int64_t i) const { return all_finite(Row(i), 3 * sh_bases(degree)); }
@@ -82,7 +91,9 @@ void Compare(const std::vector<T>& got, const std::vector<T>& want, double& wors
 template <typename T>
 void CheckForward(const Scene<T>& scene, double& worst) {
   std::vector<T> got(3 * kCameras * scene.n, T(-1)), want = got;
-  const cpu::ShadeSceneForward<T> args{scene.View(), got.data()};
+  cpu::ShadeSceneForward<T> args;
+  args.in = scene.View();
+  args.colors = got.data();
   Kernels<T>().forward[scene.degree](args, 0, scene.n / 2);
   Kernels<T>().forward[scene.degree](args, scene.n / 2, scene.n);
   for (int64_t j = 0; j < kCameras * scene.n; ++j) {
@@ -90,8 +101,8 @@ void CheckForward(const Scene<T>& scene, double& worst) {
     const T nan = std::numeric_limits<T>::quiet_NaN();
     Vec3<T> color{nan, nan, nan};
     if (scene.Finite(i)) {
-      color = sh_color(scene.degree, scene.Row(i), scene.means[i] - scene.centers[j / scene.n],
-                       scene.convention);
+      color = test::ShColor(scene.degree, scene.Row(i), scene.means[i] - scene.centers[j / scene.n],
+                            scene.convention);
     }
     test::Write(scene.Visible(j) ? color : Vec3<T>{}, &want[3 * j]);
   }
@@ -103,8 +114,11 @@ void CheckBackward(const Scene<T>& scene, double& worst, double& worst_offset) {
   std::vector<T> v_means(3 * scene.n, T(-1)), v_sh(scene.sh.size(), T(-1));
   std::vector<T> want_means(v_means.size()), want_sh(v_sh.size());
   std::vector<Vec3<double>> v_offsets(kCameras), want_offsets(kCameras);
-  const cpu::ShadeSceneBackward<T> args{scene.View(), &scene.v_colors[0].x, v_means.data(),
-                                        v_sh.data()};
+  cpu::ShadeSceneBackward<T> args;
+  args.in = scene.View();
+  args.v_colors = &scene.v_colors[0].x;
+  args.v_means = v_means.data();
+  args.v_sh = v_sh.data();
   Kernels<T>().backward[scene.degree](args, 0, scene.n, v_offsets.data());
   for (int64_t j = 0; j < kCameras * scene.n; ++j) {
     const int64_t i = j % scene.n, camera = j / scene.n;
@@ -113,8 +127,8 @@ void CheckBackward(const Scene<T>& scene, double& worst, double& worst_offset) {
     if (!scene.Visible(j) || !scene.Finite(i) || zero) continue;
     T v_row[3 * sh_bases(kMaxShDegree)];
     Vec3<T> v_offset;
-    sh_color_vjp(scene.degree, scene.Row(i), scene.means[i] - scene.centers[camera],
-                 scene.convention, v_color, v_row, v_offset);
+    test::ShColorVjp(scene.degree, scene.Row(i), scene.means[i] - scene.centers[camera],
+                     scene.convention, v_color, v_row, v_offset);
     for (int k = 0; k < 3 * sh_bases(scene.degree); ++k) {
       want_sh[3 * scene.n_bases * i + k] += v_row[k];
     }

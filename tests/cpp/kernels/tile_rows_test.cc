@@ -1,11 +1,12 @@
-// The rows that a splat is said to reach (cpu/tile_rows.h): never less than those where a pixel
-// sees it, and hardly more; and the exponent along a row is that of math/blend.h to the bit. Run by
-// test_cpp.py for each instruction set.
+// Tests the rows of a tile that a splat reaches (cpu/kernels/tile_rows.h): all rows where a pixel
+// sees it, and hardly any other; and that the exponent along a row has the bits of math/blend.h.
+// Compiled for each instruction set.
+
+#include "cpu/kernels/tile_rows.h"
 
 #include <limits>
 
 #include "check.h"
-#include "cpu/tile_rows.h"
 #include "isa.h"
 #include "math/blend.h"
 
@@ -13,15 +14,15 @@ namespace {
 
 using namespace jgd;  // NOLINT
 using namespace jgd::cpu::JGD_ISA;  // NOLINT
-using jgd::cpu::PackedSplat;
 using jgd::cpu::Tile;
+using jgd::cpu::TileSplat;
 using test::Uniform;
 
 template <typename T>
-PackedSplat<T> RandomSplat(int trial) {
+TileSplat<T> RandomSplat(int trial) {
   const auto random = [](double low, double high) { return static_cast<T>(Uniform(low, high)); };
   const T a = std::exp(random(-9, 2)), c = std::exp(random(-9, 2));
-  // Up to a needle that has no determinant left, and beyond.
+  // Up to a needle whose determinant is lost to rounding, and beyond.
   const T correlation = trial % 3 == 0 ? T(1) - std::exp(random(-40, 0)) : random(-1.1, 0.9);
   Sym2<T> conic{a, correlation * std::sqrt(a * c), c};
   if (trial % 11 == 1) conic.xx = T(0);
@@ -41,7 +42,7 @@ void Check() {
   constexpr int kLanes = Lanes<T>::kLanes, kColumns = Lanes<T>::kColumns;
   int n_missed = 0, n_seen = 0, n_wrong_bits = 0, n_regular_seen = 0, n_regular_reached = 0;
   for (int trial = 0; trial < 40000; ++trial) {
-    const PackedSplat<T> s = RandomSplat<T>(trial);
+    const TileSplat<T> s = RandomSplat<T>(trial);
     const bool regular = trial % 3 && trial % 7 && (trial % 11 == 0 || trial % 11 > 5);
     Tile<T> tile{};
     const PixelCenters<T> centers(tile);

@@ -1,6 +1,7 @@
-// Tests of csrc/math/blend.h: one splat at one pixel, and the gradient of its moments.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_blend_test.cc -o math_blend_test && ./math_blend_test
+// Tests csrc/math/blend.h: one splat at one pixel, and the gradient of its moments.
+
+#include "math/blend.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,7 +9,6 @@
 #include <vector>
 
 #include "check.h"
-#include "math/blend.h"
 
 namespace {
 
@@ -26,7 +26,8 @@ using test::Worse;
 
 constexpr int kPixels = 5;
 
-// Centre, conic with a ratio of the axes up to 30, opacity, depth; near the pixels below.
+// Makes a splat near the pixels below: centre, conic with a ratio of the axes up to 30, opacity,
+// depth.
 void RandomSplat(double* x) {
   RandomValues(x, 2, -2, 2);
   const double angle = Uniform(0, 3.2), c = std::cos(angle), s = std::sin(angle);
@@ -46,7 +47,7 @@ T Alpha(const T* x, int pixel) {
   return x[5] * std::exp(-(T(0.5) * (x[2] * dx * dx + x[4] * dy * dy) + x[3] * dx * dy));
 }
 
-// In units of the rounding of the sum that log2_alpha is.
+// Measures errors in units of the rounding of log2_alpha, which is a sum.
 template <typename T>
 void CheckExponent(const std::string& type) {
   double worst = 0, worst_slope = 0;
@@ -120,7 +121,7 @@ void CheckGradient() {
         const T gradients[7] = {r.mean2d.x, r.mean2d.y, r.conic.xx, r.conic.xy,
                                 r.conic.yy, r.opacity,  r.depth};
         std::copy(gradients, gradients + 7, g);
-        // Not a derivative of y, so the bound of the differences is not for it: make it fail there.
+        // The absolute moments are no derivative of y, so their error makes the other check fail.
         const T bound = T(100) * jgd::kEpsilon<T>;
         if (!(std::fabs(r.mean2d_abs.x - abs_x) <= bound * (abs_x + std::fabs(m[jgd::kMoment0]))) ||
             !(std::fabs(r.mean2d_abs.y - abs_y) <= bound * (abs_y + std::fabs(m[jgd::kMoment0])))) {
@@ -129,7 +130,7 @@ void CheckGradient() {
       });
 }
 
-// The weights of a row of splats and the transmittance behind them, and the walk back through them.
+// Checks the weights of a sequence of splats, the transmittance behind them, and the way back.
 void CheckSteps() {
   constexpr int kSplats = 6;
   CheckVjp(
@@ -191,8 +192,8 @@ void CheckDepthKey(const std::string& type) {
   Expect("depth_key of -0 is that of 0, " + type, jgd::depth_key(-T(0)) == jgd::depth_key(T(0)));
 }
 
-// Never no where a pixel of the box is seen, and rarely yes where none is: discs to needles as long
-// as a large image, placed so that the box is near the rim.
+// Checks that may_be_seen is true wherever a pixel of the box is seen, and rarely where none is:
+// for discs to needles as long as a large image, placed so that the box is near the rim.
 template <typename T>
 void CheckMayBeSeen(const std::string& type, double most_kept) {
   constexpr int kSide = 8;

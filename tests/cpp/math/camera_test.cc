@@ -1,12 +1,11 @@
-// Tests of csrc/math/camera.h: points and covariances through the pinhole.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_camera_test.cc -o math_camera_test &&
-//   ./math_camera_test
+// Tests csrc/math/camera.h: points and covariances through the pinhole.
+
+#include "math/camera.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "check.h"
-#include "math/camera.h"
 #include "math/vec.h"
 #include "random_inputs.h"
 

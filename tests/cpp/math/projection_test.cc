@@ -1,7 +1,7 @@
-// Tests of csrc/math/projection.h: the whole projection, and what it culls.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_projection_test.cc -o math_projection_test &&
-//   ./math_projection_test
+// Tests csrc/math/projection.h: the whole projection, and which Gaussians it culls.
+
+#include "math/projection.h"
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -13,7 +13,6 @@
 #include "check.h"
 #include "math/camera.h"
 #include "math/constants.h"
-#include "math/projection.h"
 #include "math/splat.h"
 #include "math/vec.h"
 #include "random_inputs.h"
@@ -48,7 +47,7 @@ using test::Uniform;
 using test::Worse;
 using test::Write;
 
-// Everything project_gaussian reads except the settings; the layout of the flat inputs below.
+// All inputs of project_gaussian except the settings, in the order of the flat inputs below.
 template <typename T>
 struct Scene {
   Vec3<T> mean;
@@ -65,7 +64,15 @@ Projected<T> Project(const Scene<T>& s, const ProjectionSettings<T>& settings) {
 
 template <typename T>
 ProjectionSettings<T> Settings(bool antialiased, bool three_sigma) {
-  return {T(0.01), T(1e10), T(0.3), kWidth, kHeight, antialiased, three_sigma};
+  ProjectionSettings<T> settings;
+  settings.near_plane = T(0.01);
+  settings.far_plane = T(1e10);
+  settings.eps2d = T(0.3);
+  settings.width = kWidth;
+  settings.height = kHeight;
+  settings.antialiased = antialiased;
+  settings.three_sigma = three_sigma;
+  return settings;
 }
 
 template <typename T>
@@ -74,7 +81,7 @@ bool IsCulled(const Projected<T>& p) {
          p.conic.xy == 0 && p.conic.yy == 0 && p.opacity == 0;
 }
 
-// A Gaussian that is drawn, by a margin that the steps of the differences do not use up.
+// Makes a Gaussian that is drawn, and still drawn after the steps of the finite differences.
 void RandomScene(double* x) {
   Scene<double> s, smaller;
   do {
@@ -225,7 +232,7 @@ void CheckCulling(const std::string& type) {
     Expect("cull, " + type + ": " + c.name, c.drawn ? p.radius > 0 : IsCulled(p));
   }
 
-  // Extreme values of every size: what comes out is either culled or finite.
+  // Extreme values of every size: the result is either culled or finite.
   bool sound = true;
   int n_drawn = 0;
   const double exponent = std::is_same<T, float>::value ? 44 : 320;
@@ -266,7 +273,8 @@ void CheckValidShapes() {
 
 void CheckFootprints() {
   // Small splats in and around the image. A culled one must not reach the cutoff at any pixel; the
-  // seeds' rule is compared with its integer form, in which casts truncate towards 0.
+  // original rasterizers' rule is compared with its integer form, in which casts truncate towards
+  // 0.
   bool exact_ok = true, tiles_ok = true;
   int n_culled[2] = {}, n_drawn[2] = {};
   for (int trial = 0; trial < 3000; ++trial) {
@@ -293,21 +301,21 @@ void CheckFootprints() {
     exact_ok = exact_ok && (exact || alpha_max < jgd::kAlphaMin);
     ++(exact ? n_drawn : n_culled)[0];
 
-    const int r = jgd::radius(cov2d, jgd::kSeedDiscriminantFloor);
+    const int r = jgd::radius(cov2d, jgd::kThreeSigmaDiscriminantFloor);
     const auto tiles = [&](double mean, int size) {
       const int n = (size + 15) / 16;
       const double p = mean - 0.5;
       return std::min(n, std::max(0, static_cast<int>((p + r + 15) / 16))) -
              std::min(n, std::max(0, static_cast<int>((p - r) / 16)));
     };
-    const bool seed = tiles(mean2d.x, kWidth) * tiles(mean2d.y, kHeight) > 0;
+    const bool touches = tiles(mean2d.x, kWidth) * tiles(mean2d.y, kHeight) > 0;
     const bool three_sigma = Project(s, Settings<double>(false, true)).radius == r;
-    tiles_ok = tiles_ok && three_sigma == seed;
+    tiles_ok = tiles_ok && three_sigma == touches;
     ++(three_sigma ? n_drawn : n_culled)[1];
   }
   Expect("footprint exact: a culled splat reaches no pixel",
          exact_ok && n_drawn[0] > 300 && n_culled[0] > 300);
-  Expect("footprint 3 sigma: drawn when the seeds' tile rectangle is not empty",
+  Expect("footprint 3 sigma: drawn when the tile rectangle is not empty",
          tiles_ok && n_drawn[1] > 300 && n_culled[1] > 300);
 }
 

@@ -1,10 +1,10 @@
-// Tests of csrc/math/quat.h: rotation and covariance in the world.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_quat_test.cc -o math_quat_test && ./math_quat_test
+// Tests csrc/math/quat.h: rotation, and covariance in the world.
+
+#include "math/quat.h"
+
 #include <cmath>
 
 #include "check.h"
-#include "math/quat.h"
 #include "math/vec.h"
 #include "random_inputs.h"
 

@@ -1,14 +1,15 @@
-// Tests of csrc/math/sh.h: spherical harmonics, also against their definition.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_sh_test.cc -o math_sh_test && ./math_sh_test
+// Tests csrc/math/sh.h: spherical harmonics, also against their definition.
+
+#include "math/sh.h"
+
 #include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "check.h"
 #include "math/constants.h"
-#include "math/sh.h"
 #include "math/vec.h"
+#include "sh_color.h"
 
 namespace {
 
@@ -25,9 +26,9 @@ using test::Worse;
 using test::Write;
 
 constexpr ShConvention k3dgs = ShConvention::k3dgs, kE3nn = ShConvention::kE3nn;
-constexpr ShConvention kE3nnSeed = ShConvention::kE3nnSeed;
+constexpr ShConvention kE3nnLegacy = ShConvention::kE3nnLegacy;
 
-// The definition in constants.h without the sign (-1)^m; z is the polar axis.
+// Computes Y_l^m as constants.h defines it, without the sign (-1)^m; z is the polar axis.
 double Harmonic(int l, int m, double x, double y, double z) {
   const int a = std::abs(m);
   double p = 1, p_lower = 0, factor = (2 * l + 1) / (4 * M_PI), c = 1, s = 0;
@@ -55,13 +56,13 @@ Vec3<double> RandomDirection() {
 }
 
 void CheckShBasis() {
-  double worst_definition = 0, worst_e3nn = 0, worst_sh14 = 0, worst_seed = 0;
+  double worst_definition = 0, worst_e3nn = 0, worst_sh14 = 0, worst_legacy = 0;
   for (int trial = 0; trial < kTrials; ++trial) {
     const Vec3<double> d = RandomDirection();
-    double basis[25], permuted[25], seed[25];
+    double basis[25], permuted[25], legacy[25];
     jgd::sh_basis(4, d, k3dgs, basis);
     jgd::sh_basis(4, jgd::sh_axes(d, kE3nn), kE3nn, permuted);
-    jgd::sh_basis(4, jgd::sh_axes(d, kE3nnSeed), kE3nnSeed, seed);
+    jgd::sh_basis(4, jgd::sh_axes(d, kE3nnLegacy), kE3nnLegacy, legacy);
     for (int l = 0; l <= 4; ++l) {
       for (int m = -l; m <= l; ++m) {
         const int i = l * l + l + m;
@@ -75,12 +76,13 @@ void CheckShBasis() {
     const double sh14 = jgd::kSh32 * d.y * (d.z * d.z - d.x * d.x);
     worst_sh14 = Worse(worst_sh14, std::fabs(permuted[14] - sh14));
     permuted[14] = jgd::kSh32 * d.z * (d.z * d.z - d.x * d.x);
-    for (int i = 0; i < 25; ++i) worst_seed = Worse(worst_seed, std::fabs(permuted[i] - seed[i]));
+    for (int i = 0; i < 25; ++i)
+      worst_legacy = Worse(worst_legacy, std::fabs(permuted[i] - legacy[i]));
   }
   Report("sh_basis: equals the definition, degrees 0..4", worst_definition, 2e-15);
   Report("sh_basis: e3nn axes equal e3nn at (-x, y, -z)", worst_e3nn, 2e-15);
   Report("sh_basis: e3nn axes, base 14 is y (z^2 - x^2)", worst_sh14, 2e-15);
-  Report("sh_basis: e3nn seed, base 14 alone is another, z (z^2 - x^2)", worst_seed, 2e-15);
+  Report("sh_basis: legacy e3nn, base 14 alone differs, z (z^2 - x^2)", worst_legacy, 2e-15);
 
   double one[25];
   const Vec3<double> d = jgd::direction(Vec3<double>{1, 2, 3});
@@ -127,7 +129,7 @@ void CheckShBasis() {
 void CheckShColor() {
   for (int degree = 0; degree <= 4; ++degree) {
     const int n_bases = jgd::sh_bases(degree);
-    for (const ShConvention convention : {k3dgs, kE3nn, kE3nnSeed}) {
+    for (const ShConvention convention : {k3dgs, kE3nn, kE3nnLegacy}) {
       const std::string of = ", degree " + std::to_string(degree) + ", convention " +
                              std::to_string(static_cast<int>(convention));
       CheckVjp(
@@ -159,13 +161,13 @@ void CheckShColor() {
             for (int i = 0; i < 3; ++i) x[i] *= 2.5;
           },
           [=](const auto* x, auto* y) {
-            Write(jgd::sh_color(degree, x + 3, Read<Vec3<Scalar<decltype(y)>>>(x), convention), y);
+            Write(test::ShColor(degree, x + 3, Read<Vec3<Scalar<decltype(y)>>>(x), convention), y);
           },
           [=](const auto* x, const auto* v, auto* g) {
             using T = Scalar<decltype(g)>;
             Vec3<T> v_offset;
-            jgd::sh_color_vjp(degree, x + 3, Read<Vec3<T>>(x), convention, Read<Vec3<T>>(v), g + 3,
-                              v_offset);
+            test::ShColorVjp(degree, x + 3, Read<Vec3<T>>(x), convention, Read<Vec3<T>>(v), g + 3,
+                             v_offset);
             Write(v_offset, g);
           });
     }
@@ -174,7 +176,7 @@ void CheckShColor() {
   float sh[75], v_sh[75];
   for (int i = 0; i < 75; ++i) sh[i] = 0.01f * static_cast<float>(i % 7);
   const auto color_at = [&](float scale) {
-    return jgd::sh_color(4, sh, Vec3<float>{1 * scale, 2 * scale, -2 * scale}, k3dgs);
+    return test::ShColor(4, sh, Vec3<float>{1 * scale, 2 * scale, -2 * scale}, k3dgs);
   };
   const Vec3<float> reference = color_at(1);
   Report("sh_color: float offsets of length 1e-30..1e30",
@@ -183,15 +185,15 @@ void CheckShColor() {
          1e-6);
   Vec3<float> v_offset;
   const Vec3<float> zero{0, 0, 0}, ones{1, 1, 1};
-  const bool zero_ok = jgd::is_finite(jgd::sh_color(4, sh, zero, k3dgs));
-  jgd::sh_color_vjp(4, sh, zero, k3dgs, ones, v_sh, v_offset);
+  const bool zero_ok = jgd::is_finite(test::ShColor(4, sh, zero, k3dgs));
+  test::ShColorVjp(4, sh, zero, k3dgs, ones, v_sh, v_offset);
   Expect("sh_color: zero offset is finite, no gradient",
          zero_ok && jgd::max_abs(v_offset) == 0.0f &&
              std::all_of(v_sh, v_sh + 75, [](float v) { return std::isfinite(v); }));
   sh[3] = NAN;
   sh[7] = INFINITY;
-  const Vec3<float> bad = jgd::sh_color(4, sh, Vec3<float>{1, 2, 3}, kE3nn);
-  jgd::sh_color_vjp(4, sh, Vec3<float>{1, 2, 3}, kE3nn, ones, v_sh, v_offset);
+  const Vec3<float> bad = test::ShColor(4, sh, Vec3<float>{1, 2, 3}, kE3nn);
+  test::ShColorVjp(4, sh, Vec3<float>{1, 2, 3}, kE3nn, ones, v_sh, v_offset);
   Expect("sh_color: a non-finite channel is 0 without gradient, others stay",
          bad.x == 0 && bad.y == 0 && bad.z > 0 && jgd::is_finite(v_offset) && v_sh[0] == 0 &&
              v_sh[1] == 0 && v_sh[2] > 0);

@@ -1,13 +1,13 @@
-// Tests of csrc/math/splat.h: the 2D Gaussian.
-//
-//   g++ -std=c++17 -O1 -Icsrc tests/cpp/math_splat_test.cc -o math_splat_test && ./math_splat_test
+// Tests csrc/math/splat.h: conic, compensation and radius of the 2D Gaussian.
+
+#include "math/splat.h"
+
 #include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "check.h"
 #include "math/constants.h"
-#include "math/splat.h"
 #include "math/vec.h"
 
 namespace {
@@ -73,7 +73,7 @@ void CheckSplat() {
   }
   Report("det: float, nearly singular", worst, 1.2e-7);
   const float inf = INFINITY;
-  Expect("radius: known values, seeds' floor, saturation",
+  Expect("radius: known values, floor of the 3 sigma rule, saturation",
          jgd::radius(Sym2<double>{4, 0, 1}, 0.0) == 6 &&
              jgd::radius(Sym2<double>{1, 0, 1}, 0.0) == 3 &&
              jgd::radius(Sym2<double>{1, 0, 1}, 0.1) == 4 &&

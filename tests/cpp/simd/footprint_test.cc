@@ -1,19 +1,19 @@
-// Footprints of packs against those of single splats (math/tile.h): the tiles, rows and columns of
-// random splats, of needles and of such as nothing can be seen of. Run by test_cpp.py for each
+// Tests footprints of packs against footprints of single splats (math/tile.h): the rows and columns
+// of tiles of random splats, of needles and of splats that no pixel can see. Compiled for each
 // instruction set.
 
 #include <limits>
 #include <vector>
 
 #include "check.h"
-#include "cpu/pack.h"
+#include "cpu/simd/pack.h"
 #include "isa.h"
 #include "math/blend.h"
 #include "math/tile.h"
 
 namespace {
 
-using namespace jgd;                // NOLINT
+using namespace jgd;  // NOLINT
 using namespace jgd::cpu::JGD_ISA;  // NOLINT
 using test::Uniform;
 
@@ -32,7 +32,7 @@ Splat<T> RandomSplat(int trial) {
   const T bad[] = {Limits::quiet_NaN(), Limits::max(), Limits::min(), T(0), T(-1)};
   const auto random = [](double low, double high) { return static_cast<T>(Uniform(low, high)); };
   const T a = std::exp(random(-9, 1)), c = std::exp(random(-9, 1));
-  // Up to a needle that has no determinant left.
+  // Up to a needle whose determinant is lost to rounding.
   const T correlation = trial % 4 == 0 ? T(1) - std::exp(random(-40, 0)) : random(-0.9, 0.9);
   Splat<T> s{
       {random(-100, 400), random(-100, 400)}, {a, correlation * std::sqrt(a * c), c}, random(0, 1)};
@@ -90,7 +90,7 @@ void Check() {
     }
   }
   const std::string name = "tiles of packs, " + test::Name<T>();
-  // A logarithm that rounds differently moves an edge that lies on the border of a cell.
+  // A logarithm that rounds differently may move an edge that lies on the border of a cell.
   test::Report(name + ": share of edges that moved", double(n_moved) / n_compared, 1e-4);
   test::Report(name + ": farthest move, cells", farthest, 1);
   test::Report(name + ": log2 of the opacity, in eps", worst_exponent, 2.5);

@@ -1,14 +1,14 @@
-// Packs do in each lane what a scalar does; loads and stores touch nothing but their records. Run
-// by test_cpp.py for each instruction set, which JGD_ISA names.
+// Tests that packs compute in each lane what a scalar does, and that loads and stores touch nothing
+// but their records. Compiled for each instruction set, which JGD_ISA names.
 
-#include "cpu/pack.h"
+#include "cpu/simd/pack.h"
 
 #include <limits>
 #include <vector>
 
 #include "check.h"
-#include "cpu/pack_arrays.h"
-#include "cpu/simd_shuffle.h"
+#include "cpu/simd/pack_arrays.h"
+#include "cpu/simd/shuffle.h"
 #include "isa.h"
 
 namespace {
@@ -19,7 +19,7 @@ using test::Name;
 using test::Report;
 using test::Uniform;
 
-// All that can go wrong, and numbers of all sizes.
+// Special values and numbers of all sizes.
 template <typename T>
 std::vector<T> Numbers() {
   using Limits = std::numeric_limits<T>;
@@ -70,7 +70,8 @@ void CheckOperators() {
                 Same(floor(a)[k], std::floor(x)) && Same(ceil(a)[k], std::ceil(x)) &&
                 Same(fmin(a, b)[k], std::fmin(x, y)) && Same(fmax(a, b)[k], std::fmax(x, y)) &&
                 Same(jgd::min(a, b)[k], jgd::min(x, y)) && Same(jgd::max(a, b)[k], jgd::max(x, y));
-    const auto less = a<b, positive = a> Pack<T>(0);
+    const PackMask<T> less = a < b;
+    const PackMask<T> positive = a > Pack<T>(0);
     masks = masks && (less && positive)[k] == (x < y && x > 0) &&
             (less || positive)[k] == (x < y || x > 0) && (!less)[k] == !(x < y) &&
             Same(select(less, a, b)[k], x < y ? x : y);
@@ -105,7 +106,7 @@ void CheckMasksAndIntegers() {
   Expect("pack, " + Name<T>() + ": integers", ok);
 }
 
-// a b + c where almost everything cancels, in units of the rounding error of the result.
+// Computes a b + c where almost everything cancels; measures in units of the last place.
 template <typename T>
 void CheckFma() {
   double worst = 0;
@@ -124,7 +125,7 @@ void CheckLogarithms() {
   double worst2 = 0, worst = 0;
   const double range = sizeof(T) == 4 ? 87 : 708;
   for (int trial = 0; trial < 200000; ++trial) {
-    // Every other one is close to 1, where the logarithm has a zero.
+    // Every other x is close to 1, where the logarithm has a zero.
     const double exponent = trial % 2 ? Uniform(-range, range) : Uniform(-0.5, 0.5);
     const T x = static_cast<T>(std::exp(exponent));
     const long double want = std::log2(static_cast<long double>(x));
@@ -145,8 +146,8 @@ void CheckLogarithms() {
              std::isnan(log(Pack<T>(std::numeric_limits<T>::quiet_NaN()))[0]));
 }
 
-// Arrays of the exact size, so that the sanitizers see any access beyond them; the record before
-// and those behind must stay.
+// The arrays have the exact size, so that the sanitizers see any access beyond them. The records
+// before and behind the written ones must not change.
 template <int kFields, typename T>
 void CheckRecords() {
   bool ok = true;
