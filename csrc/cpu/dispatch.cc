@@ -1,9 +1,9 @@
-// Chooses the instruction set for this machine.
+// Chooses the instruction set for this machine when the first kernel is called.
+
+#include "cpu/dispatch.h"
 
 #include <cstdlib>
 #include <cstring>
-
-#include "cpu/dispatch.h"
 
 #ifndef JGD_ISA
 #define JGD_ISA baseline
@@ -11,7 +11,7 @@
 
 namespace jgd::cpu {
 
-// The tables that the sources of one instruction set define.
+// Declares the tables that the sources of one instruction set define.
 #define JGD_DECLARE_TABLE(Type, name)        \
   extern const Type<float> k##name##Float;   \
   extern const Type<double> k##name##Double;
@@ -19,13 +19,13 @@ namespace jgd::cpu {
   namespace isa {                                        \
   JGD_DECLARE_TABLE(ProjectKernels, Project)             \
   JGD_DECLARE_TABLE(ShadeKernels, Shade)                 \
-  JGD_DECLARE_TABLE(BinKernels, Bin)                     \
+  JGD_DECLARE_TABLE(TouchedTilesKernels, TouchedTiles)   \
   JGD_DECLARE_TABLE(BlendForwardKernels, BlendForward)   \
   JGD_DECLARE_TABLE(BlendBackwardKernels, BlendBackward) \
   JGD_DECLARE_TABLE(SplatGradientKernels, SplatGradient) \
   }
 #define JGD_TABLES(isa, T)                                                   \
-  {&isa::kProject##T,      &isa::kShade##T,         &isa::kBin##T,           \
+  {&isa::kProject##T,      &isa::kShade##T,         &isa::kTouchedTiles##T,  \
    &isa::kBlendForward##T, &isa::kBlendBackward##T, &isa::kSplatGradient##T}
 #define JGD_KERNELS(isa) JGD_TABLES(isa, Float), JGD_TABLES(isa, Double)
 

@@ -1,24 +1,24 @@
-#include "cpu/bin.h"
+// Finds the tiles that the splats of an image touch and lists the splats of each tile.
+
+#include "cpu/tile_lists.h"
 
 #include <algorithm>
 #include <numeric>
 
-#include "cpu/depth_sort.h"
 #include "cpu/dispatch.h"
-#include "cpu/scratch.h"
 
 namespace jgd::cpu {
 namespace {
 
-// Lists and gradient slots that exist at the same time.
+// The most memory that lists and gradient slots take at the same time.
 constexpr int64_t kMaxListBytes = int64_t{256} << 20;
 
 constexpr int64_t kSplatGrain = 8192;
 
-// Splats between the request for one and its use.
+// How many splats lie between the prefetch of one and its use.
 constexpr int64_t kPrefetch = 16;
 
-// Tiles per claim where all that is done is to add up counts, and pairs per band of the lists.
+// Tiles per claim where counts are only added up, and (tile, splat) pairs per band of the lists.
 constexpr int64_t kCountGrain = 16384;
 constexpr int64_t kBandGrain = 8192;
 
@@ -28,7 +28,7 @@ template <typename T>
 TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
                         const int32_t* order, const T* colors, int64_t n_channels)
     : n_(in.n), n_tiles_x_(tile_count(in.width)), n_tiles_y_(tile_count(in.height)) {
-  packed_ = AlignedArray<PackedSplat<T>>(n_);
+  splats_ = AlignedArray<TileSplat<T>>(n_);
   touched_ = make_array<TouchedTiles>(n_);
   tile_counts_ = make_array<int32_t>(n_tiles());
   find_tiles(pool, splats, colors, n_channels);
@@ -51,21 +51,27 @@ void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, co
     for (int64_t piece = first; piece < last; ++piece) {
       const int64_t begin = piece * kPieceSplats;
       const int64_t end = std::min(n_, begin + kPieceSplats);
-      const BinPiece<T> args{splats,     colors,        n_channels,     n_tiles_x_,
-                             n_tiles_y_, packed_.get(), touched_.get(), scratch.of(worker)};
-      kernels<T>().bin->rows(args, begin, end);
+      IndexPiece<T> args{splats};
+      args.colors = colors;
+      args.n_channels = n_channels;
+      args.n_tiles_x = n_tiles_x_;
+      args.n_tiles_y = n_tiles_y_;
+      args.tile_splats = splats_.get();
+      args.touched = touched_.get();
+      args.scratch = scratch.of(worker);
+      kernels<T>().touched_tiles->rows(args, begin, end);
       int64_t n_rows = 0;
       for (int64_t id = begin; id < end; ++id) {
         n_rows += std::max(0, touched_[id].rows.end - touched_[id].rows.begin);
       }
       columns_[piece] = make_array<Range>(n_rows);
-      kernels<T>().bin->columns(args, begin, end, columns_[piece].get());
+      kernels<T>().touched_tiles->columns(args, begin, end, columns_[piece].get());
       for (int64_t id = begin; id < end; ++id) count(touched_[id], 1, differences_[worker].get());
     }
   });
 }
 
-// What the order does not name is not drawn.
+// Splats that the order does not name are not drawn.
 template <typename T>
 void TileIndex<T>::find_drawn(const int32_t* order) {
   enum : uint8_t { kNothing, kTouches, kListed };
@@ -92,8 +98,8 @@ void TileIndex<T>::find_drawn(const int32_t* order) {
   }
 }
 
-// Adds n to the counts of the tiles: their differences along each row, so that a wide splat costs
-// as much as a narrow one.
+// Adds n to the counts of the tiles. It changes the differences of the counts along each row, so
+// that a wide splat costs as much as a narrow one.
 template <typename T>
 void TileIndex<T>::count(const TouchedTiles& tiles, int32_t n, int32_t* differences) const {
   for (int row = tiles.rows.begin; row < tiles.rows.end; ++row) {
@@ -114,8 +120,9 @@ void TileIndex<T>::sum_counts(ThreadPool& pool) {
                    std::fill(counts, counts + n_tiles_x_, 0);
                    for (const auto& differences : differences_) {
                      if (!differences) continue;
-                     for (int64_t x = 0; x < n_tiles_x_; ++x)
+                     for (int64_t x = 0; x < n_tiles_x_; ++x) {
                        counts[x] += differences[row * n_tiles_x_ + x];
+                     }
                    }
                    std::partial_sum(counts, counts + n_tiles_x_, counts);
                  }
@@ -195,8 +202,8 @@ void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
   std::partial_sum(slot_begin_.get(), slot_begin_.get() + index.n_splats() + 1, slot_begin_.get());
 }
 
-// Bounds of bands of tile rows, at most one for each worker, with about the same number of
-// instances.
+// Returns the bounds of bands of tile rows, at most one band for each worker, that hold about the
+// same number of instances.
 template <typename T>
 std::vector<int> TileLists<T>::bands(const ThreadPool& pool) const {
   const int64_t n_bands = std::min(max_workers(pool), n_instances_ / kBandGrain + 1);
@@ -239,7 +246,7 @@ void TileLists<T>::emit_band(const TileIndex<T>& index, Range band, int64_t* cur
     for (int row = rows.begin; row < std::min(rows.end, band.end); ++row) {
       const Range columns = columns_in_group(tiles, row);
       if (columns.empty()) continue;
-      if (row < band.begin) {  // another band's instances, counted to number ours
+      if (row < band.begin) {  // instances of another band: they only count for our numbers
         slot += static_cast<uint32_t>(columns.end - columns.begin);
         continue;
       }
@@ -253,27 +260,9 @@ void TileLists<T>::emit_band(const TileIndex<T>& index, Range band, int64_t* cur
   }
 }
 
-template <typename T>
-void bin_forward(ThreadPool& pool, const BinForward<T>& args) {
-  const SplatInputs<T>& in = args.in;
-  const int64_t n_tiles = int64_t{tile_count(in.width)} * tile_count(in.height);
-  for (int64_t b = 0; b < in.batch.count(); ++b) {
-    for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-      const ImageSplats<T> splats(in, b, camera);
-      int32_t* order = args.order.at(in.batch, b) + camera * in.n;
-      depth_order(pool, splats, in.n, order);
-      if (!args.tile_counts.data) continue;
-      const TileIndex<T> index(pool, in, splats, order, nullptr, 0);
-      std::copy(index.tile_counts(), index.tile_counts() + n_tiles,
-                args.tile_counts.at(in.batch, b) + camera * n_tiles);
-    }
-  }
-}
-
-#define JGD_INSTANTIATE(T)                                         \
-  template class TileIndex<T>;                                     \
-  template class TileLists<T>;                                     \
-  template void bin_forward<T>(ThreadPool&, const BinForward<T>&);
+#define JGD_INSTANTIATE(T)     \
+  template class TileIndex<T>; \
+  template class TileLists<T>;
 JGD_INSTANTIATE(float)
 JGD_INSTANTIATE(double)
 #undef JGD_INSTANTIATE

@@ -1,8 +1,9 @@
-// Lists of splats per tile, on the CPU. Bin publishes only the depth order and the length of each
-// list; blend builds the lists themselves here and frees them, because their size is data.
+// Declares the index of one image's splats by tile, and the lists built from it.
 //
-// Order of a list: by depth. Every result is independent of the number of threads: a band of
-// tile rows belongs to one worker, which walks them in depth order.
+// Bin publishes only the depth order and the length of each list; blend builds the lists and frees
+// them, because their size is known only at run time. A list is in depth order. Every result is
+// independent of the number of threads: a band of tile rows belongs to one worker, which walks the
+// splats in depth order.
 #pragma once
 
 #include <cstdint>
@@ -12,19 +13,18 @@
 #include "cpu/kernels/touched_tiles.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
-#include "math/blend.h"
 #include "math/tile.h"
 #include "stages/bin.h"
 #include "stages/image_splats.h"
 
 namespace jgd::cpu {
 
-// One camera's splats with the tiles they touch.
+// The splats of one image and the tiles that each of them touches.
 template <typename T>
 class TileIndex {
  public:
   // `colors` may be null; a splat whose colour is not finite is not drawn. Entries of `order`
-  // outside of 0..n-1 are skipped, and so are repeated ones: the gradient of a splat has one
+  // outside 0..n-1 are skipped, and so are repeated ones, so that the gradient of a splat has one
   // writer.
   TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
             const int32_t* order, const T* colors, int64_t n_channels);
@@ -32,12 +32,13 @@ class TileIndex {
   int n_tiles_x() const { return n_tiles_x_; }
   int64_t n_tiles() const { return int64_t{n_tiles_x_} * n_tiles_y_; }
   int64_t n_splats() const { return n_; }
-  const PackedSplat<T>* splats() const { return packed_.get(); }
+  const TileSplat<T>* splats() const { return splats_.get(); }
   const int32_t* tile_counts() const { return tile_counts_.get(); }
   int64_t n_instances() const;  // (tile, splat) pairs
 
-  // Bounds of consecutive tiles whose lists fit into a memory limit (or one tile, if even that is
-  // larger). The index itself takes 8 bytes for each splat and tile row besides.
+  // Returns the bounds of groups of consecutive tiles whose lists fit into a memory limit; a group
+  // is a single tile if even that is larger. The index itself takes another 8 bytes for each splat
+  // and each tile row that it touches.
   std::vector<int64_t> groups(int64_t bytes_per_instance) const;
 
  private:
@@ -53,11 +54,11 @@ class TileIndex {
   int64_t n_;
   int n_tiles_x_;
   int n_tiles_y_;
-  AlignedArray<PackedSplat<T>> packed_;  // by index of the Gaussian
-  std::unique_ptr<TouchedTiles[]> touched_;  // by index
-  std::vector<std::unique_ptr<Range[]>> columns_;  // of the splats of each piece of the index
-  std::vector<int32_t> drawn_;  // indices of what touches a tile, by depth
-  std::vector<std::unique_ptr<int32_t[]>> differences_;  // of the counts of tiles, by worker
+  AlignedArray<TileSplat<T>> splats_;  // by index of the Gaussian
+  std::unique_ptr<TouchedTiles[]> touched_;  // by index of the Gaussian
+  std::vector<std::unique_ptr<Range[]>> columns_;  // behind TouchedTiles::columns, by piece
+  std::vector<int32_t> drawn_;  // indices of the splats that touch a tile, by depth
+  std::vector<std::unique_ptr<int32_t[]>> differences_;  // along the rows of counts, by worker
   std::unique_ptr<int32_t[]> tile_counts_;
 };
 
@@ -65,8 +66,8 @@ class TileIndex {
 template <typename T>
 class TileLists {
  public:
-  // With slots, the instances of a splat are numbered consecutively (in tile order), so that the
-  // backward pass can leave its result per instance and sum them in a fixed order.
+  // With slots, the instances of a splat are numbered consecutively in tile order, so that the
+  // backward pass can store one result per instance and sum them in a fixed order.
   TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t tile_begin, int64_t tile_end,
             bool with_slots);
 
@@ -75,7 +76,7 @@ class TileLists {
   const int32_t* ids(int64_t tile) const { return ids_.get() + begin_[tile - first_]; }
   const uint32_t* slots(int64_t tile) const { return slots_.get() + begin_[tile - first_]; }
   int64_t n_instances() const { return n_instances_; }
-  // By index of the Gaussian, n + 1: those of one splat are consecutive.
+  // The first slot of each splat, by index of the Gaussian, and the end: n + 1 entries.
   const int64_t* slot_begin() const { return slot_begin_.get(); }
 
  private:
@@ -97,8 +98,5 @@ class TileLists {
   std::unique_ptr<uint32_t[]> slots_;  // by instance
   std::unique_ptr<int64_t[]> slot_begin_;
 };
-
-template <typename T>
-void bin_forward(ThreadPool& pool, const BinForward<T>& args);
 
 }  // namespace jgd::cpu

@@ -1,4 +1,4 @@
-// Blending of one tile: the inner loops, compiled once per instruction set.
+// Declares the kernels that blend one tile, forward and backward.
 #pragma once
 
 #include <cstdint>
@@ -8,16 +8,16 @@
 
 namespace jgd::cpu {
 
-// A tile and its list. Pixels are stored row by row with the pitch of the image.
+// A tile and its list. Pixels lie in the arrays of the image, row by row.
 template <typename T>
 struct Tile {
-  const PackedSplat<T>* splats;  // by index of the Gaussian
+  const TileSplat<T>* splats;  // by index of the Gaussian
   const int32_t* ids;            // the list: indices of the Gaussians, by depth
   int64_t n;                     // its length
   const T* colors;               // [N, D]
   const T* background;           // [D]
   int64_t n_channels;            // D
-  int x;                         // first pixel
+  int x;                         // first pixel of the tile
   int y;
   int width;                     // of the image
   int height;
@@ -27,28 +27,28 @@ struct Tile {
 template <typename T>
 struct TileForward {
   Tile<T> tile;
-  T* image;  // one camera's outputs, see BlendForward
+  T* image;  // the outputs of one camera, see BlendForward
   T* depth;
   T* weight;
   T* transmittance;  // both null if no backward pass follows
   int32_t* last;
-  int32_t* median;  // null if nobody asked for it
+  int32_t* median;  // null if it is not wanted
 };
 
 template <typename T>
 struct TileBackward {
   Tile<T> tile;
-  const T* depth;  // one camera's arrays, see BlendBackward; cotangents may be null
+  const T* depth;  // the arrays of one camera, see BlendBackward; cotangents may be null
   const T* weight;
   const T* transmittance;
   const int32_t* last;
   const T* v_image;
   const T* v_depth;
   const T* v_weight;
-  const uint32_t* slots;  // by instance of the tile
-  T* moments;             // [slot][kMoments + D] for each instance, see Moment
+  const uint32_t* slots;  // of the splats of the list
+  T* moments;             // [slot][kMoments + D], see Moment
   bool absolute;          // fill kMomentAbsX and kMomentAbsY
-  T* v_background;        // [D] of this tile, or null
+  T* v_background;        // [D] the part of this tile, or null
 };
 
 template <typename T>

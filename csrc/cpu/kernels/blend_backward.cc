@@ -1,19 +1,22 @@
-// The list is walked from back to front, with one splat's moments in registers while its rows pass.
+// Pulls the cotangents of one tile's pixels back to the moments of the splats in its list.
+//
+// The list is walked from back to front. The moments of a splat stay in registers while the rows of
+// the tile pass.
 
 #include <algorithm>
 
 #include "cpu/kernels/blend.h"
-#include "cpu/simd/interleave.h"
-#include "cpu/simd/vector.h"
 #include "cpu/kernels/tile_pixels.h"
 #include "cpu/kernels/tile_rows.h"
+#include "cpu/simd/interleave.h"
+#include "cpu/simd/vector.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// kChannels < 0: any number, known at run time; 0: the image has no cotangent, no colour takes
-// part. kGeometry: depth or weight have one.
+// kChannels < 0: any number, known at run time; 0: the image has no cotangent, so colours take no
+// part. kGeometry: depth or weight has a cotangent.
 template <typename T, int kChannels, bool kGeometry>
 class BackwardTile {
   using V = typename Lanes<T>::V;
@@ -55,8 +58,8 @@ class BackwardTile {
   }
 
  private:
-  // Which rows a splat reaches is found for several splats before it is needed: the loop over them
-  // ends at a branch that is hard to predict.
+  // The rows that a splat reaches are found for several splats ahead of their use: the loop over
+  // the rows ends at a branch that is hard to predict.
   static constexpr int kAhead = 16;
 
   int64_t n_channels() const { return kChannels < 0 ? tile_.n_channels : kChannels; }
@@ -88,12 +91,12 @@ class BackwardTile {
     V v_end{};
     for (int64_t d = 0; d < n_channels(); ++d) {
       v_end = fma(v_pixel[d], splat(tile_.background[d]), v_end);
-      v_color_[d] = fma(t, v_pixel[d], v_color_[d]);  // the background's
+      v_color_[d] = fma(t, v_pixel[d], v_color_[d]);  // of the background
     }
     behind_[column][row] = t * v_end;
   }
 
-  // For the splats from place `last` down to a multiple of kAhead.
+  // Finds the rows of the splats from place `last` down to a multiple of kAhead.
   void find_rows_ahead(int64_t last) {
     for (int64_t k = last; k >= last / kAhead * kAhead; --k) {
       uint32_t (&rows)[kColumns] = rows_[k % kAhead];
@@ -120,7 +123,7 @@ class BackwardTile {
   void walk_back(int64_t k, T* moments) {
     const int32_t place = static_cast<int32_t>(k);
     const int64_t id = tile_.ids[k];
-    const PackedSplat<T>& s = tile_.splats[id];
+    const TileSplat<T>& s = tile_.splats[id];
     const T* color = tile_.colors + id * n_channels();
     const RowTerms<T>& terms = terms_[k % kAhead];
     const V* v_channels = v_channels_;
@@ -186,14 +189,14 @@ class BackwardTile {
 
   const TileBackward<T>& args_;
   const Tile<T>& tile_;
-  const int64_t slot_size_;  // the slots keep their size without a cotangent of the image
+  const int64_t slot_size_;  // the same whether or not the image has a cotangent
   const PixelCenters<T> centers_;
-  V transmittance_[kColumns][kTileSize] = {};  // behind the splat that comes next
+  V transmittance_[kColumns][kTileSize] = {};  // behind the next splat
   V behind_[kColumns][kTileSize] = {};  // see blend_step_vjp
   V v_weight_[kGeometry ? kColumns : 1][kTileSize] = {};  // dL/d(sum w)
   V v_weighted_depth_[kGeometry ? kColumns : 1][kTileSize] = {};  // dL/d(sum w z)
-  I end_[kColumns][kTileSize] = {};  // the place in the list from which on nothing is drawn
-  I end_of_rows_[kColumns][kColumns] = {};  // the largest in a vector; a lane is a row
+  I end_[kColumns][kTileSize] = {};  // the place in the list from which nothing is drawn
+  I end_of_rows_[kColumns][kColumns] = {};  // the largest in each row of a column; a lane is a row
   int32_t end_of_tile_ = 0;
   V* v_channels_;  // [column][row][channel]
   V* v_color_;  // [channel]

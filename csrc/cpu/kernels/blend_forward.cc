@@ -1,20 +1,22 @@
-// Row by row over a piece of the list, so that what a pixel has collected stays in registers while
-// its splats pass: the exponent is tested before the exponential is spent, and most of what would
-// fail the test is never asked.
+// Blends the list of one tile into its pixels, front to back, one vector of pixels at a time.
+//
+// The list is cut into pieces, and each row of the tile walks through a piece, so that the sums of
+// its pixels stay in registers while splats pass. The exponent is tested before an exponential is
+// spent on it, and most splats that would fail the test in a row are skipped without one.
 
 #include <algorithm>
 #include <cstring>
 
 #include "cpu/kernels/blend.h"
-#include "cpu/simd/vector.h"
 #include "cpu/kernels/tile_pixels.h"
 #include "cpu/kernels/tile_rows.h"
+#include "cpu/simd/vector.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// The 8x8 matrix of bits whose rows are the bytes of `m`, transposed (Warren, Hacker's Delight,
+// Transposes the 8x8 matrix of bits whose rows are the bytes of `m` (Warren, Hacker's Delight,
 // section 7-3).
 inline uint64_t transpose8x8(uint64_t m) {
   uint64_t t = (m ^ (m >> 7)) & 0x00AA00AA00AA00AA;
@@ -25,23 +27,23 @@ inline uint64_t transpose8x8(uint64_t m) {
   return m ^ t ^ (t << 28);
 }
 
-// What a row needs of a splat.
+// The fields of a splat that all rows of the tile read.
 template <typename T, int kChannels>
 struct RowSplat {
   T center_x, xx, log2_opacity, depth;
   T color[kChannels < 0 ? 1 : kChannels];
 };
 
-// A piece of the list, so short that it stays in the first-level cache while the rows of the tile
-// are walked one after the other.
+// A piece of the list, short enough to stay in the first-level cache while one row of the tile
+// after the other walks through it.
 template <typename T, int kChannels>
 struct Piece {
   static constexpr int kSplats = 64;
   static constexpr int kColumns = Lanes<T>::kColumns;
   RowTerms<T> terms[kSplats];
   RowSplat<T, kChannels> splats[kSplats];
-  uint8_t rows[kColumns][2][kSplats];      // that may see a splat: rows 0 to 7, rows 8 to 15
-  uint64_t reaching[kColumns][kTileSize];  // the same the other way round: one bit for each splat
+  uint8_t rows[kColumns][2][kSplats];      // one bit for each row that may see the splat
+  uint64_t reaching[kColumns][kTileSize];  // one bit for each splat that the row may see
 
   void transpose_rows() {
     static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte i of m is bits 8 i to 8 i + 7");
@@ -121,9 +123,12 @@ class ForwardTile {
 
   V* sums_of(int column, int row) { return channels_ + (column * kTileSize + row) * n_channels(); }
 
-  // The splats [first, first + kSplats) of the list, as far as there are any.
+  // Fills the piece with the splats [first, first + kSplats) of the list, or with those that are
+  // left.
   void gather(int64_t first) {
-    const Tile<T> tile = tile_;  // what is written here does not change it, which is not obvious
+    // A local copy: the compiler assumes that the stores below may change tile_, and would load it
+    // again after each of them.
+    const Tile<T> tile = tile_;
     const int n = static_cast<int>(std::min<int64_t>(kSplats, tile.n - first));
     std::memset(piece_.rows, 0, sizeof(piece_.rows));
     for (int k = 0; k < n; ++k) {
@@ -131,9 +136,9 @@ class ForwardTile {
       if (first + k + kAhead < tile.n) {
         __builtin_prefetch(&tile.splats[tile.ids[first + k + kAhead]]);
       }
-      if (first + k < kTileSize) request_pixels(first + k);  // one row of them with each splat
+      if (first + k < kTileSize) request_pixels(first + k);  // one row for each splat
       const int64_t id = tile.ids[first + k];
-      const PackedSplat<T>& s = tile.splats[id];
+      const TileSplat<T>& s = tile.splats[id];
       RowSplat<T, kChannels>& r = piece_.splats[k];
       r.center_x = s.center.x;
       r.xx = s.exponent.xx;
@@ -150,7 +155,7 @@ class ForwardTile {
     piece_.transpose_rows();
   }
 
-  // Asks for the memory that a row of pixels is written to in the end.
+  // Prefetches the memory that a row of pixels is written to in the end.
   void request_pixels(int64_t row) const {
     if (tile_.y + row >= tile_.height) return;
     const int64_t pixel = (tile_.y + row) * tile_.width + tile_.x;
@@ -162,8 +167,8 @@ class ForwardTile {
   }
 
   // blend_step of math/blend.h, one lane for each pixel (with T - w for T (1 - alpha), which rounds
-  // differently): where nothing is drawn, w is 0 and nothing changes. A pixel that has ended lies
-  // nowhere and sees nothing.
+  // differently). Where nothing is drawn, w is 0 and nothing changes. A pixel that has ended has
+  // NaN for its x and sees nothing.
   void blend_row(int64_t first, int column, int row) {
     uint64_t reaching = piece_.reaching[column][row];
     if (reaching == 0) return;
@@ -233,12 +238,12 @@ class ForwardTile {
   const TileForward<T>& args_;
   const Tile<T>& tile_;
   const PixelCenters<T> centers_;
-  uint32_t live_rows_[kColumns];  // with a pixel of the image that has not ended
-  V x_[kColumns][kTileSize];  // of the pixels; NaN outside of the image and for what has ended
+  uint32_t live_rows_[kColumns];  // one bit for each row with a pixel that has not ended
+  V x_[kColumns][kTileSize];      // of the pixels; NaN outside the image and where one has ended
   V transmittance_[kColumns][kTileSize];
   V weight_[kColumns][kTileSize];
   V weighted_depth_[kColumns][kTileSize];
-  I end_[kColumns][kTileSize];  // the place in the list from which on nothing is drawn
+  I end_[kColumns][kTileSize];  // the place in the list from which nothing is drawn
   I median_[kMedian ? kColumns : 1][kMedian ? kTileSize : 1];
   V* channels_;  // [column][row][channel]
   Piece<T, kChannels> piece_;

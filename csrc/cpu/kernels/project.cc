@@ -1,4 +1,4 @@
-// One pack holds consecutive Gaussians, which are loaded once for all cameras.
+// Projects Gaussians to splats, kLanes at a time; a pack of them is loaded once for all cameras.
 
 #include "cpu/kernels/project.h"
 
@@ -9,14 +9,14 @@
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// The Gaussians of a pack as their cameras share them.
+// A pack of Gaussians, in the form that all cameras share.
 template <typename T>
 struct Gaussians {
   Vec3<Pack<T>> mean;
   Quat<Pack<T>> quat;
   Vec3<Pack<T>> scale;
   Sym3<Pack<T>> cov3d;
-  PackMask<T> valid;  // has a covariance at all
+  PackMask<T> valid;  // lanes that have a covariance at all
 
   Gaussians(const ProjectScene<T>& in, int64_t i, int n)
       : mean(load_vec3(in.means, i, n)), valid(PackMask<T>::all()) {
@@ -33,8 +33,16 @@ struct Gaussians {
 
 template <typename T>
 ProjectionSettings<Pack<T>> broadcast(const ProjectionSettings<T>& s) {
-  return {s.near_plane, s.far_plane,   s.eps2d,       s.width,
-          s.height,     s.antialiased, s.three_sigma, s.keep_outside};
+  ProjectionSettings<Pack<T>> settings;
+  settings.near_plane = s.near_plane;
+  settings.far_plane = s.far_plane;
+  settings.eps2d = s.eps2d;
+  settings.width = s.width;
+  settings.height = s.height;
+  settings.antialiased = s.antialiased;
+  settings.three_sigma = s.three_sigma;
+  settings.keep_outside = s.keep_outside;
+  return settings;
 }
 
 template <typename T>
@@ -60,18 +68,16 @@ void store(const ProjectSceneForward<T>& args, int64_t j, int n, const Projected
 
 template <typename T>
 void forward(const ProjectSceneForward<T>& args, int64_t begin, int64_t end) {
-  constexpr int kLanes = Simd<T>::kLanes;
   const ProjectScene<T>& in = args.in;
   const ProjectionSettings<Pack<T>> settings = broadcast(in.settings);
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int n = end - i < kLanes ? static_cast<int>(end - i) : kLanes;
+  for_each_pack<T>(begin, end, [&](int64_t i, int n) {
     const Pack<T> opacity = load(in.opacities, i, n);
-    // project_gaussian asks too, but loads and covariance are half of the work.
+    // project_gaussian tests this too, but the loads and the covariance are half of the work.
     if (none_of(opacity_visible(opacity, settings))) {
       for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
         store(args, camera * in.n + i, n, Projected<Pack<T>>{});
       }
-      continue;
+      return;
     }
     const Gaussians<T> g(in, i, n);
     const Pack<T> opacity_if_valid = select(g.valid, opacity, kNaN<T>);  // NaN culls
@@ -80,7 +86,7 @@ void forward(const ProjectSceneForward<T>& args, int64_t begin, int64_t end) {
             project_gaussian(g.mean, g.cov3d, opacity_if_valid, broadcast(in.poses[camera]),
                              broadcast(in.pinholes[camera]), settings));
     }
-  }
+  });
 }
 
 template <typename T>
@@ -93,7 +99,7 @@ ProjectedGrad<Pack<T>> load_cotangents(const ProjectSceneBackward<T>& args, int6
   return v;
 }
 
-// Gradients of the Gaussians of a pack, summed over cameras in their order. What is culled adds 0.
+// Gradients of a pack of Gaussians, summed over cameras in their order. A culled Gaussian adds 0.
 template <typename T>
 struct GaussianGradients {
   Vec3<Pack<T>> mean{};
@@ -111,7 +117,7 @@ struct GaussianGradients {
   }
 };
 
-// Adds the lanes of `mask`: a pack's in T, packs in double.
+// Adds the gradients in the lanes of `mask`: the lanes of a pack are summed in T, packs in double.
 template <typename T>
 void add(CameraGradient& sum, PackMask<T> mask, const Pose<Pack<T>>& v_pose,
          const Pinhole<Pack<T>>& v_K) {
@@ -131,14 +137,12 @@ void add(CameraGradient& sum, PackMask<T> mask, const Pose<Pack<T>>& v_pose,
 template <typename T>
 void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
               CameraGradient* cameras) {
-  constexpr int kLanes = Simd<T>::kLanes;
   const ProjectScene<T>& in = args.in;
   const ProjectionSettings<Pack<T>> settings = broadcast(in.settings);
   const Pack<T> zero(0);
   const Vec3<Pack<T>> zero3{zero, zero, zero};
   const Quat<Pack<T>> zero4{zero, zero, zero, zero};
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int n = end - i < kLanes ? static_cast<int>(end - i) : kLanes;
+  for_each_pack<T>(begin, end, [&](int64_t i, int n) {
     const auto visible = [&](int64_t camera) {
       return load_int<T>(args.radii, camera * in.n + i, n) > PackInt<T>(0);
     };
@@ -147,7 +151,7 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
     while (camera < in.n_cameras && none_of(visible(camera))) ++camera;
     if (camera == in.n_cameras) {
       sum.store(args, i, n);
-      continue;
+      return;
     }
     const Gaussians<T> g(in, i, n);
     const Pack<T> opacity = load(in.opacities, i, n);
@@ -176,7 +180,7 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
       if (cameras) add(cameras[camera], drawn, v_pose, v_K);
     }
     sum.store(args, i, n);
-  }
+  });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// One pack holds Gaussians that are drawn, wherever they lie in their chunk: what is culled costs
-// nothing and is not read. The coefficients of a Gaussian lie in a row; a block of as many rows as
-// columns is loaded and transposed in registers.
+// Shades Gaussians, kLanes drawn ones at a time, wherever they lie in their chunk.
+//
+// A culled Gaussian costs nothing and its coefficients are not read. The coefficients of a Gaussian
+// lie in a row; a block of kLanes rows and kLanes columns is loaded and transposed in registers.
 
 #include "cpu/kernels/shade.h"
 
@@ -11,8 +12,8 @@
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// Gaussians whose outputs are cleared and then written where they are drawn, which should find them
-// in the cache.
+// Gaussians whose outputs are cleared before the drawn ones are written; small enough for the cache
+// to keep the outputs in between.
 constexpr int kChunk = 256;
 
 // Offsets of the drawn Gaussians of a chunk, ascending.
@@ -25,8 +26,8 @@ struct Drawn {
   }
 };
 
-// Rows of kColumns numbers that may be no multiple of the lanes: blocks of as many columns as
-// lanes, the last of which overlaps the one before, or the only one, which is cut off.
+// Cuts rows of kColumns numbers into blocks of as many columns as lanes. If kColumns is no multiple
+// of the lanes, the last block overlaps the one before, and a single block is cut off.
 template <typename T, int kColumns>
 struct Blocks {
   static constexpr int kLanes = Simd<T>::kLanes;
@@ -37,13 +38,13 @@ struct Blocks {
   }
 };
 
-// Rows of an array [kChunk][stride], those of kLanes drawn Gaussians, or of fewer at the end.
+// The rows of kLanes drawn Gaussians, or of fewer at the end, in an array [kChunk][stride].
 template <int kColumns, typename T>
 struct Rows {
   using B = Blocks<T, kColumns>;
   using V = typename Pack<T>::V;
 
-  // One pack for each column; 0 in the lanes beyond the end.
+  // Loads one pack for each column; the lanes beyond the end are 0.
   static void load(const T* data, int64_t stride, const Drawn& drawn, int first, Pack<T>* columns) {
     static const T zeros[kColumns] = {};
     const T* rows[B::kLanes];
@@ -76,8 +77,9 @@ struct Rows {
     }
   }
 
-  // On top of what is there, which need not be read where it is 0. Then 0 is added, which changes
-  // the sign of -0: the sum over cameras is that of single cameras to the bit.
+  // Adds the columns to the rows in the array, which are not read if they are known to be 0. Even
+  // then 0 is added, which changes the sign of -0: the sum over cameras has the same bits as the
+  // sum of single cameras.
   static void add(bool is_zero, T* data, int64_t stride, const Drawn& drawn, int first,
                   Pack<T>* columns) {
     Pack<T> before[kColumns] = {};
@@ -86,8 +88,8 @@ struct Rows {
     store(data, stride, drawn, first, columns);
   }
 
-  // The rows of the pack that begins at `first`. They are too far apart for the hardware to
-  // foresee.
+  // Prefetches the rows of the pack that begins at `first`, which are too far apart for the
+  // hardware prefetcher.
   static void prefetch(const T* data, int64_t stride, const Drawn& drawn, int first) {
     for (int k = first; k < first + B::kLanes && k < drawn.count; ++k) {
       const char* row = reinterpret_cast<const char*>(data + drawn.offsets[k] * stride);
@@ -152,8 +154,8 @@ void add(Vec3<double>& sum, const Vec3<Pack<T>>& v) {
   sum.z += sums[2];
 }
 
-// Those with a cotangent. Without one a Gaussian is not drawn, possibly because something is not
-// finite: 0 times that must not get through.
+// Finds the Gaussians with a cotangent. One without was not drawn, possibly because a parameter is
+// not finite, and 0 times that parameter would be NaN.
 template <typename T>
 Drawn find_drawn(const ShadeSceneBackward<T>& args, int64_t j, int n) {
   Drawn drawn;
@@ -190,15 +192,16 @@ void backward(const ShadeSceneBackward<T>& args, int64_t begin, int64_t end,
         Coefficients::load(in.sh + stride * i, stride, drawn, k, sh);
         const Vec3<Pack<T>> offset =
             offset_from(in.centers[camera], load_vec3(in.means + 3 * i, drawn, k));
-        // Without a cotangent all gradients are 0; the lanes beyond the end have none.
+        // Where the cotangent is 0 all gradients are 0; the lanes beyond the end have none either.
         const PackMask<T> finite = all_finite(sh, kUsed);
         const Vec3<Pack<T>> v_color =
             select(finite, load_vec3(args.v_colors + 3 * j, drawn, k), zero3);
         Vec3<Pack<T>> v_offset;
         sh_color_of_degree_vjp<kDegree>(sh, offset, in.convention, v_color, v_sh, v_offset);
         v_offset = select(finite, v_offset, zero3);
-        if (args.v_sh)
+        if (args.v_sh) {
           Coefficients::add(camera == 0, args.v_sh + stride * i, stride, drawn, k, v_sh);
+        }
         if (v_offsets) add(v_offsets[camera], v_offset);
         if (args.v_means) {
           Pack<T> v_mean[3] = {v_offset.x, v_offset.y, v_offset.z};

@@ -1,5 +1,6 @@
-// One pack holds consecutive splats, and so do their slots: everything is read and written in
-// order.
+// Sums the moments of splats over their tiles and makes gradients of them, kLanes splats at a time.
+//
+// The slots of consecutive splats are consecutive too: everything is read and written in order.
 
 #include "cpu/kernels/splat_gradient.h"
 
@@ -10,15 +11,15 @@
 namespace jgd::cpu::JGD_ISA {
 namespace {
 
-// Numbers of a slot that are added up as vectors: the moments and the first channels.
+// Numbers of a slot that are added as vectors: the moments and the first channels.
 template <typename T>
 inline constexpr int kRow = (kMoments + Simd<T>::kLanes - 1) / Simd<T>::kLanes * Simd<T>::kLanes;
 
-static_assert(kRow < float > -kMoments <= kSlotPadding &&
-              kRow < double > -kMoments <= kSlotPadding);
+static_assert(kMoments + kSlotPadding >= kRow<float>);
+static_assert(kMoments + kSlotPadding >= kRow<double>);
 
-// Adds up the first kRow numbers of the slots of splat `id`, in the order of the slots. What lies
-// behind a shorter slot is read as well.
+// Adds the first kRow numbers of the slots of splat `id`, in the order of the slots. Where a slot
+// is shorter, numbers behind it are read as well and never used.
 template <typename T>
 void sum_slots(const SplatGradientSums<T>& args, int64_t id, typename Simd<T>::V* row) {
   constexpr int kVectors = kRow<T> / Simd<T>::kLanes;
@@ -32,7 +33,7 @@ void sum_slots(const SplatGradientSums<T>& args, int64_t id, typename Simd<T>::V
   }
 }
 
-// The gradient of the colour of splat `id`: from its row, as far as that reaches.
+// Writes the gradient of the colour of splat `id`, from its row as far as the row goes.
 template <typename T>
 void put_colors(const SplatGradientSums<T>& args, int64_t id, const T* row) {
   const int64_t slot_size = kMoments + args.n_channels;
@@ -62,9 +63,8 @@ void put(T* data, int64_t i, int n, const Pack<T> (&fields)[kFields], bool add) 
 template <typename T>
 void sum(const SplatGradientSums<T>& args, int64_t begin, int64_t end) {
   constexpr int kLanes = Simd<T>::kLanes;
-  for (int64_t id = begin; id < end; id += kLanes) {
-    const int n = end - id < kLanes ? static_cast<int>(end - id) : kLanes;
-    constexpr int kVectors = kRow<T> / kLanes;
+  constexpr int kVectors = kRow<T> / kLanes;
+  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
     typename Simd<T>::V rows[kLanes][kVectors] = {};
     PackInt<T> n_slots(0);
     for (int lane = 0; lane < n; ++lane) {
@@ -79,7 +79,7 @@ void sum(const SplatGradientSums<T>& args, int64_t begin, int64_t end) {
       transpose(columns);
       for (int lane = 0; lane < kLanes; ++lane) m[i * kLanes + lane] = Pack<T>(columns[lane]);
     }
-    // The parameters of what was not drawn may be anything.
+    // The parameters of a splat that was not drawn may be anything.
     const PackMask<T> drawn = n_slots > PackInt<T>(0);
     const Sym2<Pack<T>> conic = select(drawn, load_sym2(args.conics, id, n), Sym2<Pack<T>>{});
     const Pack<T> opacity = select(drawn, load(args.opacities, id, n), Pack<T>(1));
@@ -91,7 +91,7 @@ void sum(const SplatGradientSums<T>& args, int64_t begin, int64_t end) {
     if (args.v_means2d_abs) {
       put(args.v_means2d_abs, id, n, {g.mean2d_abs.x, g.mean2d_abs.y}, args.add);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// From the moments of the instances of splats to their gradients: the inner loops, compiled once
-// per instruction set.
+// Declares the kernel that sums the moments of a range of splats and makes gradients of them.
 #pragma once
 
 #include <cstdint>
@@ -8,19 +7,19 @@
 
 namespace jgd::cpu {
 
-// How far behind the last slot is read.
+// Numbers behind the last slot that are read but not used.
 inline constexpr int64_t kSlotPadding = 16;
 
-// The gradients of one image, see BlendBackward; those that nobody asked for are null.
+// The gradients of one image, see BlendBackward; gradients that are not wanted are null.
 template <typename T>
 struct SplatGradientSums {
   const T* conics;
   const T* opacities;
-  const T* moments;           // [slot][kMoments + D], and kSlotPadding numbers that are not used
+  const T* moments;           // [slot][kMoments + D], followed by kSlotPadding numbers
   const int64_t* slot_begin;  // [N + 1]: the slots of a splat are consecutive
   int64_t n_channels;         // D
-  bool add;                   // to what another group of tiles left
-  bool add_colors;            // to what another group or camera left
+  bool add;                   // to the gradients of an earlier group of tiles
+  bool add_colors;            // to the gradients of an earlier group or camera
   T* v_means2d;
   T* v_means2d_abs;
   T* v_depths;
@@ -31,7 +30,7 @@ struct SplatGradientSums {
 
 template <typename T>
 struct SplatGradientKernels {
-  // Splats [begin, end).
+  // Writes the gradients of the splats [begin, end), or adds to them.
   void (*sum)(const SplatGradientSums<T>&, int64_t begin, int64_t end);
 };
 

@@ -1,5 +1,4 @@
-// A tile as the kernels see it: one vector holds consecutive pixels of a row. Compiled once per
-// instruction set, like simd.h.
+// Loads and stores the pixels of a tile; one vector holds consecutive pixels of a row.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +11,7 @@
 
 namespace jgd::cpu::JGD_ISA {
 
-// kColumns vectors beside each other, kTileSize rows.
+// A tile is kColumns vectors wide and kTileSize rows high.
 template <typename T>
 struct Lanes {
   using V = typename Simd<T>::V;
@@ -53,11 +52,11 @@ inline void store_pixels(T* data, typename Lanes<T>::V v, int n_lanes) {
   store_fields<1>(data, n_lanes, &v);
 }
 
-// Asks for the memory that a row of pixels of the tile is written to, long before that.
+// Prefetches the memory that a row of pixels of the tile is written to much later.
 template <typename T>
 inline void prefetch_pixels(const T* data, int64_t pixel, int64_t width) {
   if (!data) return;
-  // As a number: at the border of the image it may lie outside of the array.
+  // As a number, because at the border of the image the address may lie outside the array.
   const auto begin = reinterpret_cast<uintptr_t>(data) + pixel * width * sizeof(T);
   const int64_t size = std::min<int64_t>(sizeof(T) * kTileSize * width, 1024);
   for (int64_t i = 0; i < size; i += 64) {
@@ -85,7 +84,8 @@ inline void store_channels(T* data, const typename Lanes<T>::V* v, int n_lanes,
   }
 }
 
-// Calls body with the number of channels as a constant, or -1 if there is no code for this number.
+// Calls body with the number of channels as a compile-time constant, or with -1 if no kernel is
+// compiled for this number.
 template <typename Body>
 inline void with_channels(int64_t n_channels, const Body& body) {
   switch (n_channels) {
@@ -100,8 +100,8 @@ inline void with_channels(int64_t n_channels, const Body& body) {
   }
 }
 
-// Calls body(first pixel, row, column, number of lanes) for the vectors of the tile, or the part of
-// them that lies in the image.
+// Calls body(first pixel, row, column, number of lanes) for each vector of the tile. The lanes are
+// those that lie in the image.
 template <typename T, typename Body>
 inline void for_each_vector(const Tile<T>& tile, const Body& body) {
   constexpr int kLanes = Lanes<T>::kLanes;

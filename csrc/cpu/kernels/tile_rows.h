@@ -1,20 +1,20 @@
-// Which rows of a tile a splat reaches, and what its exponent has in common along each of them.
-// Compiled once per instruction set, like simd.h.
+// Finds the rows of a tile that a splat reaches, and the terms of its exponent that are constant
+// along each row.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 
+#include "cpu/kernels/tile_pixels.h"
 #include "cpu/simd/interleave.h"
 #include "cpu/simd/vector.h"
-#include "cpu/kernels/tile_pixels.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
 
-// The exponent of a splat along the rows of a tile: dx (xx dx + along) + offset, which is
-// log2_alpha of math/blend.h with what depends on the row alone taken out of the loop.
+// The exponent of a splat along a row of the tile is dx (xx dx + along) + offset: log2_alpha of
+// math/blend.h with the terms that depend on the row alone taken out of the loop.
 template <typename T>
 struct RowTerms {
   alignas(64) T along[kTileSize];
@@ -27,21 +27,21 @@ inline V log2_alpha(T xx, V dx, T along, T offset) {
   return fma(dx, fma(splat(xx), dx, splat(along)), splat(offset));
 }
 
-// Lanes where the splat is seen: alpha >= 1/255 and sigma >= 0, tested before the exponential is
+// The lanes where the splat is seen: alpha >= 1/255 and sigma >= 0, tested before an exponential is
 // spent on them.
 template <typename V, typename T>
 inline auto seen(T log2_opacity, V exponent) {
   return less_equal(splat(T(kLog2AlphaMin)), exponent) & less_equal(exponent, splat(log2_opacity));
 }
 
-// Writes the terms of all rows, and for each column of vectors the rows in which a pixel may be
-// seen; never less.
+// Writes the terms of all rows, and for each column of vectors the rows in which a pixel may see
+// the splat. No such row is left out.
 //
 // The exponent is concave along a row, so its maximum is at its vertex or at the nearer end.
 // Rounding is a few eps of the largest terms anywhere in the row. The bound is NaN only where the
-// exponents of the pixels are, too, and those see nothing.
+// exponents of the pixels are NaN too, and such pixels see nothing.
 template <typename T>
-inline void find_rows(const PackedSplat<T>& s, const PixelCenters<T>& centers, RowTerms<T>& terms,
+inline void find_rows(const TileSplat<T>& s, const PixelCenters<T>& centers, RowTerms<T>& terms,
                       uint32_t (&rows)[Lanes<T>::kColumns]) {
   using V = typename Lanes<T>::V;
   constexpr int kLanes = Lanes<T>::kLanes;

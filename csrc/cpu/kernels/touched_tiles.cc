@@ -1,6 +1,9 @@
-// One pack holds consecutive splats.
+// Finds the tiles that each splat touches, kLanes splats at a time.
 
 #include "cpu/kernels/touched_tiles.h"
+
+#include <algorithm>
+#include <cstring>
 
 #include "cpu/simd/pack.h"
 #include "cpu/simd/pack_arrays.h"
@@ -11,14 +14,14 @@ namespace {
 // The lanes whose colours, n_channels each, are finite.
 template <typename T>
 PackMask<T> finite_colors(const T* colors, int64_t n_channels, int n) {
-  constexpr int kLanes = Simd<T>::kLanes;
   const int64_t size = n * n_channels;
   PackMask<T> all = PackMask<T>::all();
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) all = all && is_finite(load(colors, i, kLanes));
-  if (i < size) all = all && is_finite(load(colors, i, static_cast<int>(size - i)));
+  for_each_pack<T>(0, size, [&](int64_t i, int n_numbers) {
+    // The lanes beyond the end are 0.
+    all = all && is_finite(load(colors, i, n_numbers));
+  });
   if (all_of(all)) return all;
-  Pack<T> zero(0);  // NaN where a colour is not finite
+  Pack<T> zero(0);  // becomes NaN where a colour is not finite
   for (int64_t d = 0; d < size; ++d) zero.v[d / n_channels] += T(0) * colors[d];
   return zero == Pack<T>(0);
 }
@@ -30,7 +33,7 @@ Footprint<Pack<T>> footprint(const ImageSplats<T>& splats, const Vec2<Pack<T>>& 
   return ellipse_footprint(center, conic, opacity);
 }
 
-// A footprint in the scratch memory of a piece.
+// Stores a footprint in the scratch memory of a piece.
 template <typename T>
 void keep(T* scratch, const Footprint<Pack<T>>& f) {
   const Pack<T> fields[kFootprintNumbers] = {f.center.x, f.center.y, f.conic.xx,
@@ -47,11 +50,9 @@ Footprint<Pack<T>> kept(const T* scratch, bool rectangle) {
 }
 
 template <typename T>
-void rows(const BinPiece<T>& piece, int64_t begin, int64_t end) {
-  constexpr int kLanes = Simd<T>::kLanes;
+void rows(const IndexPiece<T>& piece, int64_t begin, int64_t end) {
   const ImageSplats<T>& in = piece.splats;
-  for (int64_t id = begin; id < end; id += kLanes) {
-    const int n = end - id < kLanes ? static_cast<int>(end - id) : kLanes;
+  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
     const PackInt<T> radius = load_int<T>(in.radii, id, n);
     PackInt<T> row_begin(0), row_end(0);
     if (!none_of(radius > PackInt<T>(0))) {
@@ -69,52 +70,52 @@ void rows(const BinPiece<T>& piece, int64_t begin, int64_t end) {
       row_end = select(drawn, touched.end, PackInt<T>(0));
       keep(piece.scratch + kFootprintNumbers * (id - begin), f);
       const Exponent<Pack<T>> e = make_exponent(conic, opacity);
-      Pack<T> fields[] = {center.x, center.y,       e.xx,  e.xy,
-                          e.yy,     e.log2_opacity, depth, Pack<T>(-0.5) / e.xx};
-      static_assert(sizeof(PackedSplat<T>) == 8 * sizeof(T));
-      store_fields<8>(reinterpret_cast<T*>(piece.packed + id), n, fields);
+      const Pack<T> vertex = Pack<T>(-0.5) / e.xx;
+      // In the order of the fields of TileSplat.
+      const Pack<T> fields[] = {center.x, center.y,       e.xx,  e.xy,
+                                e.yy,     e.log2_opacity, depth, vertex};
+      static_assert(sizeof(TileSplat<T>) == 8 * sizeof(T));
+      store_fields<8>(reinterpret_cast<T*>(piece.tile_splats + id), n, fields);
     }
     for (int lane = 0; lane < n; ++lane) {
       piece.touched[id + lane].rows = {row_begin[lane], row_end[lane]};
     }
-  }
+  });
 }
 
 template <typename T>
-void columns(const BinPiece<T>& piece, int64_t begin, int64_t end, Range* next) {
-  constexpr int kLanes = Simd<T>::kLanes;
-  for (int64_t id = begin; id < end; id += kLanes) {
-    const int n = end - id < kLanes ? static_cast<int>(end - id) : kLanes;
-    TouchedTiles* touched = piece.touched + id;
+void columns(const IndexPiece<T>& piece, int64_t begin, int64_t end, Range* next) {
+  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
+    Range* columns_of[Simd<T>::kLanes];
+    int sizes[Simd<T>::kLanes];
     typename PackInt<T>::I first{};
     int n_rows = 0;
     for (int lane = 0; lane < n; ++lane) {
-      TouchedTiles& tiles = touched[lane];
-      const int size = tiles.rows.empty() ? 0 : tiles.rows.end - tiles.rows.begin;
-      tiles.columns = next;
-      next += size;
+      TouchedTiles& tiles = piece.touched[id + lane];
+      sizes[lane] = tiles.rows.empty() ? 0 : tiles.rows.end - tiles.rows.begin;
+      tiles.columns = columns_of[lane] = next;
+      next += sizes[lane];
       first[lane] = tiles.rows.begin;
-      n_rows = size > n_rows ? size : n_rows;
+      n_rows = std::max(n_rows, sizes[lane]);
     }
-    if (n_rows == 0) continue;
+    if (n_rows == 0) return;
     const Footprint<Pack<T>> f =
         kept(piece.scratch + kFootprintNumbers * (id - begin), piece.splats.three_sigma);
     for (int i = 0; i < n_rows; ++i) {
       const RangeOf<PackInt<T>> c =
           tile_columns(f, PackInt<T>(first) + PackInt<T>(i), piece.n_tiles_x);
       for (int lane = 0; lane < n; ++lane) {
-        if (i >= touched[lane].rows.end - touched[lane].rows.begin) continue;
-        const_cast<Range*>(touched[lane].columns)[i] = {c.begin[lane], c.end[lane]};
+        if (i < sizes[lane]) columns_of[lane][i] = {c.begin[lane], c.end[lane]};
       }
     }
-  }
+  });
 }
 
 }  // namespace
 
-extern const BinKernels<float> kBinFloat;
-extern const BinKernels<double> kBinDouble;
-const BinKernels<float> kBinFloat{rows<float>, columns<float>};
-const BinKernels<double> kBinDouble{rows<double>, columns<double>};
+extern const TouchedTilesKernels<float> kTouchedTilesFloat;
+extern const TouchedTilesKernels<double> kTouchedTilesDouble;
+const TouchedTilesKernels<float> kTouchedTilesFloat{rows<float>, columns<float>};
+const TouchedTilesKernels<double> kTouchedTilesDouble{rows<double>, columns<double>};
 
 }  // namespace jgd::cpu::JGD_ISA

@@ -1,14 +1,15 @@
-// Vectors to and from arrays: without alignment, in part, and interleaved like the fields of
-// records or the channels of pixels, which are loaded as they lie and taken apart by shuffles in
-// registers. Compiled once per instruction set, like simd.h.
+// Moves vectors to and from arrays: at any address, in part, and interleaved.
+//
+// The fields of records and the channels of pixels are loaded as they lie in memory and taken apart
+// by shuffles in registers.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/simd/vector.h"
 #include "cpu/simd/shuffle.h"
+#include "cpu/simd/vector.h"
 
 namespace jgd::cpu::JGD_ISA {
 
@@ -56,7 +57,7 @@ inline void store_ints(int32_t* data, typename Simd<T>::I v, int n) {
   }
 }
 
-// Two fields: a b a b ... to and from a a ..., b b ...
+// Patterns for two fields: from a b a b ... to a a ..., b b ..., and back.
 template <int kField>
 struct EverySecond {
   static constexpr int at(int k, int) { return 2 * k + kField; }
@@ -66,8 +67,9 @@ struct Alternate {
   static constexpr int at(int k, int n) { return k / 2 + kHalf * n / 2 + k % 2 * n; }
 };
 
-// Three fields in three vectors, in two steps: what the first two vectors have of a field, then the
-// rest of it; and the first two fields of a vector, then the third.
+// Patterns for three fields in three vectors, in two steps each way. First the part of a field that
+// is in the first two vectors, then the rest; back, the first two fields of a vector, then the
+// third.
 template <int kField>
 struct EveryThirdOfTwo {
   static constexpr int at(int k, int n) { return 3 * k + kField < 2 * n ? 3 * k + kField : 0; }
@@ -91,7 +93,7 @@ struct ThirdField {
   }
 };
 
-// kFields vectors of records to one vector for each field, in place.
+// Turns kFields vectors of consecutive records into one vector for each field, in place.
 template <int kFields, typename V>
 inline void deinterleave(V* v) {
   if constexpr (kFields == 3) {
@@ -118,7 +120,7 @@ inline void deinterleave(V* v) {
   }
 }
 
-// The inverse.
+// The inverse of deinterleave.
 template <int kFields, typename V>
 inline void interleave(V* v) {
   if constexpr (kFields == 3) {

@@ -1,4 +1,4 @@
-// Functions of a vector: square root, multiply-add that is always fused, floor and logarithm.
+// Defines functions of vectors: square root, a multiply-add that is always fused, floor, logarithm.
 #pragma once
 
 #include <cmath>
@@ -95,9 +95,9 @@ inline Simd<double>::V atanh_over_s(Simd<double>::V z) {
   return fma(p, z, splat(2.88539008177792681));
 }
 
-// log2(x) for x = 2^k m with m in [sqrt(1/2), sqrt(2)): k + P(s^2) s with s = (m - 1) / (m + 1).
-// Relative error below 2.5 eps (tests/cpp/simd/pack_test.cc) for positive normal x; infinity and NaN
-// give themselves. Anything else is unspecified but computed without a trap.
+// log2(x) = k + P(s^2) s for x = 2^k m with m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1).
+// The relative error is below 2.5 eps (tests/cpp/simd/pack_test.cc) for positive normal x. Infinity
+// and NaN give themselves. The result for any other x is unspecified but computed without a trap.
 template <typename V>
 inline V logarithm(V x) {
   using T = std::decay_t<decltype(x[0])>;

@@ -1,9 +1,8 @@
-// Packs: as many numbers as the vectors of an instruction set hold, with the operators and
-// functions that the mathematics in math/ asks of a number (math/number.h). So T = Pack<float> runs
-// it for Simd<float>::kLanes Gaussians at once.
+// Defines Pack, a vector with the operators and functions that math/ requires of a number
+// (math/number.h). With T = Pack<float> the formulas run for Simd<float>::kLanes Gaussians at once.
 //
-// Everything rounds as for a scalar, lane by lane, but for log and log2 (and fma of doubles on x86
-// without that instruction, where it is a call for each lane).
+// Each lane rounds like a scalar, except in log and log2. fma of doubles without the instruction is
+// a library call for each lane.
 #pragma once
 
 #include <cmath>
@@ -11,8 +10,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cpu/simd/vector.h"
 #include "cpu/simd/math.h"
+#include "cpu/simd/vector.h"
 #include "math/number.h"
 
 namespace jgd {
@@ -36,7 +35,7 @@ struct NumberTraits<cpu::JGD_ISA::Pack<T>> {
 
 namespace cpu::JGD_ISA {
 
-// The answers to a question about each lane.
+// One truth value for each lane.
 template <typename T>
 struct PackMask {
   using M = typename Simd<T>::M;

@@ -1,6 +1,5 @@
-// Loads and stores of packs: the functions of stages/load.h for kLanes consecutive records of an
-// array, or for the first n of them at its end. Nothing else is read or written; the lanes beyond n
-// are 0.
+// Loads and stores packs: the functions of stages/load.h for n <= kLanes consecutive records of an
+// array. Nothing else is read or written; the lanes beyond n are 0.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +25,8 @@ inline void store_fields(T* data, int n, const Pack<T>* fields) {
   store_fields<kFields>(data, n, v);
 }
 
-// Calls body(i, n) for the packs of [begin, end): n Gaussians from i on, fewer than kLanes in the
-// last one.
+// Calls body(i, n) for each pack of [begin, end): n indices from i on, kLanes of them except in the
+// last pack.
 template <typename T, typename Body>
 inline void for_each_pack(int64_t begin, int64_t end, const Body& body) {
   constexpr int kLanes = Simd<T>::kLanes;
@@ -36,7 +35,7 @@ inline void for_each_pack(int64_t begin, int64_t end, const Body& body) {
   }
 }
 
-// The first kCount numbers; the other lanes are 0.
+// Loads kCount numbers into the first lanes; the other lanes are 0.
 template <int kCount, typename T>
 inline typename Simd<T>::V load_first(const T* data) {
   typename Simd<T>::V v{};

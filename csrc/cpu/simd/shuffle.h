@@ -1,4 +1,4 @@
-// Exchange of lanes between vectors, by patterns that are known when compiling.
+// Exchanges lanes between vectors, by patterns that are known at compile time.
 #pragma once
 
 #include <cstddef>
@@ -19,13 +19,13 @@ inline V shuffle_lanes(V a, V b, std::index_sequence<k...>) {
 #endif
 }
 
-// Element Pattern::at(k, number of lanes) of a and b, one after the other, in lane k.
+// Lane k of the result is element Pattern::at(k, number of lanes) of a followed by b.
 template <typename Pattern, typename V>
 inline V shuffle(V a, V b) {
   return shuffle_lanes<Pattern>(a, b, std::make_index_sequence<sizeof(V) / sizeof(a[0])>{});
 }
 
-// The lower or the upper half of each group of kWidth lanes; first that of a, then that of b.
+// The lower or the upper half of each group of kWidth lanes: first the half of a, then that of b.
 template <int kWidth, bool kUpper>
 struct HalvesOfGroups {
   static constexpr int at(int k, int n_lanes) {
@@ -35,8 +35,8 @@ struct HalvesOfGroups {
   }
 };
 
-// A square of as many vectors as one has lanes, in place. Blocks beside the diagonal change places,
-// from half the size down to one lane.
+// Transposes a square of numbers in place: as many vectors as a vector has lanes. Blocks beside the
+// diagonal change places, from half the size down to one lane.
 template <int kWidth, typename V>
 inline void transpose_groups(V* v) {
   if constexpr (kWidth > 1) {
@@ -57,8 +57,8 @@ inline void transpose(V* v) {
   transpose_groups<sizeof(V) / sizeof((*v)[0])>(v);
 }
 
-// The sum of each of as many vectors as one has lanes: that of v[k] in lane k. All of them share
-// the steps, in which halves are added; a fixed order.
+// Lane k of the result is the sum of the lanes of v[k]; there are as many vectors as lanes. Each
+// step adds halves of all vectors at once, in a fixed order.
 template <int kWidth, typename V>
 inline V sum_each_of_groups(const V* v) {
   if constexpr (kWidth == 1) {

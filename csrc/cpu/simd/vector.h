@@ -1,7 +1,9 @@
-// Vectors of the widest kind that the translation unit is compiled for, as compiler vector
-// extensions plus the few operations that these lack. *_tile.cc and *_pack.cc are compiled once per
-// instruction set; everything here lives in a namespace of its own for each, so that the linker
-// never merges code of two instruction sets.
+// Defines the vectors of the instruction set that a file is compiled for: the widest ones, as
+// vector extensions of the compiler, and the few operations that the extensions lack.
+//
+// The files of cpu/kernels are compiled once per instruction set. Everything in cpu/simd is in a
+// namespace of its own for each, JGD_ISA, so that the linker never merges the code of two
+// instruction sets.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +33,8 @@ inline constexpr bool kMaskIsBits = true;
 inline constexpr bool kMaskIsBits = false;
 #endif
 
-// V: numbers, Unaligned: the same at any address, I and U: integers of the same width, M: a mask,
-// one bit or one full lane for each number.
+// V holds numbers, Unaligned is V at any address, I and U hold integers of the same width, and M is
+// a mask with one bit or one full lane for each number.
 template <typename T>
 struct Simd;
 
@@ -70,8 +72,8 @@ inline typename Simd<T>::V splat(T value) {
   return value - typename Simd<T>::V{};
 }
 
-// a * b + c, rounded once where the instruction set can. Written out, never left to the compiler:
-// forward and backward must compute the very same exponent.
+// a * b + c, rounded once where the instruction set can do so. It is written out, never left to the
+// compiler, because forward and backward must compute the very same exponent.
 template <typename V>
 inline V fma(V a, V b, V c) {
 #if JGD_AVX512
@@ -91,7 +93,7 @@ inline V fma(V a, V b, V c) {
 #endif
 }
 
-// Masks: comparisons (false for NaN), choice by lane, whether any lane is set.
+// Comparisons, which are false for NaN, selection by lane, and tests of a mask.
 #if JGD_AVX512
 
 inline uint32_t less_equal(Simd<float>::V a, Simd<float>::V b) {
@@ -193,7 +195,7 @@ inline V absolute(V v) {
   return (V)((U)v & ~(U)splat(T(-0.0)));
 }
 
-// The smaller, or larger, of the two; the bound for NaN.
+// The smaller, or larger, of the two; the bound where v is NaN.
 template <typename V>
 inline V minimum(V v, V bound) {
 #if JGD_AVX512
@@ -226,7 +228,7 @@ inline V maximum(V v, V bound) {
 #endif
 }
 
-// The smaller of the two, and a * b, where the mask is set; 0 elsewhere.
+// minimum(v, bound), or a * b, in the lanes of the mask; 0 in the others.
 template <typename M, typename V>
 inline V masked_minimum(M mask, V v, V bound) {
 #if JGD_AVX512
@@ -252,7 +254,7 @@ inline bool all_lanes(M mask) {
   return bits(mask) == (uint32_t{1} << Simd<T>::kLanes) - 1;
 }
 
-// Sum of the lanes, halves first: a fixed order.
+// The sum of the lanes, in a fixed order: the upper half is added to the lower until one is left.
 template <typename T>
 inline T sum(typename Simd<T>::V v) {
   T lanes[Simd<T>::kLanes];
@@ -263,10 +265,10 @@ inline T sum(typename Simd<T>::V v) {
   return lanes[0];
 }
 
-// 2^x. The integer part goes into the exponent bits, the rest f in [-1/2, 1/2] through a minimax
-// polynomial (Remez exchange on the relative error). Relative error below 2e-9 + rounding in float
-// (degree 6) and 4e-18 + rounding in double (degree 11). Valid for |x| <= 126 (float), 1022
-// (double); outside of that the result is unspecified but computed without a trap.
+// 2^x. The integer part goes into the exponent bits; the rest, f in [-1/2, 1/2], goes through a
+// minimax polynomial (Remez exchange on the relative error). The relative error is below 2e-9 plus
+// rounding in float (degree 6) and 4e-18 plus rounding in double (degree 11). Valid for |x| <= 126
+// (float) or 1022 (double); outside, the result is unspecified but computed without a trap.
 inline Simd<float>::V exp2(Simd<float>::V x) {
   using V = Simd<float>::V;
   using U = Simd<float>::U;
