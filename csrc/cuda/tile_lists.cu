@@ -122,7 +122,7 @@ __global__ void emit_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, 
   const Place<T> place(in.splats, n_splats);
   const ImageSplats<T> splats(in.splats, place.batch, place.camera);
   const int32_t id = place.inside ? tile_splats[place.index].id : -1;
-  int64_t begin = 0;  // of the splat's pairs, in those of its image
+  int64_t begin = 0;  // of the splat's pairs, among the pairs of its image
   int64_t end = 0;
   if (id >= 0) {
     const int64_t before = pairs_before(pairs, place.image * in.splats.n);
