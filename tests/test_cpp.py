@@ -13,7 +13,7 @@ PROGRAMS = programs.programs()
 
 def test_programs_exist():
     folders = {program.name.partition("/")[0] for program in PROGRAMS}
-    assert folders == {"math", "simd", "kernels", "cpu"}
+    assert folders == {"math", "simd", "kernels", "cpu", "stages"}
 
 
 def test_flags_are_those_of_the_build():

@@ -8,7 +8,8 @@ The folder of a test decides how it is compiled:
 - ``math``: alone, because ``csrc/math`` and ``csrc/stages`` are headers;
 - ``simd``, ``kernels``: once per instruction set, ``kernels/x_test.cc`` with
   ``csrc/cpu/kernels/x.cc`` where there is one;
-- ``cpu``: with the whole CPU backend, for the baseline instruction set, with threads.
+- ``cpu``: ``x_test.cc`` with ``csrc/cpu/x.cc`` and threads;
+- ``stages``: with the whole CPU backend for the baseline instruction set, and threads.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"
 FLAGS += ("-Icsrc", "-Itests/cpp")
 # The exit status of a program whose instruction set the machine lacks: kSkipped in isa.h.
 SKIPPED = 77
+_WITH_THREADS = ("address,undefined", "thread")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +69,13 @@ def programs() -> list[Program]:
             for isa, flags in instruction_sets().items():
                 found.append(Program(f"{name}-{isa}", sources, (*_isa_flags(isa), *flags)))
         elif folder == "cpu":
+            sources = (test, *_sources(f"csrc/{name}.cc"))
+            found.append(Program(name, sources, sanitizers=_WITH_THREADS))
+        elif folder == "stages":
             sources = (test, *_sources("csrc/cpu/*.cc"), *_sources("csrc/cpu/kernels/*.cc"))
-            sanitizers = ("address,undefined", "thread")
-            found.append(Program(name, sources, _isa_flags("baseline"), sanitizers))
+            found.append(Program(name, sources, _isa_flags("baseline"), _WITH_THREADS))
         else:
-            raise ValueError(f"{path} must be in math/, simd/, kernels/ or cpu/")
+            raise ValueError(f"{path} must be in math/, simd/, kernels/, cpu/ or stages/")
     return found
 
 

@@ -11,7 +11,7 @@ namespace jgd::cpu {
 // A tile and its list. Pixels lie in the arrays of the image, row by row.
 template <typename T>
 struct Tile {
-  const TileSplat<T>* splats;  // by index of the Gaussian
+  const TileSplat<T>* splats;    // by index of the Gaussian
   const int32_t* ids;            // the list: indices of the Gaussians, by depth
   int64_t n;                     // its length
   const T* colors;               // [N, D]
