@@ -3,6 +3,7 @@
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, hold_out
+from jax_gsplat_depth.datasets._geometry import pinhole_matrix, poses_at
 from jax_gsplat_depth.datasets._still_life import cast_views
 
 _TARGET = (0.0, 0.0, 0.35)
@@ -42,7 +43,7 @@ def builtin_capture(
         raise ValueError(f"n_views is {n_views}, expected at least 2")
     rng = np.random.default_rng(seed)
     focal = 0.5 * width / np.tan(np.radians(_FIELD_OF_VIEW) / 2)
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float32)
+    K = pinhole_matrix(focal, focal, width / 2, height / 2).astype(np.float32)
     viewmats = _poses(n_views, rng)
     images, depths = cast_views(viewmats, K, width=width, height=height, seed=seed)
     test_indices = hold_out(n_views)
@@ -80,10 +81,7 @@ def _poses(n_views: int, rng: np.random.Generator) -> np.ndarray:
     eyes = np.asarray(_TARGET) + distance[:, None] * outward
     right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(n_views)], axis=-1)
     rotations = np.stack([right, np.cross(-outward, right), -outward], axis=1)
-    viewmats = np.tile(np.eye(4, dtype=np.float32), (n_views, 1, 1))
-    viewmats[:, :3, :3] = rotations
-    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", rotations, eyes)
-    return viewmats
+    return poses_at(eyes, rotations).astype(np.float32)
 
 
 def _sparse_points(

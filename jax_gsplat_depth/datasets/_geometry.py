@@ -1,6 +1,7 @@
 """Computes with pinhole cameras in NumPy: matrices, rigid poses, centres and projection.
 
-Poses are world to camera with OpenCV axes (x right, y down, z forward); pixel centres lie at +0.5.
+Unless a name says otherwise, poses are world to camera with OpenCV axes (x right, y down, z
+forward). Pixel centres lie at +0.5.
 """
 
 import dataclasses
@@ -17,18 +18,49 @@ _RIGID_TOLERANCE = 1e-2
 """Largest entry of R^T R - I that still counts as rounding in a text file."""
 
 
+def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    """Return the ``(3, 3)`` matrix of a pinhole camera, in the unit of its arguments."""
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
 def pinhole(fx: float, fy: float, cx: float, cy: float, *, where: str) -> np.ndarray:
-    """Return the ``(3, 3)`` matrix of a pinhole camera; ``where`` opens the error message."""
+    """Return the ``(3, 3)`` matrix of a pinhole camera that a file describes.
+
+    Args:
+        fx: Focal length in pixels, like the other three.
+        fy: Focal length.
+        cx: Principal point.
+        cy: Principal point.
+        where: Opens the error message: the place in the file.
+
+    Raises:
+        CaptureError: A number is not finite, or a focal length is not positive.
+    """
     if not (np.abs([fx, fy, cx, cy]) < LARGEST).all() or min(fx, fy) < 1 / LARGEST:
         raise CaptureError(
             f"{where} has focal lengths {fx:g}, {fy:g} and principal point {cx:g}, {cy:g}: "
             "expected finite numbers and positive focal lengths"
         )
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return pinhole_matrix(fx, fy, cx, cy)
+
+
+def scaled_pinhole(Ks: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Return ``(..., 3, 3)`` pinhole matrices for images with ``x`` and ``y`` times the pixels."""
+    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
+    return Ks * np.array([[x], [y], [1.0]])
 
 
 def rigid(rotation: np.ndarray, translation: np.ndarray, *, where: str) -> np.ndarray:
-    """Return the ``(4, 4)`` pose with the nearest rotation; ``where`` opens the error message."""
+    """Return the ``(4, 4)`` pose that a file describes, with the nearest rotation.
+
+    Args:
+        rotation: ``(3, 3)``, orthonormal up to the rounding of a text file.
+        translation: ``(3,)``.
+        where: Opens the error message: the place in the file.
+
+    Raises:
+        CaptureError: A number is not finite, or the 3x3 part is no rotation.
+    """
     if not ((np.abs(rotation) < LARGEST).all() and (np.abs(translation) < LARGEST).all()):
         raise CaptureError(f"{where} has a pose that is not finite (NaN or infinity)")
     off = np.abs(rotation.T @ rotation - np.eye(3)).max()
@@ -46,6 +78,27 @@ def rigid(rotation: np.ndarray, translation: np.ndarray, *, where: str) -> np.nd
 def rotation_matrix(quat: np.ndarray) -> np.ndarray:
     """Return the ``(3, 3)`` rotation of a unit quaternion ``(4,)``, wxyz."""
     return np.array(rotation_rows(*quat))
+
+
+def inverted(pose: np.ndarray) -> np.ndarray:
+    """Return the inverse of a rigid ``(4, 4)`` pose: world to camera from camera to world."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = pose[:3, :3].T
+    inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    return inverse
+
+
+def poses_at(centers: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Return the poses ``(V, 4, 4)`` of cameras at world positions.
+
+    Args:
+        centers: ``(V, 3)`` world frame.
+        rotations: ``(V, 3, 3)`` from world axes to camera axes.
+    """
+    viewmats = np.tile(np.eye(4), (len(centers), 1, 1))
+    viewmats[:, :3, :3] = rotations
+    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", rotations, centers)
+    return viewmats
 
 
 def camera_centers(viewmats: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
 from jax_gsplat_depth.datasets._colmap import Model, find_model, read_model
-from jax_gsplat_depth.datasets._geometry import camera_centers
+from jax_gsplat_depth.datasets._geometry import camera_centers, scaled_pinhole
 from jax_gsplat_depth.datasets._pictures import read_depth, read_photo
 from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
 from jax_gsplat_depth.datasets._transforms import read_transforms
@@ -152,6 +152,7 @@ def _assemble(
                 for view, size_on_disk in zip(views, stored, strict=True)
             ]
         )
+    scale = 1 / downscale
     points = colors = None
     if model is not None and len(model.points) > 0:
         points, colors = model.points.astype(np.float32), model.colors
@@ -159,7 +160,7 @@ def _assemble(
         names=names,
         images=images,
         viewmats=np.stack([view.viewmat for view in views]).astype(np.float32),
-        Ks=np.stack([_scaled(view.K, downscale) for view in views]).astype(np.float32),
+        Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
         points=points,
         point_colors=colors,
         depths=depths,
@@ -167,11 +168,6 @@ def _assemble(
         test_indices=_test_indices(views),
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
     )
-
-
-def _scaled(K: np.ndarray, downscale: int) -> np.ndarray:
-    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
-    return K * np.array([[1 / downscale], [1 / downscale], [1.0]])
 
 
 def _test_indices(views: list[PosedPhoto]) -> np.ndarray:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth.datasets._geometry import camera_centers
+
 DOME_RADIUS = 6.5
 """The painted backdrop; every ray from inside ends on it at the latest."""
 
@@ -431,11 +433,13 @@ def _rays(
 ) -> tuple[Vec, Vec]:
     """Return the rays through image positions; the ray parameter is the depth itself."""
     x, y = np.meshgrid((columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1])
-    r, t = viewmat[:3, :3].astype(np.float64), viewmat[:3, 3]
+    viewmat = viewmat.astype(np.float64)
+    r = viewmat[:3, :3]
+    (center,) = camera_centers(viewmat[None])
     direction = Vec(
         *(jnp.asarray(r[0, i] * x + r[1, i] * y + r[2, i], jnp.float32) for i in range(3))
     )
-    origin = Vec(*(jnp.full(x.shape, c, jnp.float32) for c in -r.T @ t))
+    origin = Vec(*(jnp.full(x.shape, c, jnp.float32) for c in center))
     return origin, direction
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import pinhole, rigid
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
 from jax_gsplat_depth.datasets._lens import Lens, LensError
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
@@ -268,8 +268,5 @@ def _viewmat(frame: dict[str, Any], where: str) -> np.ndarray:
     camera_to_world = rigid(matrix[:3, :3], matrix[:3, 3], where=where)
     if not np.array_equal(matrix[3], [0, 0, 0, 1]):
         raise CaptureError(f"{where} has a pose whose last row is not 0 0 0 1")
-    opencv = camera_to_world * np.array([1.0, -1.0, -1.0, 1.0])
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = opencv[:3, :3].T
-    viewmat[:3, 3] = -opencv[:3, :3].T @ opencv[:3, 3]
-    return viewmat
+    # From OpenGL's camera axes to OpenCV's.
+    return inverted(camera_to_world * np.array([1.0, -1.0, -1.0, 1.0]))

@@ -8,8 +8,8 @@ import numpy as np
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.datasets import Capture, CaptureError
-from jax_gsplat_depth.datasets._geometry import camera_centers
+from jax_gsplat_depth.datasets import Capture, CaptureError, camera_centers
+from jax_gsplat_depth.datasets._geometry import poses_at, scaled_pinhole
 from jax_gsplat_depth.frames._box import scene_box
 
 LARGEST_SIDE = 1 << 14
@@ -156,9 +156,7 @@ def smooth_path(cameras: CameraPath, n_frames: int) -> CameraPath:
     at = np.linspace(0, times[-1], n_frames)
     eyes = interpolate.CubicSpline(times, eyes)(at)
     to_camera = transform.RotationSpline(times, rotations)(at).as_matrix().swapaxes(1, 2)
-    viewmats = np.tile(np.eye(4), (n_frames, 1, 1))
-    viewmats[:, :3, :3] = to_camera
-    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", to_camera, eyes)
+    viewmats = poses_at(eyes, to_camera)
     Ks = interpolate.make_interp_spline(times, cameras.Ks, k=1)(at)
     return _numbered(viewmats, Ks, cameras.width, cameras.height)
 
@@ -184,10 +182,8 @@ def resized(cameras: CameraPath, width: int | None, height: int | None) -> Camer
             f"images of {width}x{height} pixels are too large: expected at most {LARGEST_SIDE} on "
             "a side"
         )
-    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
-    scale = np.array([[width / cameras.width], [height / cameras.height], [1.0]])
-    Ks = (cameras.Ks * scale).astype(np.float32)
-    return dataclasses.replace(cameras, Ks=Ks, width=width, height=height)
+    Ks = scaled_pinhole(cameras.Ks, width / cameras.width, height / cameras.height)
+    return dataclasses.replace(cameras, Ks=Ks.astype(np.float32), width=width, height=height)
 
 
 def _numbered(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> CameraPath:

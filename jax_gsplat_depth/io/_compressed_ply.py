@@ -16,7 +16,7 @@ from jax_gsplat_depth.io._record import (
     Record,
     from_gaussians,
     quantise,
-    some,
+    require_some,
     to_gaussians,
 )
 
@@ -63,7 +63,7 @@ def write_compressed_ply(path: str | Path, gaussians: Gaussians) -> None:
         ImportError: plyfile is not installed.
     """
     path = Path(path)
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     record = record[morton_order(record.means)]
     positions, position_ends = _normalised(record.means)
     scales, scale_ends = _normalised(np.log(record.scales))

@@ -90,12 +90,12 @@ def describe(path: str | Path) -> str:
         "SH degree": f"{record.sh_degree} ({record.sh.shape[1]} coefficients per channel)",
         "not finite": f"{n - int(finite.sum())} Gaussians with NaN or infinity",
     }
-    some = record[finite]
-    if len(some.means) > 0:
+    shown = record[finite]
+    if len(shown.means) > 0:
         for i, axis in enumerate("xyz"):
-            lines[axis] = _range(some.means[:, i])
-        lines["scale"] = _range(some.scales)
-        lines["opacity"] = _range(some.opacities)
+            lines[axis] = _range(shown.means[:, i])
+        lines["scale"] = _range(shown.scales)
+        lines["opacity"] = _range(shown.opacities)
     return "\n".join(f"{key + ':':<12}{value}" for key, value in lines.items())
 
 

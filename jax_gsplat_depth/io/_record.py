@@ -123,7 +123,7 @@ def from_gaussians(gaussians: Gaussians) -> Record:
     return dataclasses.replace(record, quats=record.quats / length)
 
 
-def some(record: Record, path: Path) -> Record:
+def require_some(record: Record, path: Path) -> Record:
     """Return the record, or raise a ValueError if it is empty."""
     if len(record.means) == 0:
         raise ValueError(f"{path} would hold no Gaussian: none of those given can be drawn")

@@ -10,7 +10,14 @@ import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import SH_C0, Record, from_gaussians, quantise, some, to_gaussians
+from jax_gsplat_depth.io._record import (
+    SH_C0,
+    Record,
+    from_gaussians,
+    quantise,
+    require_some,
+    to_gaussians,
+)
 
 _LAYOUT = np.dtype(
     [("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)]
@@ -32,7 +39,7 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> None:
         ValueError: A field is missing or has the wrong shape, or no Gaussian can be drawn.
     """
     path = Path(path)
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     rows = np.zeros(len(record.means), _LAYOUT)
     rows["means"], rows["scales"] = record.means, record.scales
     rows["rgba"][:, :3] = quantise(255 * (0.5 + SH_C0 * record.sh[:, 0]), 255)

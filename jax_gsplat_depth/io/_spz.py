@@ -18,7 +18,7 @@ import numpy as np
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, some, to_gaussians
+from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, require_some, to_gaussians
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -72,7 +72,7 @@ def write_spz(
     path = Path(path)
     if version not in (2, 3, 4):
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     farthest = float(np.abs(record.means).max())
     if fractional_bits is None:
         # Half a step is left for the rounding.

@@ -2,15 +2,18 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.datasets._geometry import rotation_matrix
-from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
-from jax_gsplat_depth.frames._paths import LARGEST_SIDE
-from jax_gsplat_depth.frames._render import render_8_bit
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
+from jax_gsplat_depth.frames import (
+    LARGEST_SIDE,
+    CameraPath,
+    depth_picture,
+    render_frames,
+    weight_picture,
+)
 
 _MOST_PIXELS = 1920 * 1080
 """Larger browser windows get a picture that is enlarged there."""
@@ -87,24 +90,16 @@ def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> D
     """
     width, height = picture_size(pose, factor)
     viewmat, K = camera_of(pose, width, height)
-    image, depth, weight = (
-        np.asarray(array)
-        for array in render_8_bit(
-            gaussians,
-            jnp.asarray(viewmat),
-            jnp.asarray(K),
-            jnp.asarray(look.background, jnp.float32),
-            width=width,
-            height=height,
-        )
-    )
+    camera = CameraPath([""], viewmat[None], K[None], width, height)
+    (frame,) = render_frames(gaussians, camera, np.asarray(look.background))
+    depth, weight = frame.depth, frame.weight
     if look.output == "depth":
         picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)
     elif look.output == "weight":
         gray = weight_picture(np.where(weight < look.min_weight, 0, weight))
         picture = np.repeat(gray[..., None], 3, axis=-1)
     else:
-        picture = image
+        picture = frame.image
     return DrawnView(picture, depth, weight)
 
 
@@ -119,16 +114,15 @@ def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
 def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``viewmat [4, 4]`` and ``K [3, 3]`` in float32 for a picture that fills the canvas."""
     wxyz = np.asarray(pose.wxyz, np.float64)
-    to_world = rotation_matrix(wxyz / np.linalg.norm(wxyz))
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = to_world.T
-    viewmat[:3, 3] = -to_world.T @ np.asarray(pose.position, np.float64)
+    to_world = np.eye(4)
+    to_world[:3, :3] = rotation_matrix(wxyz / np.linalg.norm(wxyz))
+    to_world[:3, 3] = pose.position
     fy = 0.5 * height / np.tan(0.5 * pose.fov_y)
     # The browser stretches the picture to the canvas, which has square pixels.
     across, down = pose.canvas
     fx = fy * (width / height) / (across / down)
-    K = np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
-    return viewmat.astype(np.float32), K.astype(np.float32)
+    K = pinhole_matrix(fx, fy, width / 2, height / 2)
+    return inverted(to_world).astype(np.float32), K.astype(np.float32)
 
 
 def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:

@@ -10,9 +10,8 @@ import numpy as np
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.frames._box import scene_box
-from jax_gsplat_depth.frames._paths import orbit
-from jax_gsplat_depth.frames._render import depth_range
+from jax_gsplat_depth.datasets import camera_centers
+from jax_gsplat_depth.frames import depth_range, orbit, scene_box
 from jax_gsplat_depth.viewer._session import Session
 
 _FOV_X, _ELEVATION = math.radians(60), math.radians(20)
@@ -74,13 +73,12 @@ class Viewer:
         self.url = url_of(host, self._server.get_port())
         # Shared links would go through a server of somebody else.
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        viewmat, K = start.viewmats[0].astype(np.float64), start.Ks[0]
         self._server.scene.set_up_direction(tuple(float(x) for x in up))
         first = self._server.initial_camera
-        first.position = -viewmat[:3, :3].T @ viewmat[:3, 3]
+        (first.position,) = camera_centers(start.viewmats.astype(np.float64))
         # The point around which the mouse turns the camera.
         first.look_at = scene_box(gaussians, up).center
-        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(K[1, 1]))
+        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
         self._server.on_client_connect(self._connect)
         self._server.on_client_disconnect(self._disconnect)
         self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
