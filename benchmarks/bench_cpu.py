@@ -22,7 +22,7 @@ from typing import Any
 
 import native
 import report
-from helpers import scenes
+import scenes
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("jax", "jaxlib", "numpy", "jax-gsplat-depth")

@@ -20,7 +20,7 @@ from pathlib import Path
 import bench_cpu
 import measure_gpu
 import report_gpu
-from helpers import scenes
+import scenes
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = (

@@ -13,8 +13,8 @@ from typing import Any
 import native
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _TILE_PIXELS = native.TILE**2
 _PARAMETERS = ("means", "quats", "scales", "opacities", "viewmat", "K", "background")

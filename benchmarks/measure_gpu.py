@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 from libraries import (
     EPS2D,
     LIBRARIES,

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _SH_0 = 0.28209479177387814
 

@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_c
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import scenes
+import scenes
 
 import jax_gsplat_depth as jgd
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _SCENE = "blob_1k_64"
 _GAUSSIANS = ("means", "quats", "scales", "opacities", "colors")
