@@ -1,4 +1,4 @@
-"""Readers of posed photos, a capture that needs no files, and the sparse-view setting."""
+"""Reads posed photos, makes a capture that needs no files, and selects few views of a capture."""
 
 from jax_gsplat_depth.datasets._builtin import builtin_capture
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError

@@ -1,4 +1,4 @@
-"""The built-in capture: pictures of a still life made on the fly, with exact depth."""
+"""Makes the built-in capture: pictures of a still life, ray cast on the fly, with exact depth."""
 
 import numpy as np
 
@@ -7,14 +7,16 @@ from jax_gsplat_depth.datasets._geometry import pinhole_matrix, poses_at
 from jax_gsplat_depth.datasets._still_life import cast_views
 
 _TARGET = (0.0, 0.0, 0.35)
+"""Point that all cameras look at, world frame."""
+
 _FIELD_OF_VIEW = 60.0
-"""Horizontal, degrees."""
+"""Horizontal field of view of all cameras, degrees."""
 
 _POINT_NOISE = 0.004
-"""Standard deviation of a sparse point, relative to its depth."""
+"""Standard deviation of the depth of a sparse point, relative to the depth."""
 
 _COLOR_NOISE = 4.0
-"""Standard deviation of a sparse point's colour, 8-bit steps."""
+"""Standard deviation of the colour of a sparse point, in 8-bit steps."""
 
 
 def builtin_capture(
@@ -31,10 +33,10 @@ def builtin_capture(
         seed: Decides the textures, the sparse points and the jitter of the cameras; the same seed
             gives the same capture.
         n_views: Number of pictures, at least 2; every 8th is held out.
-        width: Pixels.
-        height: Pixels.
-        n_points: Number of sparse points. They stand for what a structure-from-motion tool would
-            give: they lie where the training pictures have texture, and carry a little noise.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        n_points: Number of sparse points. They imitate the points of structure from motion: they
+            lie where the training pictures have texture, and carry a little noise.
 
     Returns:
         The capture, with exact z depth at every pixel.
@@ -64,7 +66,7 @@ def builtin_capture(
 
 
 def _poses(n_views: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``(V, 4, 4)`` world-to-camera poses on two turns around the scene, low then high."""
+    """Return ``(V, 4, 4)`` world-to-camera poses on two turns around the scene, low, then high."""
     turn = 2 * np.arange(n_views) / n_views
     azimuth = 2 * np.pi * turn + rng.normal(0, 0.03, n_views)
     high = turn >= 1
@@ -97,7 +99,7 @@ def _sparse_points(
     gray = images[train].astype(np.float32).mean(axis=-1)
     across, down = np.gradient(gray, axis=2), np.gradient(gray, axis=1)
     contrast = np.hypot(across, down)
-    # The constant keeps some points in flat areas, as matchers find weak features there as well.
+    # The constant keeps some points in flat areas: matchers find weak features there as well.
     weight = (contrast + 2.0).ravel().astype(np.float64)
     chosen = rng.choice(weight.size, n_points, replace=False, p=weight / weight.sum())
     view, row, column = np.unravel_index(chosen, gray.shape)

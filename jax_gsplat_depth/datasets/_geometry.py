@@ -118,8 +118,8 @@ def project_points(
         size: Width and height of the image, pixels.
 
     Returns:
-        Pixels ``(P, 2)``, depths ``(P,)``, and which points lie in front of the camera and inside
-        of the image, ``(P,)`` bool.
+        Pixels ``(P, 2)``, depths ``(P,)``, and ``(P,)`` bool, True for points in front of the
+        camera and inside of the image.
     """
     camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     depths = camera[:, 2]
@@ -132,12 +132,12 @@ def project_points(
 
 @dataclasses.dataclass(frozen=True)
 class PosedViews:
-    """Photos with the cameras that took them, as NumPy arrays, ``T`` of them.
+    """``T`` photos with the cameras that took them, as NumPy arrays.
 
     Attributes:
-        images: ``[T, H, W, 3]`` uint8.
-        viewmats: ``[T, 4, 4]`` float64, world to camera.
-        Ks: ``[T, 3, 3]`` float64, pixels.
+        images: ``(T, H, W, 3)`` uint8.
+        viewmats: ``(T, 4, 4)`` float64, world to camera.
+        Ks: ``(T, 3, 3)`` float64, pixels.
     """
 
     images: np.ndarray
@@ -157,12 +157,12 @@ class PosedViews:
 
     @property
     def centers(self) -> np.ndarray:
-        """Camera positions ``[T, 3]``, world frame."""
+        """Camera positions ``(T, 3)``, world frame."""
         return camera_centers(self.viewmats)
 
     @property
     def axes(self) -> np.ndarray:
-        """Unit vectors ``[T, 3]`` along which the cameras look, world frame."""
+        """Unit vectors ``(T, 3)`` along which the cameras look, world frame."""
         return self.viewmats[:, 2, :3]
 
     @property
@@ -171,18 +171,18 @@ class PosedViews:
         return float(np.median(self.Ks[:, [0, 1], [0, 1]]))
 
     def project(self, view: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Project ``[P, 3]`` points to pixels ``[P, 2]``, depths ``[P]`` and inside ``[P]``."""
+        """Project ``(P, 3)`` world points into a view; see ``project_points``."""
         height, width = self.images.shape[1:3]
         return project_points(points, self.viewmats[view], self.Ks[view], (width, height))
 
     def back_project(self, view: int, pixels: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the world points ``[P, 3]`` at pixels ``[P, 2]`` and depths ``[P]``."""
+        """Return the world points ``(P, 3)`` at pixels ``(P, 2)`` and depths ``(P,)`` of a view."""
         K, viewmat = self.Ks[view], self.viewmats[view]
         rays = (pixels - [K[0, 2], K[1, 2]]) / [K[0, 0], K[1, 1]]
         camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depths[:, None]
         return (camera - viewmat[:3, 3]) @ viewmat[:3, :3]
 
     def colors(self, view: int, pixels: np.ndarray) -> np.ndarray:
-        """Return the RGB ``[P, 3]``, 0..1, of the pixels that contain ``[P, 2]`` positions."""
+        """Return RGB ``(P, 3)``, 0..1, of the pixels in which positions ``(P, 2)`` lie."""
         columns, rows = pixels.astype(np.int64).T
         return self.images[view, rows, columns] / 255.0
