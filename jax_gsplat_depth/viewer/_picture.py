@@ -1,4 +1,4 @@
-"""The picture of the viewer: a pure function of Gaussians, pose and controls."""
+"""Draws the picture of the viewer: a pure function of Gaussians, pose and controls."""
 
 import dataclasses
 
@@ -16,22 +16,22 @@ from jax_gsplat_depth.frames import (
 )
 
 _MOST_PIXELS = 1920 * 1080
-"""Larger browser windows get a picture that is enlarged there."""
+"""Most pixels of a picture; a larger browser window enlarges it."""
 
 _STEP = 8
-"""Sides are multiples of it, so that not every change of a window compiles again."""
+"""Sides are multiples of this many pixels: not every change of a window must compile again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """A camera as the browser has it.
+    """A camera as the browser describes it.
 
     Attributes:
         position: ``[3]`` in the world.
         wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
         fov_y: Vertical field of view, radians.
-        width: Pixels of the canvas, whatever the browser says: 0 if its window is hidden.
-        height: The same.
+        width: Width of the canvas in pixels, whatever the browser says: 0 if its window is hidden.
+        height: Height of the canvas in pixels, likewise.
     """
 
     position: np.ndarray
@@ -49,7 +49,7 @@ class Pose:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the controls say.
+    """The state of the controls.
 
     Attributes:
         output: ``image``, ``depth`` or ``weight``.
@@ -66,7 +66,7 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnView:
-    """What was drawn.
+    """A picture with the depth and the weight of its pixels.
 
     Attributes:
         picture: ``[H, W, 3]`` uint8.
@@ -80,12 +80,12 @@ class DrawnView:
 
 
 def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> DrawnView:
-    """Render what the browser should show.
+    """Render the picture that the browser should show.
 
     Args:
         gaussians: Activated Gaussians with 3 colour channels.
         pose: The camera.
-        look: The controls.
+        look: The state of the controls.
         factor: Sides of the picture relative to those of the canvas, at most 1.
     """
     width, height = picture_size(pose, factor)
@@ -126,5 +126,5 @@ def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarr
 
 
 def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:
-    """Return the range of depth colours that suits a view."""
+    """Return the range of depth colours that suits the solid pixels of a view."""
     return color_range(view.depth[(view.depth > 0) & (view.weight >= min_weight)])
