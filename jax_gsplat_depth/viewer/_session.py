@@ -167,9 +167,8 @@ class Session:
     def _draw(self, moving: bool) -> None:
         started = self._clock()
         pose = self.pose()
-        view = draw(
-            self._gaussians, pose, self.look(), self._coarse_factor(pose) if moving else 1.0
-        )
+        factor = self._coarse_factor(pose) if moving else 1.0
+        view = draw(self._gaussians, pose, self.look(), factor)
         self._client.scene.set_background_image(
             view.picture, format="jpeg", jpeg_quality=_QUALITY[moving]
         )
