@@ -1,10 +1,10 @@
-"""Forward and backward of a small scene with every option that changes a kernel.
+"""Runs a small scene forward and backward with every option that changes a kernel.
 
 usage: compute-sanitizer --tool memcheck python sanitize_scene.py
 
 Every buffer of XLA is an allocation of its own here, so that an access past its end is seen, and
-nothing is recorded into CUDA graphs, whose kernels the tool sees less of. Exits with 1 if a result
-is not finite.
+nothing is recorded into CUDA graphs, in which the tool sees less of the kernels. Exits with 1 if a
+result is not finite.
 """
 
 import os
@@ -27,7 +27,7 @@ _N = 300
 _CASES = (
     ({}, 0, 1, "float32"),
     ({"deterministic": True}, 0, 2, "float32"),
-    # One pair per tile at most: the rest is found by the search past the lists.
+    # The lists hold next to nothing: the search past them finds the rest.
     ({"capacity": 1}, 0, 1, "float32"),
     ({"capacity": 1, "deterministic": True, "absgrad": True}, 1, 2, "float32"),
     ({"footprint": "3sigma", "antialiased": True}, 4, 1, "float32"),
@@ -49,12 +49,12 @@ def main() -> int:
 
 
 def _run(config: jgd.Config, channels: int, n_cameras: int, dtype: str) -> list[str]:
-    """Names of the results that are not finite."""
+    """Return the names of the results that are not finite."""
     scene, _ = scenes.load("blob_1k_tiny")
     names = ("means", "quats", "scales", "opacities", "sh", "viewmat", "K", "background")
     p = {name: jnp.asarray(scene[name], dtype) for name in names}
     p |= {name: p[name][:_N] for name in names[:5]}
-    # The same camera twice is enough: an index that is wrong leaves its array.
+    # The same camera twice is enough: a wrong index leaves its array.
     p |= {name: jnp.stack([p[name]] * n_cameras) for name in ("viewmat", "K")}
     if channels:
         rng = np.random.default_rng(0)
