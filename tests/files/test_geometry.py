@@ -1,4 +1,4 @@
-"""NumPy camera geometry: projection by hand and back, rotations, and what is refused."""
+"""Checks NumPy camera geometry: projection by hand and back, rotations, and refusals."""
 
 import numpy as np
 import pytest
