@@ -1,4 +1,4 @@
-"""Compiles and calls C++: the bare kernel, the limits of the machine, an FFI call without content.
+"""Compiles and calls C++: the bare kernel, the limits of the machine, an empty FFI call.
 
 The host's compiler does it when the benchmark runs, with the flags that CMakeLists.txt gives the
 kernels of the same instruction set.

@@ -63,7 +63,7 @@ def read_photo(
         path: Any format that Pillow reads, 8 bits per channel.
         size: Width and height for which the camera holds.
         downscale: Pixels of the file per pixel of the result, per side.
-        lens: Lens to remove first, or None; the undistorted photo is what is downscaled.
+        lens: Lens to remove first, before the photo is downscaled, or None.
 
     Returns:
         ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque.

@@ -1,4 +1,4 @@
-"""Makes lists of cameras: around a scene, those of a capture, on a smooth path through them."""
+"""Makes camera paths: around a scene, from the views of a capture, smoothly through them."""
 
 import dataclasses
 

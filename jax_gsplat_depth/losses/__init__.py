@@ -1,4 +1,4 @@
-"""Computes what a fit minimises and reports: distances of images, depth and weight maps.
+"""Computes the losses and metrics of a fit: distances of images, depth and weight maps.
 
 Every function takes JAX or NumPy arrays of one floating dtype, is differentiable, and can be jitted
 and vmapped. Images are ``[H, W, C]`` with values in 0..1, depth maps ``[H, W]`` camera z in world
