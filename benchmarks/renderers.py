@@ -66,7 +66,7 @@ def baseline_renderer(parameters, width: int, height: int, threads: int):
 
 
 def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
-    """Return the stages of the package, forward and pull-back, and their splats and tile lists."""
+    """The stages of the package one by one, forward and pull-back; their splats and tile lists."""
     import jax
 
     import jax_gsplat_depth as jgd

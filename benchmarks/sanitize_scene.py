@@ -27,7 +27,7 @@ _N = 300
 _CASES = (
     ({}, 0, 1, "float32"),
     ({"deterministic": True}, 0, 2, "float32"),
-    # The lists hold next to nothing: the search past them finds the rest.
+    # One pair per tile at most: the rest is found by the search past the lists.
     ({"capacity": 1}, 0, 1, "float32"),
     ({"capacity": 1, "deterministic": True, "absgrad": True}, 1, 2, "float32"),
     ({"footprint": "3sigma", "antialiased": True}, 4, 1, "float32"),
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _run(config: jgd.Config, channels: int, n_cameras: int, dtype: str) -> list[str]:
-    """Return the names of the results that are not finite."""
+    """Names of the results that are not finite."""
     scene, _ = scenes.load("blob_1k_tiny")
     names = ("means", "quats", "scales", "opacities", "sh", "viewmat", "K", "background")
     p = {name: jnp.asarray(scene[name], dtype) for name in names}
