@@ -1,4 +1,4 @@
-"""The functions that the benchmarks time: whole renderers, and the package's stages one by one."""
+"""Makes the functions that the benchmarks time: whole renderers, and stages one by one."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def whole_cases(render, parameters, cotangents, n_outputs) -> dict[str, Callable[[], Any]]:
-    """Forward, and forward + backward, of ``render(parameters) -> (image, depth, weight)``."""
+    """Return forward and forward + backward of ``render(parameters) -> (image, depth, weight)``."""
     import jax
 
     forward = jax.jit(render)
@@ -25,7 +25,7 @@ def whole_cases(render, parameters, cotangents, n_outputs) -> dict[str, Callable
 
 
 def package_renderer(width: int, height: int, config: Any = None):
-    """The package under test as a function of the parameters."""
+    """Return the package under test as a function of the parameters."""
     import jax_gsplat_depth as jgd
 
     def render(p):
@@ -51,7 +51,7 @@ def _inputs(p, width, height):
 
 
 def baseline_renderer(parameters, width: int, height: int, threads: int):
-    """The pure-JAX renderer as a function of the parameters, with room for this scene."""
+    """Return the pure-JAX renderer as a function of the parameters, with room for this scene."""
     import pure_jax
 
     settings = pure_jax.Settings(width, height)
@@ -110,7 +110,7 @@ def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
 
 
 def _pull_back(function, arguments, cotangent):
-    """A call of the pull-back alone, with the residuals of one forward pass at hand."""
+    """Return a call of the pull-back alone, with the residuals of one forward pass at hand."""
     import jax
 
     _, pull = jax.vjp(jax.jit(function), *arguments)

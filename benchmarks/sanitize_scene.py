@@ -1,10 +1,10 @@
-"""Forward and backward of a small scene with every option that changes a kernel.
+"""Runs a small scene forward and backward with every option that changes a kernel.
 
 usage: compute-sanitizer --tool memcheck python sanitize_scene.py
 
 Every buffer of XLA is an allocation of its own here, so that an access past its end is seen, and
-nothing is recorded into CUDA graphs, whose kernels the tool sees less of. Exits with 1 if a result
-is not finite.
+nothing is recorded into CUDA graphs, in which the tool sees less of the kernels. Exits with 1 if a
+result is not finite.
 """
 
 import os
@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_c
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import scenes
+import scenes
 
 import jax_gsplat_depth as jgd
 
@@ -54,7 +54,7 @@ def _run(config: jgd.Config, channels: int, n_cameras: int, dtype: str) -> list[
     names = ("means", "quats", "scales", "opacities", "sh", "viewmat", "K", "background")
     p = {name: jnp.asarray(scene[name], dtype) for name in names}
     p |= {name: p[name][:_N] for name in names[:5]}
-    # The same camera twice is enough: an index that is wrong leaves its array.
+    # The same camera twice is enough: a wrong index leaves its array.
     p |= {name: jnp.stack([p[name]] * n_cameras) for name in ("viewmat", "K")}
     if channels:
         rng = np.random.default_rng(0)

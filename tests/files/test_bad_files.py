@@ -1,4 +1,4 @@
-"""Damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
+"""Checks damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
 
 import gzip
 import struct

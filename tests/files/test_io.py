@@ -1,4 +1,4 @@
-"""PLY files in the 3DGS form: exact conventions, exact round trip, and damaged files."""
+"""Checks PLY files in the 3DGS form: exact conventions, exact round trip, and damaged files."""
 
 import sys
 from typing import Any

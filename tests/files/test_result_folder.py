@@ -1,4 +1,4 @@
-"""Folders of results: published whole, and never at the cost of files of others."""
+"""Checks folders of results: published whole, and never at the cost of somebody else's files."""
 
 import json
 

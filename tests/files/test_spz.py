@@ -1,4 +1,4 @@
-"""Round trips through the versions of .spz within half a step, and its conventions by hand."""
+"""Checks round trips through the versions of .spz within half a step, and conventions by hand."""
 
 import gzip
 import struct
