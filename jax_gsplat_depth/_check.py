@@ -25,8 +25,7 @@ from jax_gsplat_depth._check_arrays import (
     reference_array,
     static_int,
 )
-from jax_gsplat_depth._ffi import TILE_SIZE
-from jax_gsplat_depth._types import Config, Gaussians, Intersections, Splats
+from jax_gsplat_depth._types import Bins, Config, Gaussians, Splats
 
 # Bases of spherical harmonics of degree 0 to 4.
 SH_BASES = (1, 4, 9, 16, 25)
@@ -34,7 +33,7 @@ SH_BASES = (1, 4, 9, 16, 25)
 MAX_IMAGE_SIDE = 2**20
 MAX_PIXELS = 2**44
 MAX_CHANNELS = 2**15
-# ``Intersections.order`` holds int32 indices.
+# ``Bins.order`` holds int32 indices.
 MAX_GAUSSIANS = 2**31 - 1
 
 Need = Literal["means", "geometry", "opacities", "appearance"]
@@ -220,6 +219,25 @@ def check_sh_degree(
     return degree
 
 
+def check_appearance(gaussians: Gaussians, sh_degree: int | None) -> tuple[int | None, int]:
+    """Return the degree to evaluate, None for colors, and the number of channels.
+
+    Args:
+        gaussians: Checked; with sh or colors.
+        sh_degree: 0 to 4, static; None is the highest that sh allows.
+
+    Raises:
+        ValueError: As ``check_sh_degree``, or there is a degree for colors.
+        TypeError: As ``check_sh_degree``.
+    """
+    if gaussians.colors is not None:
+        if sh_degree is not None:
+            raise ValueError("sh_degree is given but gaussians has colors, expected sh")
+        return None, gaussians.colors.shape[1]
+    assert gaussians.sh is not None
+    return check_sh_degree(sh_degree, gaussians.sh.shape[1]), gaussians.sh.shape[2]
+
+
 def check_background(
     background: Any,
     camera_batch: tuple[int, ...],
@@ -313,20 +331,14 @@ def check_colors(colors: Any, splats: Splats) -> Array:
     return array
 
 
-def check_intersections(
-    intersections: Intersections, splats: Splats, width: int, height: int
-) -> Intersections:
-    """Check the drawing order against checked splats and a checked image size."""
-    instance("intersections", intersections, Intersections)
-    order = int32_array("intersections.order", intersections.order)
-    tile_counts = int32_array("intersections.tile_counts", intersections.tile_counts)
-    dims = _splat_dims(splats)
-    dims.bind("n_tiles_y", -(-height // TILE_SIZE), f"height = {height}")
-    dims.bind("n_tiles_x", -(-width // TILE_SIZE), f"width = {width}")
+def check_order(order: Any, splats: Splats) -> Array:
+    """Check a drawing order, ``[N]`` or ``[C, N]`` like the checked splats."""
+    if isinstance(order, Bins):
+        raise TypeError("order has type Bins, expected its array: pass bins.order")
+    array = int32_array("order", order)
     batch: tuple[Dim, ...] = ("C",) if splats.means2d.ndim == 3 else ()
-    dims.match("intersections.order", order.shape, (*batch, "N"))
-    dims.match("intersections.tile_counts", tile_counts.shape, (*batch, "n_tiles_y", "n_tiles_x"))
-    return dataclasses.replace(intersections, order=order, tile_counts=tile_counts)
+    _splat_dims(splats).match("order", array.shape, (*batch, "N"))
+    return array
 
 
 def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:

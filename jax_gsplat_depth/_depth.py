@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_gsplat_depth._types import Config
+from jax_gsplat_depth._types import Config, RenderOutput
 
 # Float32 holds its square and the reciprocal of that, so that no splat is lost for its depth.
 _MAX_OFFSET = 1e18
@@ -91,12 +91,19 @@ def median_depth(depths: Array, ids: Array, deterministic: bool) -> Array:
     return jnp.where(flat >= 0, taken, 0).reshape(ids.shape)
 
 
-def along_rays(
-    depth: Array, variance: Array | None, lengths: Array, config: Config
-) -> tuple[Array, Array | None]:
-    """Turn z into the distance from the camera centre; ``lengths`` is that of z = 1."""
-    depth = depth / lengths if config.depth == "inverse" else depth * lengths
-    return depth, None if variance is None else variance * jnp.square(lengths)
+def along_rays(output: RenderOutput, lengths: Array, config: Config) -> RenderOutput:
+    """Turn z into the distance from the camera centre.
+
+    Args:
+        output: With depths along z.
+        lengths: ``[H, W]`` or ``[C, H, W]``, the distance of what each pixel sees at z = 1.
+        config: Reads depth.
+    """
+    depth = output.depth / lengths if config.depth == "inverse" else output.depth * lengths
+    variance = output.depth_variance
+    if variance is not None:
+        variance = variance * jnp.square(lengths)
+    return dataclasses.replace(output, depth=depth, depth_variance=variance)
 
 
 def _middle(depths: Array, radii: Array, order: Array) -> Array:

@@ -20,12 +20,12 @@ from jax_gsplat_depth._camera import Camera
 
 Footprint = Literal["exact", "3sigma"]
 Depth = Literal["expected", "median", "inverse"]
-ShConvention = Literal["3dgs", "e3nn", "e3nn-seed"]
+ShConvention = Literal["3dgs", "e3nn", "e3nn-legacy"]
 
 FOOTPRINTS = ("exact", "3sigma")
 DEPTHS = ("expected", "median", "inverse")
 # Their positions are the values of the enum in csrc/math/sh.h.
-SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-seed")
+SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-legacy")
 
 
 @jax.tree_util.register_dataclass
@@ -81,7 +81,7 @@ class Splats:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Intersections:
+class Bins:
     """Drawing order and tile load, what ``bin`` returns. Leading ``[C]`` if the camera has it.
 
     Attributes:
@@ -140,11 +140,9 @@ class Config:
         antialiased: Default False. True scales opacities down by what eps2d adds to the area, so
             that small Gaussians do not get brighter as the image gets coarser.
         sh_convention: What the coefficients belong to. "3dgs" (default), or "e3nn": the same
-            polynomials with the axes (x, y, z) replaced by (z, x, y). "e3nn-seed" is for models
-            that were trained with the e3nn seed: "e3nn" with that rasterizer's wrong polynomial,
-            z (z^2 - x^2) for y (z^2 - x^2), of coefficient 14.
-        absgrad: Default False. True makes the gradient of ``means2d_offset`` the sum over pixels
-            of absolute values, a densification criterion; no other gradient changes.
+            polynomials with the axes (x, y, z) replaced by (z, x, y). "e3nn-legacy" is for
+            models that were trained with ``diff_gaussian_rasterization_e3nn_depth``: "e3nn" with
+            that rasterizer's wrong polynomial of coefficient 14, z (z^2 - x^2) for y (z^2 - x^2).
         deterministic: Default False. True gives gradients that are the same bits on every run on a
             GPU too, for a second backward pass. On the CPU they always are.
         capacity: How many (Gaussian, tile) pairs the lists of one image hold on a GPU: None
@@ -172,7 +170,6 @@ class Config:
     footprint: Footprint = "exact"
     antialiased: bool = False
     sh_convention: ShConvention = "3dgs"
-    absgrad: bool = False
     deterministic: bool = False
     capacity: int | None = None
     depth: Depth = "expected"
@@ -183,7 +180,7 @@ class Config:
         """Check every value and store it as a plain Python value, so that equal configs match."""
         for name in ("near_plane", "far_plane", "eps2d"):
             self._set(name, (int, float, np.integer, np.floating), float)
-        for name in ("antialiased", "absgrad", "deterministic", "ray_depth", "depth_variance"):
+        for name in ("antialiased", "deterministic", "ray_depth", "depth_variance"):
             self._set(name, (bool, np.bool_), bool)
         if self.capacity is not None:
             self._set("capacity", (int, np.integer), int)
@@ -229,5 +226,5 @@ def _register_for_export(cls: type) -> None:
     )
 
 
-for _cls in (Gaussians, Camera, Splats, Intersections, RenderOutput):
+for _cls in (Gaussians, Camera, Splats, Bins, RenderOutput):
     _register_for_export(_cls)

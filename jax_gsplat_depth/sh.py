@@ -41,7 +41,7 @@ def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs")
 
     Raises:
         ValueError: A shape disagrees, or the convention is another: the wrong polynomial of
-            "e3nn-seed" has no rotated version.
+            "e3nn-legacy" has no rotated version.
         TypeError: A dtype disagrees.
     """
     sh, R = _check.check_sh_and_rotation(sh, R)
@@ -67,8 +67,8 @@ def convert_sh(sh: ArrayLike, *, source: ShConvention, target: ShConvention) -> 
         ``[..., B, 3]``. Degree 1 is permuted, with signs; higher degrees are mixed.
 
     Raises:
-        ValueError: The shape disagrees, or a convention is another one: what "e3nn-seed" renders is
-            not in general a sum of harmonics of the same degrees.
+        ValueError: The shape disagrees, or a convention is another one: "e3nn-legacy" does not in
+            general render a sum of harmonics of the same degrees.
         TypeError: The dtype is not a float.
     """
     sh, _ = _check.check_sh_and_rotation(sh, np.eye(3))

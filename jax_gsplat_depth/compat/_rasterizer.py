@@ -25,9 +25,9 @@ from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.rotation import rotation_rows
-from jax_gsplat_depth._ffi import TILE_SIZE
+from jax_gsplat_depth._compiled import TILE_SIZE
 from jax_gsplat_depth._project import project_checked
-from jax_gsplat_depth._shade import shade_checked
+from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 from jax_gsplat_depth.compat import _recorder
 
@@ -322,7 +322,7 @@ def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Ar
         ndc = _with_gradient_for(ndc, x["means2D"])
     # The pixel ((ndc + 1) size - 1) / 2 of the seeds counts from the centre of the first one.
     means2d = (ndc + 1) * jnp.array([size], ndc.dtype) / 2
-    drawn &= _meets_tiles(means2d, splats.radii, size) & jnp.isfinite(colors).all(axis=-1)
+    drawn &= _meets_tiles(means2d, splats.radii, size)
     splats = dataclasses.replace(
         splats, means2d=means2d, radii=jnp.where(drawn, splats.radii, jnp.int32(0))
     )
@@ -331,7 +331,7 @@ def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Ar
     )
     weight = out.weight + _WEIGHT_EPSILON
     depth = out.depth * out.weight / weight
-    return jnp.moveaxis(out.image, -1, 0), out.radii, depth, weight
+    return jnp.moveaxis(out.image, -1, 0), cull_by_color(out.radii, colors), depth, weight
 
 
 def _covariances(rotations: Array, scales: Array, scale_modifier: Array) -> Array:

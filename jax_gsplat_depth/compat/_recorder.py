@@ -29,7 +29,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.experimental import io_callback
 
-from jax_gsplat_depth import _ffi
+from jax_gsplat_depth._vjp import custom_vjp
 
 OUTPUTS = ("rendered_image", "radii", "depth_map", "weight_map")
 COTANGENT = "cotangent of "
@@ -123,7 +123,7 @@ def cotangent_names(arrays: dict[str, Array]) -> list[str]:
     return [name for name in arrays if name.startswith(COTANGENT)]
 
 
-@_ffi.custom_vjp
+@custom_vjp
 def _recorded(call: _Call, inputs: dict[str, Array], hidden: Array) -> Outputs:
     number, inputs = _begin("forward", call, inputs)
     outputs = call.run(inputs)
@@ -243,7 +243,7 @@ def _judge(
         if keep:
             _kept.append(path)
     if keep:
-        where = f"the inputs are in {path}, see jax_gsplat_depth.seeds.load_snapshot"
+        where = f"the inputs are in {path}, see jax_gsplat_depth.compat.load_snapshot"
     else:
         path.unlink()
         where = f"nothing saved, this process has saved {MAX_KEPT} files before"
