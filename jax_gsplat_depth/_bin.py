@@ -1,4 +1,4 @@
-"""Stage 3, bin: depth order and the load of the tiles."""
+"""Sorts splats by depth and counts them for each tile: stage 3, bin."""
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,20 @@ from jax_gsplat_depth._types import Bins, Config, Splats
 
 
 def bin(splats: Splats, *, width: int, height: int, config: Config | None = None) -> Bins:
-    """Sort splats by depth and count those that each 16x16 tile meets.
+    """Sort splats by depth and count those that touch each 16x16 tile.
 
-    Not differentiable: order and counts are integers, and their gradients do not exist. ``N`` is
-    the number of Gaussians, ``C`` that of cameras.
+    Not differentiable: order and counts are integers. ``N`` is the number of Gaussians, ``C`` of
+    cameras.
 
     Args:
         splats: What ``project`` returned, possibly changed.
-        width: Of the image, pixels, static.
-        height: Of the image, pixels, static.
+        width: Image width in pixels, static.
+        height: Image height in pixels, static.
         config: Static settings; reads footprint.
 
     Returns:
-        Bins. Equal depths keep the order of the indices. The sum of ``tile_counts``
-        (take it in 64 bits) is the number of (Gaussian, tile) pairs that blending visits.
+        Bins. Equal depths keep index order. The sum of ``tile_counts`` (take it in 64 bits) is the
+        number of (Gaussian, tile) pairs that blending visits.
 
     Raises:
         ValueError: A shape disagrees; raised while tracing.
@@ -36,7 +36,7 @@ def bin(splats: Splats, *, width: int, height: int, config: Config | None = None
 
 
 def depth_order(splats: Splats, width: int, height: int, config: Config) -> Array:
-    """Return only the order of ``bin``, without checks; ``render`` needs no more."""
+    """Return only the order of ``bin``, without checks: all that ``render`` needs."""
     return _bin(splats, width, height, config, count_tiles=False).order
 
 

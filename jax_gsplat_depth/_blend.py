@@ -1,4 +1,4 @@
-"""Stage 4, blend: splats in depth order to image, depth and weight."""
+"""Blends splats in depth order into image, depth and weight: stage 4, blend."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -39,9 +39,9 @@ def blend(
         colors: ``[N, D]`` for all cameras, or ``[C, N, D]``.
         order: ``Bins.order`` of these splats: ``[N]`` or ``[C, N]`` int32 indices from near to
             far. An index outside 0..N-1 is skipped, and so is a repeated one.
-        width: Of the image, pixels, static.
-        height: Of the image, pixels, static.
-        background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
+        width: Image width in pixels, static.
+        height: Image height in pixels, static.
+        background: ``[D]`` or ``[C, D]``, seen through the remaining transmittance; None is 0.
         absgrad_probe: Shaped like ``splats.means2d``; its value is not used. Its gradient is the
             sum over pixels of the absolute gradient of means2d.
         config: Static settings; reads footprint, capacity, deterministic, depth and
@@ -90,16 +90,17 @@ def blend_checked(
 ) -> RenderOutput:
     """``blend`` without the checks; ``ray_depth`` is not read."""
     has_camera_axis = splats.means2d.ndim == 3
+    own, order, probe = with_camera_axis((splats, order, absgrad_probe), has_camera_axis)
     inputs = _Inputs(
-        means2d=with_camera_axis(splats.means2d, has_camera_axis),
-        depths=with_camera_axis(splats.depths, has_camera_axis),
-        conics=with_camera_axis(splats.conics, has_camera_axis),
-        opacities=with_camera_axis(splats.opacities, has_camera_axis),
-        radii=with_camera_axis(splats.radii, has_camera_axis),
-        order=with_camera_axis(order, has_camera_axis),
+        means2d=own.means2d,
+        depths=own.depths,
+        conics=own.conics,
+        opacities=own.opacities,
+        radii=own.radii,
+        order=order,
         colors=with_camera_axis(colors, colors.ndim == 3),
         background=with_camera_axis(background, background.ndim == 2),
-        absgrad_probe=with_camera_axis(absgrad_probe, has_camera_axis),
+        absgrad_probe=probe,
     )
     inputs = same_axes(inputs)
     static = _Static(
@@ -134,7 +135,7 @@ def blend_checked(
 
 
 def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
-    """Put the summands in the place of the depths and behind the channels of the image."""
+    """Replace the depths by the summands, and append their channels to those of the image."""
     colors, background, channels = inputs.colors, inputs.background, summands.channels
     if channels.shape[2]:
         colors = jnp.broadcast_to(colors, (*channels.shape[:2], colors.shape[2]))
@@ -148,11 +149,11 @@ def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
 def _list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
     """Return how many (Gaussian, tile) pairs the lists of one image hold on a GPU.
 
-    The default is about twice the need of trained scenes: a Gaussian in them meets 2 to 4 tiles of
-    a photo, and where few Gaussians fill an image, a pixel is opaque behind a few tens. Below one
-    pair for each tile the nearest Gaussian might not fit.
+    The default is about twice what trained scenes need: there a Gaussian touches 2 to 4 tiles of a
+    photo, and where few Gaussians fill an image, a pixel is opaque after a few tens of them. With
+    fewer pairs than tiles the nearest Gaussian might not fit.
     """
-    if not isinstance(n, int):  # a symbol of jax.export, which only the CPU can take
+    if not isinstance(n, int):  # symbolic in jax.export, which only the CPU accepts
         return 0
     n_tiles = -(-width // _ffi.TILE_SIZE) * -(-height // _ffi.TILE_SIZE)
     return max(n_tiles, 8 * n + 64 * n_tiles if capacity is None else capacity)
@@ -300,5 +301,5 @@ def _call(
     )
     *operands, _ = inputs  # the probe has no value
     attributes = static._asdict()
-    del attributes["median"]  # which its result says
+    del attributes["median"]  # an absent result says it
     return _ffi.call(target, [*operands, *others], results, sizes=sizes, **attributes)

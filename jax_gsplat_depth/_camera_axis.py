@@ -1,4 +1,4 @@
-"""Adds and removes the camera axis: inside, every stage works on ``C`` cameras, be it one."""
+"""Adds and removes the camera axis: inside, every stage works on ``C`` cameras, even on one."""
 
 from typing import TypeVar
 

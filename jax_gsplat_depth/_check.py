@@ -1,4 +1,4 @@
-"""Trace-time checks of everything a user passes to a stage.
+"""Checks everything that a user passes to a stage, while it is traced.
 
 Every check returns its input with JAX arrays of the right dtype, so that the stages and the FFI
 handlers can rely on it. Only shapes and dtypes are looked at: the inputs may be tracers. Dimensions
@@ -53,7 +53,7 @@ def check_image_size(
         width: Pixels.
         height: Pixels.
         camera_batch: ``()`` or ``(C,)``; limits the pixels of all images together.
-        owner: What the message has before the words width and height.
+        owner: The prefix of width and height in the message.
     """
     width, height = _image_side(f"{owner}width", width), _image_side(f"{owner}height", height)
     _check_pixels(owner, width, height, camera_batch)
@@ -63,11 +63,11 @@ def check_image_size(
 def check_arrays(
     values: Mapping[str, Any], patterns: Mapping[str, Sequence[tuple[Dim, ...]]]
 ) -> dict[str, Array]:
-    """Check arrays of one dtype, which the first of them has, against patterns of their shapes.
+    """Check arrays of one dtype, that of the first, against patterns of their shapes.
 
     Args:
-        values: By the name that the user knows.
-        patterns: Of every value, the shapes that it may have; their symbols are bound in order.
+        values: Arrays by the name that the user knows.
+        patterns: The shapes that each value may have; their symbols are bound in order.
 
     Returns:
         JAX arrays by the same names.
@@ -86,7 +86,7 @@ def check_arrays(
 
 
 def check_sh_and_rotation(sh: Any, R: Any) -> tuple[Array, Array]:
-    """Check coefficients ``[..., B, 3]`` and a rotation, or one for each of the leading axes."""
+    """Check coefficients ``[..., B, 3]`` and a rotation, one for all or one for each."""
     sh = reference_array("sh", sh)
     if sh.ndim < 2 or sh.shape[-2] not in SH_BASES or sh.shape[-1] != 3:
         raise ValueError(
@@ -198,8 +198,8 @@ def check_sh_degree(
     Args:
         sh_degree: 0 to 4, static; None is the highest that the coefficients allow.
         n_bases: B of checked Gaussians.
-        name: What the user calls the degree.
-        source: The argument that has the coefficients.
+        name: The user's name for the degree.
+        source: The argument with the coefficients.
 
     Raises:
         ValueError: The degree is out of range or needs more coefficients than there are.
@@ -252,8 +252,8 @@ def check_background(
         background: ``[D]``, or ``[C, D]`` if there is a camera axis, or None.
         camera_batch: ``()`` or ``(C,)``.
         n_channels: D, the number of channels of the image.
-        dtype: The dtype to have.
-        source: The argument that the dtype is from.
+        dtype: The required dtype.
+        source: The argument that determines the dtype.
     """
     if background is None:
         return jnp.zeros((n_channels,), dtype)
@@ -283,9 +283,9 @@ def check_means2d_offset(
         offset: ``[N, 2]``, or ``[C, N, 2]`` if there is a camera axis, in pixels; or None.
         camera_batch: ``()`` or ``(C,)``.
         n: N, the number of Gaussians.
-        dtype: The dtype to have.
-        name: What the user calls it.
-        source: The argument that N and the dtype are from.
+        dtype: The required dtype.
+        name: The user's name for it.
+        source: The argument that determines N and the dtype.
     """
     if offset is None:
         return None
@@ -342,7 +342,7 @@ def check_order(order: Any, splats: Splats) -> Array:
 
 
 def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
-    """Match every array against N of the means; B and D are checked for their range."""
+    """Match every array against N of the means, and check the range of B and D."""
     patterns: dict[str, tuple[tuple[Dim, ...], ...]] = {
         "means": (("N", 3),),
         "quats": (("N", 4),),

@@ -1,4 +1,4 @@
-"""Calls the compiled targets: named, optional operands in; arrays out."""
+"""Calls the compiled targets, whose operands and results may be absent."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from jax_gsplat_depth._vjp import same_axes
 
 @dataclasses.dataclass(frozen=True)
 class Absent:
-    """An optional operand or result that is left out; it still has a rank, for ``jax.vmap``."""
+    """An optional operand or result that is left out; ``jax.vmap`` still needs its rank."""
 
     rank: int
 

@@ -1,4 +1,4 @@
-"""Stage 1, project: 3D Gaussians to 2D splats."""
+"""Projects 3D Gaussians to 2D splats: stage 1, project."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
 
     The covariance is projected with the Jacobian of the pinhole at the centre (EWA splatting,
     Zwicker et al. 2001); x/z and y/z in it are limited to the image plus 15 % of its size on each
-    side. ``N`` is the number of Gaussians, ``C`` that of cameras.
+    side. ``N`` is the number of Gaussians, ``C`` of cameras.
 
     Differentiable in means, quats, scales, covars, opacities, viewmat and K; the gradient of a
     culled Gaussian is zero.
@@ -48,8 +48,8 @@ def project_checked(
 ) -> Splats:
     """``project`` without the checks.
 
-    With ``keep_outside`` a footprint that misses the image does not cull, for those who then move
-    the centres.
+    With ``keep_outside`` a footprint that misses the image does not cull: the caller moves the
+    centres.
     """
     has_camera_axis = camera.viewmat.ndim == 3
     inputs = _Inputs(

@@ -1,4 +1,4 @@
-"""The stages in order: project, shade, bin, blend."""
+"""Runs the stages in order: project, shade, bin, blend."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def render(
         gaussians: Activated parameters, see ``Gaussians``.
         camera: OpenCV axes (x right, y down, z forward), pixels. With a leading axis ``C`` all
             images are rendered in one call, and the gradients of the Gaussians are summed in it.
-        background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
+        background: ``[D]`` or ``[C, D]``, seen through the remaining transmittance; None is 0.
         sh_degree: 0 to 4, at most what ``gaussians.sh`` allows (default).
         means2d_offset: ``[N, 2]`` or ``[C, N, 2]``, pixels, added to the projected centres. Pass
             zeros to get their gradient, a densification criterion. Which Gaussians are culled
@@ -50,8 +50,8 @@ def render(
         with a leading ``C`` if the camera has it.
 
     Raises:
-        ValueError: A shape disagrees; raised while tracing. What only the data can show never
-            raises: a Gaussian that is not finite or degenerate is not drawn.
+        ValueError: A shape disagrees; raised while tracing. The data itself never raises: a
+            Gaussian that is not finite or degenerate is not drawn.
         TypeError: A dtype disagrees; raised while tracing.
     """
     config = _check.check_config(Config() if config is None else config)

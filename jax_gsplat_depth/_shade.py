@@ -1,4 +1,4 @@
-"""Stage 2, shade: spherical harmonics to colours."""
+"""Evaluates spherical harmonics to colours: stage 2, shade."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,13 +24,13 @@ def shade(
     """Evaluate the colour of each Gaussian as seen from a camera.
 
     Colour = max(SH(direction) + 0.5, 0) with the basis and signs of 3DGS (Kerbl et al. 2023), in
-    the direction from the camera centre to the mean. ``N`` is the number of Gaussians, ``C`` that
-    of cameras, ``B`` that of coefficients.
+    the direction from the camera centre to the mean. ``N`` is the number of Gaussians, ``C`` of
+    cameras, ``B`` of coefficients.
 
     Differentiable in sh, means and viewmat; zero where the colour is clamped at 0.
 
     Args:
-        gaussians: Means with sh; if they have colors instead, those are returned as they are.
+        gaussians: Means with sh; colors in their place are returned unchanged.
         camera: Only the camera centre is used.
         sh_degree: 0 to 4, at most what B allows (default). Higher coefficients are not read.
         config: Static settings; reads sh_convention.
@@ -61,7 +61,7 @@ def shade_checked(
     """``shade`` without the checks; the degree is None for colors.
 
     With ``radii`` ``[N]`` or ``[C, N]`` the coefficients of a culled Gaussian are not even read:
-    its colour is 0. Colours that are given are returned as they are in any case.
+    its colour is 0. Colors are returned unchanged all the same.
     """
     if gaussians.colors is not None:
         return gaussians.colors

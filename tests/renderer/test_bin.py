@@ -1,4 +1,4 @@
-"""The bin stage against brute force over every pixel: depth order and tile counts."""
+"""Tests the bin stage against brute force over every pixel: depth order and tile counts."""
 
 import jax
 import numpy as np

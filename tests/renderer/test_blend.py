@@ -1,4 +1,4 @@
-"""The blend stage against the reference: values, gradients, channels, cameras, absgrad."""
+"""Tests the blend stage against the reference: values, gradients, channels, cameras, absgrad."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Median, inverse and ray depth and the variance of depth: reference, closed forms, transforms."""
+"""Tests median, inverse and ray depth and the variance against the reference and closed forms."""
 
 import dataclasses
 

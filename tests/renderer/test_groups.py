@@ -1,4 +1,4 @@
-"""More (Gaussian, tile) pairs than blend holds at a time: it goes through the tiles in groups."""
+"""Tests blend with more (Gaussian, tile) pairs than it holds at a time: tiles go in groups."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Bad data: it is culled, harms nobody else, and nothing non-finite ever comes out."""
+"""Tests that bad data is culled, harms nothing else, and that no result is ever non-finite."""
 
 import dataclasses
 

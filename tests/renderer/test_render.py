@@ -1,4 +1,4 @@
-"""The whole renderer against the reference, finite differences and its own invariants."""
+"""Tests the whole renderer against the reference, finite differences and its own invariants."""
 
 import hashlib
 import os

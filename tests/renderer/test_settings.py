@@ -1,4 +1,4 @@
-"""Static settings, dtypes and JAX's own switches; the stages by hand; no Gaussians at all."""
+"""Tests static settings, dtypes, JAX's own switches, the stages by hand, and no Gaussians."""
 
 import dataclasses
 import itertools

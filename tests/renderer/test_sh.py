@@ -1,4 +1,4 @@
-"""Rotation and conversion of coefficients: against the basis, e3nn, and rotated scenes."""
+"""Tests rotation and conversion of coefficients against the basis, e3nn, and rotated scenes."""
 
 import functools
 import warnings

@@ -1,4 +1,4 @@
-"""The shade stage against the reference: every degree, both conventions, clamp, camera axis."""
+"""Tests the shade stage against the reference: degrees, conventions, clamp, camera axis."""
 
 import dataclasses
 

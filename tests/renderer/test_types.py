@@ -1,4 +1,4 @@
-"""The containers as pytrees, and the static settings."""
+"""Tests the containers as pytrees, and the static settings."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What ``bin`` and ``blend`` refuse, and what every function accepts and converts."""
+"""Tests what ``bin`` and ``blend`` refuse, and what every function accepts and converts."""
 
 import dataclasses
 import functools

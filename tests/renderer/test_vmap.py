@@ -1,4 +1,4 @@
-"""``jax.vmap`` and the camera axis: the bits of a loop, and no copies of what is shared."""
+"""Tests that ``jax.vmap`` and the camera axis give the bits of a loop and copy nothing shared."""
 
 import re
 
