@@ -109,17 +109,17 @@ def _add_stages(results, options, parameters, cotangents, size):
     """Time the stages; only the backward pass of blend depends on the loss."""
     calls = {}
     for loss in results:
-        stages, splats, lists = renderers.stage_cases(
+        stages, splats, bins = renderers.stage_cases(
             parameters, *size, cotangents, _N_OUTPUTS[loss]
         )
         for name, call in stages.items():
             calls[name, loss if name == "blend_backward" else None] = call
     measured = timing.time_together(calls, options)
-    counts = {"listed": _TILE_PIXELS * int(np.asarray(lists.tile_counts, np.int64).sum())}
+    counts = {"listed": _TILE_PIXELS * int(np.asarray(bins.tile_counts, np.int64).sum())}
     if options.kernels:
         counts["drawn"], counts["in_drawn_vectors"] = native.Kernels(options.kernels).drawn_pairs(
             *(np.asarray(getattr(splats, n)) for n in ("means2d", "conics", "opacities", "radii")),
-            np.asarray(lists.order),
+            np.asarray(bins.order),
             *size,
         )
     for loss, result in results.items():

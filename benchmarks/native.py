@@ -149,7 +149,7 @@ class Kernels:
     ) -> tuple[int, int]:
         """Count the (pixel, splat) pairs with alpha >= 1/255 in a pixel that has not ended.
 
-        The arguments are those of ``jgd.Splats`` and the order of ``jgd.Intersections``.
+        The arguments are those of ``jgd.Splats`` and the order of ``jgd.Bins``.
 
         Returns:
             That number, and the number of pairs in the vectors of pixels with such a pair.

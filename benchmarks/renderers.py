@@ -66,7 +66,7 @@ def baseline_renderer(parameters, width: int, height: int, threads: int):
 
 
 def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
-    """The stages of the package one by one, forward and pull-back; their splats and tile lists."""
+    """The stages of the package one by one, forward and pull-back; their splats and bins."""
     import jax
 
     import jax_gsplat_depth as jgd
@@ -86,13 +86,13 @@ def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
 
     def blend(values, colors, background):
         output = jgd.blend(
-            jgd.Splats(**values, radii=radii), colors, lists, **size, background=background
+            jgd.Splats(**values, radii=radii), colors, bins.order, **size, background=background
         )
         return (output.image, output.depth, output.weight)[:n_outputs]
 
     values, radii = jax.jit(project)(parameters)
     colors = jax.jit(shade)(parameters)
-    lists = jax.jit(make_bin)(values, radii)
+    bins = jax.jit(make_bin)(values, radii)
     blended = values, colors, parameters["background"]
     project_jit, bin_jit, blend_jit = jax.jit(project), jax.jit(make_bin), jax.jit(blend)
     cases = {
@@ -106,7 +106,7 @@ def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
         shade_jit = jax.jit(shade)
         cases["shade_forward"] = lambda: shade_jit(parameters)
         cases["shade_backward"] = _pull_back(shade, (parameters,), colors)
-    return cases, jgd.Splats(**values, radii=radii), lists
+    return cases, jgd.Splats(**values, radii=radii), bins
 
 
 def _pull_back(function, arguments, cotangent):

@@ -63,8 +63,8 @@ class Adc:
         threshold: Mean gradient, of a loss that is a mean over the pixels, above which a Gaussian
             is cloned or split. None for 2e-4 of 3DGS, or for 8e-4 with ``absgrad``.
         absgrad: Whether the gradients are sums over pixels of absolute values, in which opposite
-            pulls on one large Gaussian do not cancel (Ye et al. 2024, AbsGS). Render with
-            ``Config(absgrad=True)`` then.
+            pulls on one large Gaussian do not cancel (Ye et al. 2024, AbsGS): those of
+            ``absgrad_probe`` instead of ``means2d_offset``.
         percent_dense: A Gaussian is split if its largest scale is above this times ``extent``, else
             cloned.
         min_opacity: Below it a Gaussian is pruned.

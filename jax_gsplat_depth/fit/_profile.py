@@ -17,7 +17,7 @@ from jax_gsplat_depth._types import Gaussians, RenderOutput
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._step import Step, TrainState, step_config, watched_offset
+from jax_gsplat_depth.fit._step import Step, TrainState, reads_absgrad, watched_offset
 from jax_gsplat_depth.fit._views import TrainingView, TrainingViews
 
 # How many views are measured, and how often each.
@@ -51,6 +51,7 @@ def measure_step(
         the dispatch). Each is the mean over some views of the shortest of some runs. On a busy
         machine they mean nothing.
     """
+    absgrad = reads_absgrad(strategy)
 
     @jax.jit
     def draw(gaussians: Gaussians, offset: Any, view: TrainingView) -> RenderOutput:
@@ -58,8 +59,8 @@ def measure_step(
             gaussians,
             view.camera,
             background=view.background,
-            means2d_offset=offset,
-            config=step_config(strategy),
+            means2d_offset=None if absgrad else offset,
+            absgrad_probe=offset if absgrad else None,
         )
 
     @jax.jit

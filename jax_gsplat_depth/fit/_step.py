@@ -16,7 +16,6 @@ from jax import Array
 
 from jax_gsplat_depth import densify
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
@@ -108,7 +107,7 @@ def make_step(
         lr_means: Its learning rate of the centres, which scales the noise of ``Mcmc``.
         strategy: Density control, or None.
     """
-    config = step_config(strategy)
+    absgrad = reads_absgrad(strategy)
     descent = make_descent(optimizer)
 
     def step(state, views, index):
@@ -120,8 +119,8 @@ def make_step(
                 densify.activate(population),
                 view.camera,
                 background=view.background,
-                means2d_offset=offset,
-                config=config,
+                means2d_offset=None if absgrad else offset,
+                absgrad_probe=offset if absgrad else None,
             )
             parts = loss_parts(settings, out, view)
             if isinstance(strategy, densify.Mcmc):
@@ -153,13 +152,13 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def step_config(strategy: densify.Strategy | None) -> Config:
-    """Return how a step renders."""
-    return Config(absgrad=strategy is not None and strategy.absgrad)
+def reads_absgrad(strategy: densify.Strategy | None) -> bool:
+    """Return whether the strategy reads the gradient of ``absgrad_probe``."""
+    return strategy is not None and strategy.absgrad
 
 
 def watched_offset(strategy: densify.Strategy | None, params: dict[str, Array]) -> Array | None:
-    """Return the ``[N_max, 2]`` screen-space offset whose gradient the strategy reads.
+    """Return the ``[N_max, 2]`` screen-space offset or probe whose gradient the strategy reads.
 
     Without such a strategy it is None: its gradient then costs nothing.
     """

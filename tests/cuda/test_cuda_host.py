@@ -35,7 +35,7 @@ from helpers.asserts import (
 )
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import _ffi
+from jax_gsplat_depth import _ffi, _primitive
 
 pytestmark = pytest.mark.skipif(
     build.COMPILER is None, reason="no C++ compiler found (CXX, g++, c++, clang++)"
@@ -59,7 +59,9 @@ def stand_in(prefix):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_ffi, "cpu_stand_in", prefix)
         patch.setattr(asserts, "_vjp", fresh(asserts._vjp, static_argnums=(0, 1)))
-        patch.setattr(test_seeds, "seeds_vjp", fresh(test_seeds.seeds_vjp, static_argnums=(0, 1)))
+        patch.setattr(
+            test_seeds, "rasterizer_vjp", fresh(test_seeds.rasterizer_vjp, static_argnums=(0, 1))
+        )
         patch.setattr(yardstick, "single", fresh(yardstick.single, static_argnums=(1, 2)))
         yield
 
@@ -141,7 +143,7 @@ SHARED_TESTS = {
     test_depth_transforms: ["deterministic_gradients_are_the_same_sums", "nested_vmap"],
     test_seeds: [
         "golden",
-        "golden_with_the_polynomial_of_the_seed",
+        "golden_with_the_legacy_polynomial",
         "against_the_reference",
     ],
     test_seeds_parameters: ["vmap_over_settings", "no_gaussians"],
@@ -149,7 +151,7 @@ SHARED_TESTS = {
         "each_poison",
         "poison_with_cameras",
         "poison_with_options",
-        "faint_gaussians_keep_the_radius_of_the_seeds",
+        "faint_gaussians_keep_their_radius_in_three_sigma",
         "poisoned_covariances",
         "extreme_values_stay_finite",
         "bad_camera_does_not_crash",
@@ -165,11 +167,13 @@ for _module, _names in SHARED_TESTS.items():
         globals()[f"{_module.__name__}_{_name}"] = getattr(_module, f"test_{_name}")
 
 
-def run(scene, dtype, *, config, seed=None, emulation=None, **form):
+def run(scene, dtype, *, config, seed=None, emulation=None, absgrad=False, **form):
     """Outputs and gradients of a render, from a fresh schedule if a seed is given."""
     if seed is not None:
         emulation.jgd_cuda_host_set_seed(seed)
     inputs = scene.inputs(dtype, **form)
+    if absgrad:
+        inputs["absgrad_probe"] = inputs["means2d_offset"]
     size = Size(scene.width, scene.height)
     return library(render_call, (size, config, None), inputs, image_cotangents(inputs, size))
 
@@ -191,8 +195,8 @@ CAMERAS = scenes.saturated(cameras=2)
 def needed(scene, dtype):
     """The pairs of each image, and the number of tiles."""
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
-    isects = jgd.bin(splats, width=scene.width, height=scene.height)
-    counts = np.asarray(isects.tile_counts)
+    bins = jgd.bin(splats, width=scene.width, height=scene.height)
+    counts = np.asarray(bins.tile_counts)
     return counts.sum((-2, -1)), counts.shape[-2] * counts.shape[-1]
 
 
@@ -247,10 +251,9 @@ def test_more_than_31_bits_of_pairs():
         opacities=0.95 * ones,
         radii=np.full(n, width, np.int32),
     )
-    isects = jgd.Intersections(order, np.zeros((1, width // 16), np.int32))
     colors = np.where(order[:, None] < 3, 1, 7).astype(np.float32)
     config = jgd.Config(capacity=1)
-    out = jgd.blend(splats, colors, isects, width=width, height=1, config=config)
+    out = jgd.blend(splats, colors, order, width=width, height=1, config=config)
     assert n * (width // 16) > 2**31 and out.n_isects == 2**31 - 1
     assert out.n_isects_listed == width // 16  # the nearest Gaussian; then every tile searches
     np.testing.assert_allclose(out.image, 1 - 0.05**3, rtol=1e-6)
@@ -260,21 +263,24 @@ def test_more_than_31_bits_of_pairs():
 
 
 @pytest.mark.parametrize(
-    "config", [jgd.Config(), jgd.Config(absgrad=True, capacity=40)], ids=["listed", "few"]
+    ("config", "absgrad"),
+    [(jgd.Config(), False), (jgd.Config(capacity=40), True)],
+    ids=["listed", "few"],
 )
-def test_order_of_threads_does_not_matter(dtype, config, emulation):
+def test_order_of_threads_does_not_matter(dtype, config, absgrad, emulation):
     """Images always, gradients if deterministic; otherwise sums of atomics differ by rounding."""
     scene = scenes.dense(cameras=2)
+    options = {"absgrad": absgrad, "emulation": emulation, "color": "sh"}
     sums = jgd.Config(**vars(config) | {"deterministic": True})
-    first = run(scene, dtype, config=config, seed=0, emulation=emulation, color="sh")
-    exact = run(scene, dtype, config=sums, seed=0, emulation=emulation, color="sh")
+    first = run(scene, dtype, config=config, seed=0, **options)
+    exact = run(scene, dtype, config=sums, seed=0, **options)
     same_trees(exact[:1], first[:1], "deterministic")
     for seed in range(1, 6):
-        other = run(scene, dtype, config=config, seed=seed, emulation=emulation, color="sh")
+        other = run(scene, dtype, config=config, seed=seed, **options)
         same_trees(other[:1], first[:1], f"seed {seed}")
         for k, v in first[1].items():
             close_l2(other[1][k], v, 2e-6 if dtype == np.float32 else 1e-14, f"seed {seed} {k}")
-        other = run(scene, dtype, config=sums, seed=seed, emulation=emulation, color="sh")
+        other = run(scene, dtype, config=sums, seed=seed, **options)
         same_trees(other, exact, f"deterministic, seed {seed}")
 
 
@@ -392,9 +398,8 @@ def test_garbage_order_stays_in_its_arrays(dtype, capacity, deterministic):
     @jax.jit
     def total_and_grads(splats, colors, order):
         def total(means2d, colors):
-            isects = jgd.Intersections(order, np.zeros((3, 3), np.int32))
             moved = jgd.Splats(**vars(splats) | {"means2d": means2d})
-            out = jgd.blend(moved, colors, isects, **shape)
+            out = jgd.blend(moved, colors, order, **shape)
             return out.image.sum() + out.depth.sum() + out.weight.sum()
 
         return jax.value_and_grad(total, (0, 1))(splats.means2d, colors)
@@ -410,14 +415,14 @@ def test_garbage_order_stays_in_its_arrays(dtype, capacity, deterministic):
 
 
 def test_too_small_workspace_is_an_error(monkeypatch):
-    size = _ffi._workspace_bytes
+    size = _primitive._workspace_bytes
     for target in ("project_bwd", "shade_bwd", "bin_fwd", "blend_fwd", "blend_bwd"):
 
         def one_less(name, *args, short=f"jgd_{target}"):
             return size(name, *args) - (name == short)
 
         with stand_in("emulated_"):
-            monkeypatch.setattr(_ffi, "_workspace_bytes", one_less)
+            monkeypatch.setattr(_primitive, "_workspace_bytes", one_less)
             with pytest.raises(jax.errors.JaxRuntimeError, match="workspace is too small"):
                 run(scenes.smooth(), np.float32, config=jgd.Config(), color="sh")
 

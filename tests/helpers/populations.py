@@ -80,7 +80,7 @@ def targets(n=150, seed=7):
 
 def make_step(strategy, optimizer, photos, camera):
     """One step of a training on all views: loss, optimiser, ``update``."""
-    config = jgd.Config(absgrad=strategy.absgrad)
+    watched = "absgrad_probe" if strategy.absgrad else "means2d_offset"
 
     def step(key, population, opt_state, state, sh_degree):
         offset = jnp.zeros((len(photos), population.capacity, 2), jnp.float32)
@@ -88,7 +88,7 @@ def make_step(strategy, optimizer, photos, camera):
         def loss_fn(params, offset):
             trial = densify.Population(params, population.alive)
             gaussians = densify.activate(trial, sh_degree)
-            out = jgd.render(gaussians, camera, means2d_offset=offset, config=config)
+            out = jgd.render(gaussians, camera, **{watched: offset})
             loss = losses.l1(out.image, photos)
             return loss + strategy.penalty(trial), out
 

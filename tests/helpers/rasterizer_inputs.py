@@ -1,4 +1,4 @@
-"""Inputs of the tests of the seeds' interface."""
+"""Makes inputs for the tests of the original rasterizers' interface."""
 
 import jax.numpy as jnp
 import numpy as np

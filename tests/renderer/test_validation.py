@@ -1,4 +1,4 @@
-"""What a user can pass wrongly to ``render``: raised while tracing, naming the argument.
+"""Tests that wrong arguments of ``render`` raise while tracing and are named.
 
 The stages that take Gaussians and a camera refuse the same. ``test_validation_stages.py`` has what
 ``bin`` and ``blend`` take, and what is accepted.

@@ -97,19 +97,19 @@ def test_statistics_are_means_over_the_views_that_draw_it():
 
 @pytest.mark.parametrize("absgrad", [False, True])
 def test_statistics_of_a_rendering(absgrad):
-    """The gradient of ``means2d_offset`` fits; with absgrad it is never smaller."""
+    """The gradient of ``means2d_offset`` fits; that of ``absgrad_probe`` is never smaller."""
     population = make_population(large=range(N))
     camera = cameras()
     strategy = densify.Adc(absgrad=absgrad)
 
-    def total(offset, config):
-        out = jgd.render(densify.activate(population), camera, means2d_offset=offset, config=config)
+    def total(offset, watched):
+        out = jgd.render(densify.activate(population), camera, **{watched: offset})
         return jnp.mean(jnp.square(out.image - 0.5)), out.radii
 
     def statistics(absgrad):
-        config = jgd.Config(absgrad=absgrad)
+        watched = "absgrad_probe" if absgrad else "means2d_offset"
         offset = jnp.zeros((4, CAPACITY, 2), jnp.float32)
-        v_means2d, radii = jax.grad(total, has_aux=True)(offset, config)
+        v_means2d, radii = jax.grad(total, has_aux=True)(offset, watched)
         return strategy.update(
             jax.random.key(0),
             population,
