@@ -21,7 +21,6 @@ PROGRAM = "jax-gsplat-depth render"
 """The command that writes here, as ``metrics.json`` names it."""
 
 OUTPUTS = ("image", "depth", "weight")
-"""The kinds of pictures, in their default order."""
 
 DepthFormat = Literal["png", "npy"]
 
@@ -37,7 +36,7 @@ _LARGEST_STEP = 65535
 
 @dataclasses.dataclass(frozen=True)
 class RenderSettings:
-    """Settings of the frames and their files.
+    """What becomes of the frames.
 
     Attributes:
         outputs: Some of ``OUTPUTS``, in the order in which they stand side by side in a video.
@@ -45,8 +44,8 @@ class RenderSettings:
         depth_range: Depths in world units of the first and the last colour, or None for the 1st
             and 99th percentile over all frames.
         min_weight: Pixels of less weight are grey in depth pictures and do not count for the range.
-        depth_format: Format of the depth in world units in a folder: ``png`` for 16 bits in steps
-            of ``depth_scale`` (see ``metrics.json``), ``npy`` for exact float32.
+        depth_format: Of the measured depth in a folder: ``png`` for 16 bits in steps of
+            ``depth_scale`` (see ``metrics.json``), ``npy`` for exact float32.
         fps: Frames per second of a video.
     """
 
