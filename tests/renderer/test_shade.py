@@ -1,6 +1,7 @@
 """Tests the shade stage against the reference: degrees, conventions, clamp, camera axis."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ def test_what_is_culled_is_not_shaded(backend, dtype):
     config = jgd.Config()
     gaussians, camera = scene.gaussians(dtype, color="sh"), scene.camera(dtype)
     means, sh = (jnp.concatenate([x] * 4) for x in (gaussians.means, gaussians.sh))
-    n = len(means)
+    n, degree = len(means), math.isqrt(sh.shape[1]) - 1
     drawn = np.random.default_rng(4).random((2, n)) < 0.5
     drawn[:, :256] = False
     drawn[:, 256:260] = True
@@ -137,7 +138,7 @@ def test_what_is_culled_is_not_shaded(backend, dtype):
     def shade(means, sh, viewmat):
         seen = dataclasses.replace(camera, viewmat=viewmat)
         given = jgd.Gaussians(means, sh=sh)
-        return shade_checked(given, seen, None, config, radii=radii)
+        return shade_checked(given, seen, degree, config, radii=radii)
 
     def shade_all(means, sh, viewmat):
         seen = dataclasses.replace(camera, viewmat=viewmat)
