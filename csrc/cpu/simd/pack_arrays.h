@@ -25,29 +25,11 @@ inline void store_fields(T* data, int n, const Pack<T>* fields) {
   store_fields<kFields>(data, n, v);
 }
 
-// Calls body(i, n) for each pack of [begin, end): n indices from i on, kLanes of them except in the
-// last pack.
-template <typename T, typename Body>
-inline void for_each_pack(int64_t begin, int64_t end, const Body& body) {
+// The number of indices from i that the pack at i holds: kLanes, or fewer at the end of a range.
+template <typename T>
+inline int pack_size(int64_t i, int64_t end) {
   constexpr int kLanes = Simd<T>::kLanes;
-  for (int64_t i = begin; i < end; i += kLanes) {
-    body(i, end - i < kLanes ? static_cast<int>(end - i) : kLanes);
-  }
-}
-
-// Loads kCount numbers into the first lanes; the other lanes are 0.
-template <int kCount, typename T>
-inline typename Simd<T>::V load_first(const T* data) {
-  typename Simd<T>::V v{};
-#if JGD_AVX512
-  if constexpr (kCount < Simd<T>::kLanes && sizeof(T) == 4) {
-    return (typename Simd<T>::V)_mm512_maskz_loadu_ps((1u << kCount) - 1, data);
-  } else if constexpr (kCount < Simd<T>::kLanes) {
-    return (typename Simd<T>::V)_mm512_maskz_loadu_pd((1u << kCount) - 1, data);
-  }
-#endif
-  std::memcpy(&v, data, kCount * sizeof(T));
-  return v;
+  return end - i < kLanes ? static_cast<int>(end - i) : kLanes;
 }
 
 template <typename T>
