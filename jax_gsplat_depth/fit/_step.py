@@ -124,7 +124,7 @@ def make_step(
                 config=config,
             )
             parts = loss_parts(settings, out, view)
-            if isinstance(strategy, densify.Mcmc):
+            if strategy is not None and strategy.has_penalty:
                 parts["penalty"] = strategy.penalty(population)
             mse = jnp.mean(jnp.square(out.image - view.photo))
             return sum(parts.values()), (parts, mse, out.radii)
@@ -137,16 +137,15 @@ def make_step(
         population = dataclasses.replace(state.population, params=moved)
         density = state.density
         if strategy is not None:
-            population, density = strategy.update(
-                _key(settings, state.step, 0),
-                population,
-                density,
-                v_means2d=v_means2d,
+            info = densify.StepInfo(
+                key=_key(settings, state.step, 0),
+                lr_means=lr_means(state.step),
                 radii=radii,
                 width=view.camera.width,
                 height=view.camera.height,
-                lr_means=lr_means(state.step),
+                v_means2d=v_means2d,
             )
+            population, density = strategy.update(population, density, info)
         metrics = StepMetrics(loss, parts, mse, state.population.n_alive())
         return TrainState(population, opt_state, density, state.step + 1), metrics
 
@@ -183,14 +182,9 @@ def make_refine(
     """
 
     def refine(state, reset):
+        info = densify.RefineInfo(key=_key(settings, state.step, 1), extent=extent, reset=reset)
         population, opt_state, density = strategy.refine(
-            _key(settings, state.step, 1),
-            state.population,
-            state.opt_state,
-            state.density,
-            optimizer=optimizer,
-            extent=extent,
-            reset=reset,
+            state.population, state.opt_state, state.density, info, optimizer=optimizer
         )
         return TrainState(population, opt_state, density, state.step)
 
