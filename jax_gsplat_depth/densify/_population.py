@@ -1,4 +1,4 @@
-"""The free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
+"""Holds the free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.sh import sh_degrees
 
 REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
 _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": ()}
@@ -171,8 +172,3 @@ def _coefficients(params: dict[str, Array], sh_degree: ArrayLike | None) -> Arra
         used = sh_degrees(sh.shape[1]) <= jnp.asarray(sh_degree)
         sh = jnp.where(used[None, :, None], sh, 0)
     return sh
-
-
-def sh_degrees(n_coefficients: int) -> np.ndarray:
-    """Return the degree ``[B]`` int32 of each coefficient of spherical harmonics."""
-    return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)

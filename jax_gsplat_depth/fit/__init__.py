@@ -1,4 +1,4 @@
-"""Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
+"""Fits Gaussians to a capture, as ``jax-gsplat-depth fit`` does.
 
 The data path: ``_init`` places Gaussians in a capture, ``_views`` puts its training views on the
 device with the targets that ``_depth`` chooses. ``_loop`` moves the Gaussians by the ``_step`` that
@@ -14,7 +14,14 @@ use; where one is missing, an ImportError names the command that installs them.
 from typing import TYPE_CHECKING
 
 from jax_gsplat_depth._common.extras import lazy_names
-from jax_gsplat_depth.fit._settings import Densify, DepthLoss, FitError, FitSettings
+from jax_gsplat_depth.fit._settings import (
+    AdcSettings,
+    Densify,
+    DepthLoss,
+    FitError,
+    FitSettings,
+    McmcSettings,
+)
 
 if TYPE_CHECKING:
     from jax_gsplat_depth._common.result_folder import OutputError
@@ -27,12 +34,14 @@ if TYPE_CHECKING:
     from jax_gsplat_depth.fit._progress import Progress
 
 __all__ = [
+    "AdcSettings",
     "Checkpoints",
     "Densify",
     "DepthLoss",
     "FitError",
     "FitResult",
     "FitSettings",
+    "McmcSettings",
     "OutputError",
     "Progress",
     "StepReport",

@@ -1,8 +1,9 @@
-"""Checkpoints of an unfinished fit, from which it goes on as if it had never stopped.
+"""Saves an unfinished fit, which goes on from there as if it had never stopped.
 
-They lie in ``OUT/checkpoint``: ``fit.json`` says which fit they belong to, and Orbax writes one
-folder for each saved step, under another name until it is complete. A kill at any time leaves the
-earlier one, and the two newest are kept. Needs the ``checkpoint`` extra, imported when first used.
+Checkpoints lie in ``OUT/checkpoint``: ``fit.json`` says which fit they belong to, and Orbax writes
+one folder for each saved step, under another name until it is complete. A kill at any time leaves
+the earlier one, and the two newest are kept. Needs the ``checkpoint`` extra, imported when first
+used.
 """
 
 import dataclasses
@@ -125,7 +126,7 @@ class Checkpoints:
         """
         self._identity = {
             "program": PROGRAM,
-            "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+            "settings": json.loads(json.dumps(_flat(dataclasses.asdict(settings)))),
             "capture": fingerprint(capture),
         }
         if not self.resume:
@@ -261,6 +262,17 @@ def fingerprint(capture: Capture) -> str:
         else:
             content.update(f"{field.name} {value!r}".encode())
     return content.hexdigest()
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings in one level, with names such as ``mcmc.growth``."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": entry for inner, entry in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _arrays_of(state: Any) -> dict[str, np.ndarray]:

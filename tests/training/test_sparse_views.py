@@ -249,8 +249,8 @@ def test_no_depth_to_supervise_with(sparse):
     ("changes", "words"),
     [
         ({"depth_loss": "l2"}, "depth_loss must be one of none, l1, disparity, ssi, pearson"),
-        ({"depth_weight": -1.0}, "depth_weight must not be negative"),
-        ({"depth_weight": float("nan")}, "depth_weight must not be negative"),
+        ({"depth_weight": -1.0}, "depth_weight must be a number of at least 0, got -1.0"),
+        ({"depth_weight": float("nan")}, "depth_weight must be a number of at least 0, got nan"),
     ],
 )
 def test_settings(changes, words):
