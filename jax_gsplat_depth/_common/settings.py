@@ -71,16 +71,27 @@ def check_settings(settings: Any, error: type[ValueError], prefix: str = "") -> 
         prefix: Written before the name of the setting.
     """
     for name, hint in hints_of(type(settings)).items():
-        value = getattr(settings, name)
-        base, metadata, optional = parts_of(hint)
-        if value is None and optional:
-            continue
-        if get_origin(base) is Literal and value not in get_args(base):
-            choices = ", ".join(get_args(base))
-            raise error(f"{prefix}{name} must be one of {choices}, got {value!r}")
-        limits = range_of(metadata)
-        if limits is not None and value not in limits:
-            raise error(f"{prefix}{name} must be {limits}, got {value}")
+        for entry, entry_hint in _entries(getattr(settings, name), hint):
+            base, metadata, optional = parts_of(entry_hint)
+            if entry is None and optional:
+                continue
+            if get_origin(base) is Literal and entry not in get_args(base):
+                choices = ", ".join(get_args(base))
+                raise error(f"{prefix}{name} must be one of {choices}, got {entry!r}")
+            limits = range_of(metadata)
+            if limits is not None and entry not in limits:
+                raise error(f"{prefix}{name} must be {limits}, got {entry}")
+
+
+def _entries(value: Any, hint: Any) -> list[tuple[Any, Any]]:
+    """Return a value with its annotation, or the entries of a tuple with theirs."""
+    base, _, _ = parts_of(hint)
+    hints = get_args(base)
+    if get_origin(base) is not tuple or not isinstance(value, tuple):
+        return [(value, hint)]
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    return list(zip(value, hints, strict=True))
 
 
 @functools.cache

@@ -54,8 +54,8 @@ class AdcSettings:
     """Adaptive density control as in 3DGS; used if ``densify`` is "adc".
 
     Attributes:
-        threshold: Gradient above which a Gaussian is cloned or split; None for the default of
-            ``densify.Adc``.
+        threshold: Gradient above which a Gaussian is cloned or split (default: that of
+            ``densify.Adc``).
         absgrad: Whether that gradient is a sum of absolute values.
         reset_every: Refinements from one reset of the opacities to the next; 0 for none.
     """
@@ -89,12 +89,9 @@ class FitSettings:
         seed: Decides the initial Gaussians and the order of the views. On the CPU, the same seed
             gives the same result.
         depth_loss: What compares the rendered depth of a training view with the depth prior of the
-            capture, or with its depth if there are no priors. "none": no depth supervision. "l1":
-            mean absolute error, in median depths. "disparity": the same of the inverse depth.
-            These two need depth in world units. "ssi": for depth up to a scale and a shift of each
-            view. If all views see enough sparse points, these decide both and the rest is "l1";
-            otherwise half the mean squared error after aligning the rendering, in variances of the
-            target. "pearson": 1 minus the correlation; scale and shift stay open.
+            capture, or with its depth if there are no priors: nothing, "l1" or "disparity" for
+            depth in world units, "ssi" or "pearson" for depth up to a scale and a shift of each
+            view. See docs/training.md.
         depth_weight: Weight of the depth loss, which has no unit.
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         initial_fraction: Fraction of ``max_gaussians`` to start with, unless ``densify`` is "none".

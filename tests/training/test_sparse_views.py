@@ -16,7 +16,7 @@ pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import datasets, fit
+from jax_gsplat_depth import datasets, evaluation, fit
 from jax_gsplat_depth.fit import FitError, FitSettings, _depth, _loss, _views
 
 
@@ -309,7 +309,7 @@ def test_depth_supervision_lowers_the_depth_error(sparse):
     errors = []
     for name in ("none", "ssi"):
         settings = FitSettings(**common, depth_loss=name, depth_weight=1.0)
-        views = list(fit.evaluate(sparse, fit.fit(sparse, settings).gaussians))
+        views = list(evaluation.evaluate(sparse, fit.fit(sparse, settings).gaussians))
         errors.append(np.median(np.concatenate([view.depth_errors for view in views])))
     assert errors[1] < 0.7 * errors[0]
 

@@ -13,7 +13,7 @@ pytest.importorskip("dm_pix")
 
 from helpers.toy_capture import N_VIEWS, arc_capture, assert_same_bits, spoiled_test_views
 
-from jax_gsplat_depth import fit
+from jax_gsplat_depth import evaluation, fit
 from jax_gsplat_depth.fit import _loop, _views
 
 SETTINGS = fit.FitSettings(steps=30, max_gaussians=100, densify="none")
@@ -116,7 +116,7 @@ def test_density_control_adds_gaussians_and_beats_the_fit_without(capture, dense
     assert {report.n_gaussians for report in without.reports} == {30}
 
     def psnr(result):
-        return np.mean([view.psnr for view in fit.evaluate(capture, result.gaussians)])
+        return np.mean([view.psnr for view in evaluation.evaluate(capture, result.gaussians)])
 
     assert psnr(grown) > psnr(without) + 0.3
 
