@@ -1,4 +1,4 @@
-"""Runs ``jax-gsplat-depth fit``, the main job."""
+"""Runs ``jax-gsplat-depth fit``, which fits a scene to posed photos."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Density control: the number of Gaussians changes during training, the shapes do not.
+"""Changes the number of Gaussians during training, but no shape of an array: density control.
 
 A ``Population`` holds the parameters of up to ``N_max`` Gaussians and says which of them are alive.
 Everything here is a pure function of such padded arrays, so that one compiled step and one compiled

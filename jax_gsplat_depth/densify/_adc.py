@@ -1,4 +1,4 @@
-"""Adaptive density control as in 3D Gaussian splatting: clone, split, prune, opacity reset."""
+"""Adds and removes Gaussians as 3D Gaussian splatting does: clone, split, prune, opacity reset."""
 
 import dataclasses
 import math
@@ -47,9 +47,9 @@ class Adc:
     """Adaptive density control (Kerbl et al. 2023), with a bound on the number of Gaussians.
 
     A Gaussian whose projected centre the loss pulls strongly, in the mean over the views that draw
-    it, stands where there are too few: a small one is cloned, a large one is split in two. What is
-    transparent is pruned, and from time to time all opacities are lowered, so that what is not
-    needed does not recover. ``update`` collects the gradients, ``refine`` does the rest.
+    it, stands where there are too few: a small one is cloned, a large one is split in two. The
+    transparent are pruned, and from time to time all opacities are lowered, so that Gaussians
+    without use do not recover. ``update`` collects the gradients, ``refine`` does the rest.
 
     The methods are pure and have static shapes; all but the schedule can be jitted, and work inside
     ``jax.lax.scan`` and ``cond``.
@@ -68,7 +68,7 @@ class Adc:
         percent_dense: A Gaussian is split if its largest scale is above this times ``extent``, else
             cloned.
         min_opacity: Below it a Gaussian is pruned.
-        reset_opacity: What a reset lowers opacities to; above ``min_opacity``.
+        reset_opacity: Opacity to which a reset lowers all above it; above ``min_opacity``.
         max_scale: Once opacities have been reset, a Gaussian is pruned if its largest scale is
             above this times ``extent``. None for no limit.
         max_size: The same for the largest radius in any view since the last refinement, as a
@@ -171,11 +171,12 @@ class Adc:
     ) -> tuple[Population, Any, AdcState]:
         """Prune, clone, split and reset, after the steps that ``refines_at`` names.
 
-        In this order: what is transparent or not finite is pruned. Those with a large gradient are
-        candidates; each needs one free slot, and if there are too few the largest gradients win.
+        In this order: the transparent and those that are not finite are pruned. Those with a large
+        gradient are candidates; each needs one free slot, and if there are too few the largest
+        gradients win.
         A clone is an equal copy in the free slot. A split leaves two Gaussians of the same opacity
         and 1 / 1.6 of the scales, drawn from the distribution that the Gaussian is, one in its
-        place and one in the free slot. What is too large is pruned, and opacities are reset.
+        place and one in the free slot. The too large are pruned, and opacities are reset.
 
         All moments of a new Gaussian are zero, and those of the opacities after a reset; those of
         the other Gaussians stay. The statistics start from zero.

@@ -1,4 +1,4 @@
-"""Density control as a Markov chain: relocation, growth, noise and regularisers."""
+"""Moves and adds Gaussians as a Markov chain: relocation, growth, noise and regularisers."""
 
 import dataclasses
 from typing import Any
@@ -35,7 +35,7 @@ class Mcmc:
     transparent to where opaque ones are, and adds new ones there until the capacity is reached. A
     Gaussian and the copies that join it get the opacity and the scale with which together they
     look as it did alone, see ``relocation``; so the image does not jump. Two regularisers
-    (``penalty``) keep opacities and scales small, so that what is of no use becomes transparent.
+    (``penalty``) keep opacities and scales small, so that Gaussians without use become transparent.
 
     The methods are pure and have static shapes; all but the schedule can be jitted, and work inside
     ``jax.lax.scan`` and ``cond``. There is no state: ``init`` returns ``()``.
@@ -147,8 +147,8 @@ class Mcmc:
     ) -> tuple[Population, Any, tuple[()]]:
         """Relocate the transparent and add new ones, after the steps that ``refines_at`` names.
 
-        Relocated are those alive with an opacity of at most ``min_opacity`` and those that are not
-        finite. They and the new ones, which take the first dead slots, each draw a source with a
+        Living Gaussians with an opacity of at most ``min_opacity``, or that are not finite, are
+        relocated. They and the new ones, which take the first dead slots, each draw a source with a
         probability proportional to its opacity, with replacement, among the healthy. The source and
         all that drew it get its parameters with the opacity and scale of ``relocation``, and
         moments of zero, as in the paper's code for the source: Adam's statistics belong to a larger

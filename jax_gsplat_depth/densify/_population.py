@@ -20,7 +20,7 @@ _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
-    """Unconstrained parameters of ``N_max`` Gaussians, some of which are alive.
+    """The unconstrained parameters of ``N_max`` Gaussians, and which of these are alive.
 
     A pytree of arrays whose shapes never change: Gaussians are born and die by flipping ``alive``
     and overwriting their slot. The parameters of a dead slot mean nothing.

@@ -1,4 +1,4 @@
-"""Declares what a strategy of density control is, and what a training loop tells it.
+"""Declares the interface between a training loop and a strategy of density control.
 
 A strategy is static: everything that changes travels through its arguments and its state, so that
 its methods can be jitted.

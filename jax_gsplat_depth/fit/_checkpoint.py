@@ -114,9 +114,9 @@ class Checkpoints:
         """Return where the fit has to begin.
 
         Args:
-            capture: What is fitted.
-            settings: How it is fitted.
-            state: What a fit begins with that is not resumed.
+            capture: The capture to fit.
+            settings: The settings of the fit.
+            state: The state of a fit that is not resumed.
 
         Returns:
             ``state`` and no reports, or, to resume, those of the newest checkpoint to the bit.
@@ -169,8 +169,8 @@ class Checkpoints:
             [[getattr(r, name) for name in _LOG] + list(r.parts.values()) for r in reports],
             np.float64,
         )
-        # In one piece: of several, TensorStore goes on reading some when another is damaged, and
-        # complains on the terminal that nobody waits for them.
+        # In one piece: of several arrays, TensorStore goes on reading some when another is damaged,
+        # and complains on the terminal about reads that were not awaited.
         content = np.frombuffer(b"".join(array.tobytes() for array in arrays.values()), np.uint8)
         about = {
             "parts": list(reports[0].parts),

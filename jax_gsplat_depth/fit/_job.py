@@ -1,4 +1,4 @@
-"""The main job: fit a capture, measure it on the held-out views, write everything to a folder."""
+"""Fits a capture, measures the result on the held-out views and writes everything to a folder."""
 
 import dataclasses
 import time

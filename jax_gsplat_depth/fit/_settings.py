@@ -1,4 +1,4 @@
-"""Defines what can be chosen about a fit; the defaults are those of the command."""
+"""Defines the settings of a fit, with the ranges and defaults that the command has too."""
 
 import dataclasses
 import math

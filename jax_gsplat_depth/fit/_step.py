@@ -1,8 +1,8 @@
-"""One step of a fit: everything that changes is one pytree, and one compiled function changes it.
+"""Makes the step of a fit: one compiled function that takes and returns one pytree.
 
-Nothing but arrays differs between two steps, and their shapes do not: SH coefficients above the
-degree are there but do not move, and Gaussians that do not exist yet have their place. One
-compilation serves the whole fit, and one more all refinements of the density.
+Two steps differ in the values of arrays only, never in shapes: SH coefficients above the degree are
+there but do not move, and Gaussians that do not exist yet have their place. One compilation serves
+the whole fit, and one more all refinements of the density.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
-    """What a step measures before its update.
+    """The numbers that a step measures before its update.
 
     Attributes:
         loss: ``[]`` what the step minimises.

@@ -1,4 +1,4 @@
-"""Command lines: every setting has a flag, the help has an order, and errors are one sentence."""
+"""Tests command lines: every setting has a flag, the help an order, and errors one sentence."""
 
 import dataclasses
 import math

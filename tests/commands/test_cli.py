@@ -1,4 +1,4 @@
-"""The command line: help, errors in one sentence, and short runs that write everything."""
+"""Tests the command line and ``fit``: errors in one sentence, short runs that write everything."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""The command ``render``: what it writes is what the renderer gives, along cameras that fit."""
+"""Compares what ``render`` writes with what the renderer gives, along cameras that fit."""
 
 import json
 import os

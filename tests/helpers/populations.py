@@ -1,4 +1,4 @@
-"""Populations, Optax states and a small training for the tests of density control."""
+"""Makes populations, Optax states and a small training for the tests of density control."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Stopping a fit and going on: the same bits, and one sentence for what cannot be resumed."""
+"""Tests stopping a fit and going on: the same bits, and one sentence for what cannot be resumed."""
 
 import dataclasses
 import shutil

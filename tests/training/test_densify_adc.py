@@ -1,4 +1,4 @@
-"""Adaptive density control: statistics, clone, split, prune, reset."""
+"""Tests adaptive density control: statistics, clone, split, prune, reset."""
 
 import jax
 import jax.numpy as jnp

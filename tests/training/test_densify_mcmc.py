@@ -1,4 +1,4 @@
-"""MCMC density control: relocation, growth, noise, regularisers."""
+"""Tests MCMC density control: relocation, growth, noise, regularisers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Density control in a training: it pays, compiles once, and goes through scan and checkpoints."""
+"""Tests density control in a training: it pays, compiles once, survives scan and checkpoints."""
 
 import jax
 import jax.numpy as jnp

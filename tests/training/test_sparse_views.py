@@ -1,4 +1,4 @@
-"""Sparse views and depth supervision: the capture's side, the loss, the command, the example."""
+"""Tests depth supervision with few views: the capture, the loss, the command, the example."""
 
 import dataclasses
 import importlib.util

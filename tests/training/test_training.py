@@ -1,4 +1,4 @@
-"""The training of a fit: its steps, its settings, density control, and when it compiles."""
+"""Tests the training of a fit: its steps, settings, density control and number of compilations."""
 
 import dataclasses
 import logging
