@@ -33,7 +33,7 @@ class View:
 def run(command: View) -> str:
     """Serve the page until Ctrl-C; returns what to tell."""
     require("viser", "viewer")  # Before the work.
-    from jax_gsplat_depth.viewer._server import Viewer
+    from jax_gsplat_depth.viewer import Viewer
 
     gaussians = io.load(command.splats)
     up = AXES[command.up]

@@ -173,10 +173,10 @@ class Adc:
 
         In this order: the transparent and those that are not finite are pruned. Those with a large
         gradient are candidates; each needs one free slot, and if there are too few the largest
-        gradients win.
-        A clone is an equal copy in the free slot. A split leaves two Gaussians of the same opacity
-        and 1 / 1.6 of the scales, drawn from the distribution that the Gaussian is, one in its
-        place and one in the free slot. The too large are pruned, and opacities are reset.
+        gradients win. A clone is an equal copy in the free slot. A split leaves two Gaussians of
+        the same opacity and 1 / 1.6 of the scales, drawn from the distribution that the Gaussian
+        is, one in its place and one in the free slot. The too large are pruned, and opacities are
+        reset.
 
         All moments of a new Gaussian are zero, and those of the opacities after a reset; those of
         the other Gaussians stay. The statistics start from zero.

@@ -10,7 +10,7 @@ from jax_gsplat_depth import io
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import publish, write_metrics
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+from jax_gsplat_depth.evaluation import describe_capture, measure, versions
 from jax_gsplat_depth.fit._checkpoint import CHECKPOINT, PROGRAM, Checkpoints, check_folder
 from jax_gsplat_depth.fit._log import StepReport, write_csv
 from jax_gsplat_depth.fit._loop import fit
