@@ -22,6 +22,14 @@ from jax_gsplat_depth._types import SH_CONVENTIONS, ShConvention
 _PERMUTATION = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float64)
 _MAX_DEGREE = 4
 
+SH_C0 = 0.28209479177387814
+"""Value of the constant basis function: a colour is 0.5 + SH_C0 * the first coefficient."""
+
+
+def sh_degrees(n_coefficients: int) -> np.ndarray:
+    """Return the degree ``[B]`` int32 of each of ``B`` coefficients."""
+    return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)
+
 
 def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs") -> Array:
     """Rotate spherical-harmonics coefficients together with what they belong to.

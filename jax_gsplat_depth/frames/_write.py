@@ -4,13 +4,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import OutputError, check_folder, publish, write_metrics
+from jax_gsplat_depth._common.settings import Amount, Fraction, Range, check_settings
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.frames._camera_file import write_cameras
 from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
@@ -20,7 +21,8 @@ from jax_gsplat_depth.frames._render import DepthRange, Frame, depth_range, rend
 PROGRAM = "jax-gsplat-depth render"
 """The command that writes here, as ``metrics.json`` names it."""
 
-OUTPUTS = ("image", "depth", "weight")
+Output = Literal["image", "depth", "weight"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 DepthFormat = Literal["png", "npy"]
 
@@ -39,22 +41,30 @@ class RenderSettings:
     """What becomes of the frames.
 
     Attributes:
-        outputs: Some of ``OUTPUTS``, in the order in which they stand side by side in a video.
+        outputs: Some of image,depth,weight, in the order in which they stand side by side in a
+            video.
         background: RGB in 0..1.
-        depth_range: Depths in world units of the first and the last colour, or None for the 1st
-            and 99th percentile over all frames.
+        depth_range: Depths in world units of the first and the last colour (default: the 1st and
+            99th percentile over all frames).
         min_weight: Pixels of less weight are grey in depth pictures and do not count for the range.
-        depth_format: Of the measured depth in a folder: ``png`` for 16 bits in steps of
-            ``depth_scale`` (see ``metrics.json``), ``npy`` for exact float32.
+        depth_format: Measured depth in a folder: png for 16 bits in steps of depth_scale (see
+            metrics.json), npy for exact float32.
         fps: Frames per second of a video.
+
+    Raises:
+        ValueError: A value is outside its range.
     """
 
-    outputs: tuple[str, ...] = OUTPUTS
+    outputs: tuple[Output, ...] = OUTPUTS
     background: tuple[float, ...] = (0.0, 0.0, 0.0)
-    depth_range: tuple[float, float] | None = None
-    min_weight: float = 0.5
+    depth_range: tuple[Amount, Amount] | None = None
+    min_weight: Fraction = 0.5
     depth_format: DepthFormat = "png"
-    fps: int = 30
+    fps: Annotated[int, Range(low=1, high=240, whole=True)] = 30
+
+    def __post_init__(self) -> None:
+        """Refuse what no frames can be written with."""
+        check_settings(self, ValueError)
 
 
 def check_output(out: Path) -> None:

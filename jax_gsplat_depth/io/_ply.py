@@ -13,9 +13,9 @@ import numpy as np
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import N_BASES, SH_C0, Record, from_gaussians, to_gaussians
+from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, to_gaussians
 
-__all__ = ["SH_C0", "ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
+__all__ = ["ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
 
 _OPACITY_MARGIN = 1e-7
 """Opacities are written at least this far from 0 and 1: the logit stays finite in float32."""

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
-
-SH_C0 = 0.28209479177387814
-"""Value of the constant basis function: a colour is 0.5 + SH_C0 * the first coefficient."""
+from jax_gsplat_depth.sh import SH_C0
 
 MAX_SH_DEGREE = 4
 """Highest degree of spherical harmonics in any of the formats."""

@@ -1,4 +1,4 @@
-"""The fit: where the Gaussians start, and the picture of the loss."""
+"""Tests the ends of a fit: where the Gaussians start, and the picture of the loss."""
 
 import dataclasses
 
