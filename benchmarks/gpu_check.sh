@@ -81,7 +81,7 @@ assert jax.default_backend() == "gpu"')
 }
 
 capture() {
-  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark tests/test_cuda.py |
+  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark tests/cuda/test_cuda.py |
     tee "$work/capture"
   local code=${PIPESTATUS[0]}
   # A skipped test has checked nothing.
@@ -89,23 +89,22 @@ capture() {
   return "$code"
 }
 
-# Left out of both halves: tests that need no GPU or have a step of their own, and those that take
-# long or do not render (fits, data sets, files).
-ignored='cuda cuda_host cpp readme benchmarks datasets capture bad_captures io
-  fit training checkpoint sparse_views examples cli cli_files cli_render cli_eval camera_paths viewer'
+# Tests that render or differentiate; the others need no GPU, take long, or have a step of their own.
+rooms='tests/renderer tests/compat tests/training/test_densify_*.py tests/training/test_*losses.py
+  tests/training/test_optimizer.py tests/project/test_package.py'
 
 tests() { # KEYWORDS
   local options=(-q -r fE --continue-on-collection-errors -p no:cacheprovider -p no:benchmark)
-  local name cores
-  for name in $ignored; do options+=(--ignore "tests/test_$name.py"); done
+  local cores
   # XLA compiles for each test, on one core.
   cores=$(nproc)
   "$python" -c 'import xdist' 2>/dev/null && options+=(-n $((cores < 12 ? cores : 12)))
-  "$python" -m pytest "${options[@]}" -k "$1" tests
+  # shellcheck disable=SC2086
+  "$python" -m pytest "${options[@]}" -m "" -k "$1" $rooms
 }
 
 export -f build capture tests
-export python work ignored
+export python work rooms
 
 architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
 architecture=${architecture:-90}

@@ -14,8 +14,7 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth import losses
-from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.datasets._geometry import PosedViews
+from jax_gsplat_depth.datasets import Capture, PosedViews
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
 _METRIC = ("l1", "disparity")

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
-from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.datasets._geometry import PosedViews
+from jax_gsplat_depth.datasets import Capture, PosedViews
 from jax_gsplat_depth.fit._params import Params, from_points
 from jax_gsplat_depth.fit._settings import FitSettings
 

@@ -25,13 +25,6 @@ SUBJECTS = tuple(
 
 # Importer, imported module, reason.
 ALLOWED = {
-    ("cli._eval", "evaluation._job"): "the check before the work, without the extra's packages",
-    ("cli._view", "viewer._server"): "the server alone, not to load the rest",
-    ("fit._depth", "datasets._geometry"): "NumPy camera geometry has one home",
-    ("fit._init", "datasets._geometry"): "NumPy camera geometry has one home",
-    ("fit._job", "evaluation._metrics"): "measures its result as eval does",
-    ("fit._optimizer", "densify._population"): "learning rates for each SH degree",
-    ("fit._params", "io._ply"): "the constant of the SH basis",
     ("frames._camera_file", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._camera_file", "datasets._transforms"): "reads the cameras of a transforms.json",
     ("frames._camera_file", "datasets._views"): "names the cameras as a capture names its views",
