@@ -18,7 +18,7 @@ import tyro
 from jax_gsplat_depth.cli import _convert, _eval, _fit, _info, _render, _view
 from jax_gsplat_depth.cli._arguments import REGISTRY
 from jax_gsplat_depth.cli._common import USAGE_ERROR
-from jax_gsplat_depth.cli._refusals import Refusal, invalid_choice, on_parse_error, refuse
+from jax_gsplat_depth.cli._refusals import Refusal, invalid_choice, refusals
 
 _PROGRAM = "jax-gsplat-depth"
 _DESCRIPTION = (
@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def _read(settings: Any, program: str, description: str, arguments: Sequence[str]) -> Any:
-    with on_parse_error(refuse):
+    with refusals():
         return tyro.cli(
             settings,
             prog=program,

@@ -272,3 +272,26 @@ def test_help_needs_no_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.count("usage: ") == 6
+
+
+WITHOUT_THE_HOOK = """
+import sys
+
+import tyro._errors
+
+del tyro._errors.on_parse_error
+from jax_gsplat_depth import cli
+
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [(["info", "--help"], 0, "FILE"), (["view", "a.ply", "--port", "-1"], 2, "--port")],
+)
+def test_a_tyro_without_the_hook_for_errors(arguments, code, words):
+    command = [sys.executable, "-c", WITHOUT_THE_HOOK, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
