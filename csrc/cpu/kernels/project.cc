@@ -70,14 +70,15 @@ template <typename T>
 void forward(const ProjectSceneForward<T>& args, int64_t begin, int64_t end) {
   const ProjectScene<T>& in = args.in;
   const ProjectionSettings<Pack<T>> settings = broadcast(in.settings);
-  for_each_pack<T>(begin, end, [&](int64_t i, int n) {
+  for (int64_t i = begin; i < end; i += Simd<T>::kLanes) {
+    const int n = pack_size<T>(i, end);
     const Pack<T> opacity = load(in.opacities, i, n);
     // project_gaussian tests this too, but the loads and the covariance are half of the work.
     if (none_of(opacity_visible(opacity, settings))) {
       for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
         store(args, camera * in.n + i, n, Projected<Pack<T>>{});
       }
-      return;
+      continue;
     }
     const Gaussians<T> g(in, i, n);
     const Pack<T> opacity_if_valid = select(g.valid, opacity, kNaN<T>);  // NaN culls
@@ -86,7 +87,7 @@ void forward(const ProjectSceneForward<T>& args, int64_t begin, int64_t end) {
             project_gaussian(g.mean, g.cov3d, opacity_if_valid, broadcast(in.poses[camera]),
                              broadcast(in.pinholes[camera]), settings));
     }
-  });
+  }
 }
 
 template <typename T>
@@ -142,7 +143,8 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
   const Pack<T> zero(0);
   const Vec3<Pack<T>> zero3{zero, zero, zero};
   const Quat<Pack<T>> zero4{zero, zero, zero, zero};
-  for_each_pack<T>(begin, end, [&](int64_t i, int n) {
+  for (int64_t i = begin; i < end; i += Simd<T>::kLanes) {
+    const int n = pack_size<T>(i, end);
     const auto visible = [&](int64_t camera) {
       return load_int<T>(args.radii, camera * in.n + i, n) > PackInt<T>(0);
     };
@@ -151,7 +153,7 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
     while (camera < in.n_cameras && none_of(visible(camera))) ++camera;
     if (camera == in.n_cameras) {
       sum.store(args, i, n);
-      return;
+      continue;
     }
     const Gaussians<T> g(in, i, n);
     const Pack<T> opacity = load(in.opacities, i, n);
@@ -180,7 +182,7 @@ void backward(const ProjectSceneBackward<T>& args, int64_t begin, int64_t end,
       if (cameras) add(cameras[camera], drawn, v_pose, v_K);
     }
     sum.store(args, i, n);
-  });
+  }
 }
 
 }  // namespace

@@ -64,7 +64,8 @@ template <typename T>
 void sum(const SplatGradientSums<T>& args, int64_t begin, int64_t end) {
   constexpr int kLanes = Simd<T>::kLanes;
   constexpr int kVectors = kRow<T> / kLanes;
-  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
+  for (int64_t id = begin; id < end; id += kLanes) {
+    const int n = pack_size<T>(id, end);
     typename Simd<T>::V rows[kLanes][kVectors] = {};
     PackInt<T> n_slots(0);
     for (int lane = 0; lane < n; ++lane) {
@@ -91,7 +92,7 @@ void sum(const SplatGradientSums<T>& args, int64_t begin, int64_t end) {
     if (args.v_means2d_abs) {
       put(args.v_means2d_abs, id, n, {g.mean2d_abs.x, g.mean2d_abs.y}, args.add);
     }
-  });
+  }
 }
 
 }  // namespace

@@ -14,12 +14,12 @@ namespace {
 // The lanes whose colours, n_channels each, are finite.
 template <typename T>
 PackMask<T> finite_colors(const T* colors, int64_t n_channels, int n) {
+  constexpr int kLanes = Simd<T>::kLanes;
   const int64_t size = n * n_channels;
   PackMask<T> all = PackMask<T>::all();
-  for_each_pack<T>(0, size, [&](int64_t i, int n_numbers) {
-    // The lanes beyond the end are 0.
-    all = all && is_finite(load(colors, i, n_numbers));
-  });
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) all = all && is_finite(load(colors, i, kLanes));
+  if (i < size) all = all && is_finite(load(colors, i, static_cast<int>(size - i)));
   if (all_of(all)) return all;
   Pack<T> zero(0);  // becomes NaN where a colour is not finite
   for (int64_t d = 0; d < size; ++d) zero.v[d / n_channels] += T(0) * colors[d];
@@ -52,7 +52,9 @@ Footprint<Pack<T>> kept(const T* scratch, bool rectangle) {
 template <typename T>
 void rows(const IndexPiece<T>& piece, int64_t begin, int64_t end) {
   const ImageSplats<T>& in = piece.splats;
-  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
+  constexpr int kLanes = Simd<T>::kLanes;
+  for (int64_t id = begin; id < end; id += kLanes) {
+    const int n = pack_size<T>(id, end);
     const PackInt<T> radius = load_int<T>(in.radii, id, n);
     PackInt<T> row_begin(0), row_end(0);
     if (!none_of(radius > PackInt<T>(0))) {
@@ -80,14 +82,16 @@ void rows(const IndexPiece<T>& piece, int64_t begin, int64_t end) {
     for (int lane = 0; lane < n; ++lane) {
       piece.touched[id + lane].rows = {row_begin[lane], row_end[lane]};
     }
-  });
+  }
 }
 
 template <typename T>
 void columns(const IndexPiece<T>& piece, int64_t begin, int64_t end, Range* next) {
-  for_each_pack<T>(begin, end, [&](int64_t id, int n) {
-    Range* columns_of[Simd<T>::kLanes];
-    int sizes[Simd<T>::kLanes];
+  constexpr int kLanes = Simd<T>::kLanes;
+  for (int64_t id = begin; id < end; id += kLanes) {
+    const int n = pack_size<T>(id, end);
+    Range* columns_of[kLanes];
+    int sizes[kLanes];
     typename PackInt<T>::I first{};
     int n_rows = 0;
     for (int lane = 0; lane < n; ++lane) {
@@ -98,7 +102,7 @@ void columns(const IndexPiece<T>& piece, int64_t begin, int64_t end, Range* next
       first[lane] = tiles.rows.begin;
       n_rows = std::max(n_rows, sizes[lane]);
     }
-    if (n_rows == 0) return;
+    if (n_rows == 0) continue;
     const Footprint<Pack<T>> f =
         kept(piece.scratch + kFootprintNumbers * (id - begin), piece.splats.three_sigma);
     for (int i = 0; i < n_rows; ++i) {
@@ -108,7 +112,7 @@ void columns(const IndexPiece<T>& piece, int64_t begin, int64_t end, Range* next
         if (i < sizes[lane]) columns_of[lane][i] = {c.begin[lane], c.end[lane]};
       }
     }
-  });
+  }
 }
 
 }  // namespace

@@ -25,14 +25,11 @@ inline void store_fields(T* data, int n, const Pack<T>* fields) {
   store_fields<kFields>(data, n, v);
 }
 
-// Calls body(i, n) for each pack of [begin, end): n indices from i on, kLanes of them except in the
-// last pack.
-template <typename T, typename Body>
-inline void for_each_pack(int64_t begin, int64_t end, const Body& body) {
+// The number of indices from i that the pack at i holds: kLanes, or fewer at the end of a range.
+template <typename T>
+inline int pack_size(int64_t i, int64_t end) {
   constexpr int kLanes = Simd<T>::kLanes;
-  for (int64_t i = begin; i < end; i += kLanes) {
-    body(i, end - i < kLanes ? static_cast<int>(end - i) : kLanes);
-  }
+  return end - i < kLanes ? static_cast<int>(end - i) : kLanes;
 }
 
 // Loads kCount numbers into the first lanes; the other lanes are 0.
