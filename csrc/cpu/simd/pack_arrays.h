@@ -32,6 +32,21 @@ inline int pack_size(int64_t i, int64_t end) {
   return end - i < kLanes ? static_cast<int>(end - i) : kLanes;
 }
 
+// Loads kCount numbers into the first lanes; the other lanes are 0.
+template <int kCount, typename T>
+inline typename Simd<T>::V load_first(const T* data) {
+  typename Simd<T>::V v{};
+#if JGD_AVX512
+  if constexpr (kCount < Simd<T>::kLanes && sizeof(T) == 4) {
+    return (typename Simd<T>::V)_mm512_maskz_loadu_ps((1u << kCount) - 1, data);
+  } else if constexpr (kCount < Simd<T>::kLanes) {
+    return (typename Simd<T>::V)_mm512_maskz_loadu_pd((1u << kCount) - 1, data);
+  }
+#endif
+  std::memcpy(&v, data, kCount * sizeof(T));
+  return v;
+}
+
 template <typename T>
 inline Pack<T> load(const T* data, int64_t i, int n) {
   Pack<T> v;
