@@ -257,8 +257,8 @@ def test_sources_without_compiled_module(tmp_path):
 
 AGREE_WITH_THE_REFERENCE = """
 import jax, numpy as np
-import scenes
-from asserts import check_render
+from helpers import scenes
+from helpers.asserts import check_render
 from jax_gsplat_depth import _cpu
 
 print(_cpu.isa())
