@@ -1,7 +1,6 @@
-"""Process-wide JAX settings and the fixtures that every test module shares."""
+"""Sets up JAX for the process and holds the fixtures that every test module shares."""
 
 import gc
-import importlib.util
 import itertools
 import os
 import pathlib
@@ -23,11 +22,46 @@ os.environ["XLA_FLAGS"] = (
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from cuda_host import build  # noqa: E402
+from helpers import backends, scenes  # noqa: E402
 
 # Global rather than by context manager: the contexts are local to a Python thread, and some tests
 # start threads of their own.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process per core, as far as memory goes; a test that is named runs in this one."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    return max(1, min(len(os.sched_getaffinity(0)), int(gigabytes / 3), 16))
+
+
+def _same(value, chosen):
+    if isinstance(chosen, type(pytest.param())):
+        (chosen,) = chosen.values
+    # Scenes hold arrays, which have no truth value: they are told apart by identity.
+    return value is chosen or (not isinstance(chosen, scenes.Scene) and value == chosen)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow what the quick selection leaves out: ``quick`` says what it keeps of a test.
+
+    The host runs the CUDA kernels in float32 only.
+    """
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        on_host = values.get("every_backend") == "cuda_host" or "cuda_host" in item.fixturenames
+        kept = not (on_host and values.get("dtype") == "float64")
+        for mark in item.iter_markers("quick"):
+            for name, chosen in mark.kwargs.items():
+                kept &= any(_same(values[name], x) for x in chosen)
+        if not kept:
+            item.add_marker(pytest.mark.slow)
+
 
 _tests = itertools.count(1)
 
@@ -62,15 +96,56 @@ def dtype(request):
 
 @pytest.fixture(params=["cpu", "cuda"])
 def backend(request):
-    """Make the first device of each backend the default; a missing backend skips."""
-    try:
-        device = jax.devices(request.param)[0]
-    except RuntimeError:
-        pytest.skip(f"no {request.param} device")
-    if request.param == "cuda" and importlib.util.find_spec("jax_gsplat_depth._cuda") is None:
-        pytest.skip("the package was built without its CUDA module")
-    with jax.default_device(device):
+    """Run the test on the first device of each backend; a missing backend skips."""
+    with backends.device(request.param):
         yield request.param
+
+
+@pytest.fixture(params=["cpu", "cuda", "cuda_host"])
+def every_backend(request):
+    """Run the test as ``backend`` does, and on the CUDA kernels compiled for the host."""
+    if request.param == "cuda_host":
+        request.getfixturevalue("cuda_host")
+        yield request.param
+    else:
+        with backends.device(request.param):
+            yield request.param
+
+
+@pytest.fixture(scope="session")
+def emulation(cache_folder):
+    """The library with the CUDA kernels compiled for the host."""
+    if build.COMPILER is None:
+        pytest.skip("no C++ compiler found (CXX, g++, c++, clang++)")
+    return backends.load_emulation(cache_folder / "cuda_host")
+
+
+_emulation = pytest.StashKey()
+
+
+@pytest.fixture
+def cuda_host(request, emulation):
+    """All calls of the test run their CUDA kernels on the host."""
+    request.node.stash[_emulation] = emulation
+    with backends.cuda_host(emulation, request.node.name):
+        yield emulation
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A test that passes on the host's CUDA kernels has called them: no cache went around them."""
+    library = pyfuncitem.stash.get(_emulation, None)
+    before = library and library.jgd_cuda_host_n_calls()
+    result = yield
+    assert library is None or library.jgd_cuda_host_n_calls() > before, "no CUDA kernel was called"
+    return result
+
+
+@pytest.fixture(scope="session")
+def cache_folder(request, tmp_path_factory):
+    """Folder that all processes of a run share, and later runs if pytest has its cache."""
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("jax_gsplat_depth") if cache else tmp_path_factory.getbasetemp().parent
 
 
 @pytest.fixture(scope="session")

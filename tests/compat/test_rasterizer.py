@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import reference, scenes
+from helpers import backends, reference, scenes
 from helpers.asserts import Size, close, close_l2, expect, image_cotangents, same_bits, within
 from helpers.rasterizer_inputs import ARGUMENTS, SETTINGS, STORED, render, settings
 from helpers.tolerances import bound
@@ -96,12 +96,12 @@ def check_golden(shared, case, convention):
 
 
 @pytest.mark.parametrize("case", GOLDEN)
-def test_golden(backend, case, shared):
+def test_golden(every_backend, case, shared):
     check_golden(shared, case, GOLDEN[case])
 
 
 @pytest.mark.parametrize("case", ["e3nn_sh1", "e3nn_sh3"])
-def test_golden_with_the_legacy_polynomial(backend, case, shared):
+def test_golden_with_the_legacy_polynomial(every_backend, case, shared):
     check_golden(shared, case, "e3nn-legacy")
 
 
@@ -152,7 +152,7 @@ def to_render(out):
     return {"image": image, "depth": depth, "weight": weight, "radii": out["radii"]}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(backends.jit, static_argnums=(0, 1))
 def rasterizer_vjp(size, convention, inputs, cotangents):
     """Outputs and gradients in the terms of ``render``, by way of the original interface."""
 
@@ -165,6 +165,7 @@ def rasterizer_vjp(size, convention, inputs, cotangents):
     return out, pullback(cotangents)[0]
 
 
+@pytest.mark.quick(centre=[(0.62, 0.41)], outputs=[("image", "depth", "weight")])
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.62, 0.41)], ids=["central", "off-centre"])
 @pytest.mark.parametrize(
     ("convention", "form"),
@@ -175,7 +176,7 @@ def rasterizer_vjp(size, convention, inputs, cotangents):
     ],
 )
 @pytest.mark.parametrize("outputs", [("weight",), ("image", "depth", "weight")], ids=len)
-def test_against_the_reference(backend, dtype, convention, form, centre, outputs):
+def test_against_the_reference(every_backend, dtype, convention, form, centre, outputs):
     """Every gradient, those of the camera's arrays together, and that of the weight alone."""
     scene = scenes.random_scene(60, 44, 30, seed=7, centre=centre, spread=0.9)
     inputs, size = scene.inputs(dtype, offset=False, **form), Size(scene.width, scene.height)

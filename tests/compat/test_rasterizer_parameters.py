@@ -108,6 +108,7 @@ def test_campos_is_where_the_colours_are_seen_from(backend):
     assert differs(out, render(settings(), x))
 
 
+@pytest.mark.quick(degree=[1, 3])
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_sh_degree_below_the_stored_one(backend, degree):
     shs = np.random.default_rng(0).normal(0, 0.3, (12, 25, 3))
@@ -198,7 +199,7 @@ def cameras():
     return alone, jax.tree.map(lambda *v: jnp.stack(v), *alone)
 
 
-def test_vmap_over_settings(backend):
+def test_vmap_over_settings(every_backend):
     alone, stacked = cameras()
     x = gaussians()
 
@@ -248,7 +249,7 @@ def test_fields_and_copies():
 # ------------------------------------------------------------------------------------ bad and empty
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     bg = np.array([0.2, 0.4, 0.6])
     x = {k: v[:0] for k, v in gaussians(dtype=dtype).items()}
     out, pullback = jax.vjp(lambda x: render(settings(bg=bg), x), x)
@@ -259,6 +260,7 @@ def test_no_gaussians(backend, dtype):
     np.testing.assert_allclose(out["weight_map"], 1e-6, rtol=1e-6)
 
 
+@pytest.mark.quick(bad=[np.nan])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["means3D", "opacities", "shs", "scales", "rotations"])
 def test_one_bad_gaussian_is_not_drawn(backend, name, bad):

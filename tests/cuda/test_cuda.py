@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded graphs, no host round trip, atomics, sizes, concurrency.
+"""Checks what only a GPU can show: recorded graphs, no round trips, atomics, sizes, concurrency.
 
 The tests that both backends pass are in the other modules, with the fixture ``backend``.
 """
@@ -30,7 +30,7 @@ import jax_gsplat_depth as jgd
 on_gpu = pytest.mark.parametrize("backend", ["cuda"], indirect=True)
 
 N_TARGETS = 7  # of a training step: all there are
-HERE = pathlib.Path(__file__).resolve().parent
+TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(scene, config, seed=0):
@@ -86,13 +86,15 @@ def test_thunks_are_counted():
 
 
 def run_step(folder, flags):
-    """Run graph_capture.py in a process of its own, since XLA reads the flags once."""
+    """Run helpers.graph_capture in a process of its own, since XLA reads the flags once."""
     path = folder / "results.npz"
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONSAFEPATH")}
     # A failed capture must be seen in the result, not in how the memory of the GPU is shared.
     environment |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = [sys.executable, str(HERE / "graph_capture.py"), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    command = [sys.executable, "-m", "helpers.graph_capture", str(path)]
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     with np.load(path) as file:
         return dict(file)

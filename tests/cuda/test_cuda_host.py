@@ -1,26 +1,16 @@
-"""The CUDA sources on the host: tests of the other modules, and what only that backend has.
+"""Tests the CUDA kernels on the host: what only that backend has, and the emulation itself.
 
-``cuda_host/`` compiles them as C++ and runs their threads in an order that depends on a seed.
+``cuda_host/`` compiles them as C++ and runs their threads in an order that depends on a seed. Tests
+of all backends are in the other rooms, with the fixture ``every_backend``.
 """
 
 import concurrent.futures
-import contextlib
 import ctypes
 import re
 
 import jax
 import numpy as np
 import pytest
-import test_bin
-import test_blend
-import test_depth_outputs
-import test_depth_transforms
-import test_poisoned
-import test_project
-import test_render
-import test_seeds
-import test_seeds_parameters
-import test_shade
 from cuda_host import build
 from helpers import asserts, scenes, yardstick
 from helpers.asserts import (
@@ -33,144 +23,14 @@ from helpers.asserts import (
     render_call,
     same_bits,
 )
+from helpers.backends import load, stand_in
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import _ffi, _primitive
-
-pytestmark = pytest.mark.skipif(
-    build.COMPILER is None, reason="no C++ compiler found (CXX, g++, c++, clang++)"
-)
+from jax_gsplat_depth import _primitive
 
 
-def load(path):
-    """Open a library whose schedule follows from a seed."""
-    lib = ctypes.CDLL(str(path))
-    lib.jgd_cuda_host_set_seed.argtypes = [ctypes.c_uint64]
-    return lib
-
-
-@contextlib.contextmanager
-def stand_in(prefix):
-    """Calls run the targets of this prefix; what was compiled for others is not used."""
-
-    def fresh(jitted, **options):
-        return jax.jit(lambda *args: jitted.__wrapped__(*args), **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ffi, "cpu_stand_in", prefix)
-        patch.setattr(asserts, "_vjp", fresh(asserts._vjp, static_argnums=(0, 1)))
-        patch.setattr(
-            test_seeds, "rasterizer_vjp", fresh(test_seeds.rasterizer_vjp, static_argnums=(0, 1))
-        )
-        patch.setattr(yardstick, "single", fresh(yardstick.single, static_argnums=(1, 2)))
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def emulation(tmp_path_factory):
-    """All ops of this module's tests run their CUDA kernels on the host."""
-    lib = load(build.build(tmp_path_factory.mktemp("cuda_host")))
-    ops = re.findall(r"JGD_OP\((\w+)\)", (build.ROOT / "csrc" / "ffi" / "ops.inc").read_text())
-    for op in ops:
-        target = jax.ffi.pycapsule(getattr(lib, f"emulated_{op}"))
-        jax.ffi.register_ffi_target(f"emulated_{op}", target, platform="cpu")
-    with stand_in("emulated_"):
-        yield lib
-
-
-@pytest.fixture
-def backend():
-    """Take the place of the one of conftest.py in the tests of the other modules."""
-
-
-# ---------------------------------------------------------------------------- tests of all backends
-
-SHARED_TESTS = {
-    test_project: [
-        "values_and_gradients",
-        "gradient_of_each_output_alone",
-        "options",
-        "camera_axis_is_a_loop",
-        "no_gaussians",
-    ],
-    test_shade: [
-        "values_and_gradients",
-        "camera_axis_is_a_loop",
-        "what_is_culled_is_not_shaded",
-        "no_gaussians",
-    ],
-    test_bin: [
-        "tiles_cover_every_pixel_and_stay_in_the_box",
-        "order_is_by_depth_then_index_with_the_culled_last",
-        "order_of_ties_and_extreme_depths",
-        "three_sigma_counts_are_the_tiles_of_the_rectangle",
-        "camera_axis_is_a_loop",
-        "no_gaussians",
-    ],
-    test_blend: [
-        "values_and_gradients",
-        "gradient_of_each_output_alone",
-        "channels",
-        "three_sigma_footprint",
-        "absgrad_probe",
-        "culled_entries_may_hold_anything",
-        "camera_axis_is_a_loop",
-        "list_much_longer_than_any_batch",
-        "no_gaussians",
-    ],
-    test_render: [
-        "forms_of_the_input",
-        "image_sizes",
-        "one_intersection",
-        "nothing_visible",
-        "order_of_the_list_does_not_matter",
-        "depth_ties_are_drawn_in_index_order",
-    ],
-    test_depth_outputs: [
-        "values_and_gradients",
-        "scenes_with_cameras",
-        "three_sigma_footprint",
-        "image_sizes",
-        "channels",
-        "lists_that_are_too_short",
-        "nothing_visible",
-        "the_rest_stays_as_it_is",
-        "median_of_few",
-        "blend",
-        "closed_forms",
-        "splats_with_bad_depths",
-    ],
-    test_depth_transforms: ["deterministic_gradients_are_the_same_sums", "nested_vmap"],
-    test_seeds: [
-        "golden",
-        "golden_with_the_legacy_polynomial",
-        "against_the_reference",
-    ],
-    test_seeds_parameters: ["vmap_over_settings", "no_gaussians"],
-    test_poisoned: [
-        "each_poison",
-        "poison_with_cameras",
-        "poison_with_options",
-        "faint_gaussians_keep_their_radius_in_three_sigma",
-        "poisoned_covariances",
-        "extreme_values_stay_finite",
-        "bad_camera_does_not_crash",
-        "bad_cotangent_stays_with_its_gaussians",
-        "blend_of_garbage_splats_does_not_crash",
-        "blend_with_a_garbage_order_does_not_crash",
-        "blend_with_garbage_tile_counts_is_right_or_harmless",
-        "garbage_radii_do_not_crash",
-    ],
-}
-for _module, _names in SHARED_TESTS.items():
-    for _name in _names:
-        globals()[f"{_module.__name__}_{_name}"] = getattr(_module, f"test_{_name}")
-
-
-def run(scene, dtype, *, config, seed=None, emulation=None, absgrad=False, **form):
-    """Outputs and gradients of a render, from a fresh schedule if a seed is given."""
-    if seed is not None:
-        emulation.jgd_cuda_host_set_seed(seed)
+def run(scene, dtype, *, config, absgrad=False, **form):
+    """Outputs and gradients of a render."""
     inputs = scene.inputs(dtype, **form)
     if absgrad:
         inputs["absgrad_probe"] = inputs["means2d_offset"]
@@ -192,16 +52,21 @@ CROWDED = scenes.random_scene(300, 60, 45, seed=20, sigma_px=(0.7, 9.0), opacity
 CAMERAS = scenes.saturated(cameras=2)
 
 
+def projected(scene, dtype):
+    """Splats, and their order and tile counts."""
+    splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
+    return splats, jgd.bin(splats, width=scene.width, height=scene.height)
+
+
 def needed(scene, dtype):
     """The pairs of each image, and the number of tiles."""
-    splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
-    bins = jgd.bin(splats, width=scene.width, height=scene.height)
-    counts = np.asarray(bins.tile_counts)
+    counts = np.asarray(projected(scene, dtype)[1].tile_counts)
     return counts.sum((-2, -1)), counts.shape[-2] * counts.shape[-1]
 
 
+@pytest.mark.quick(scene=[CAMERAS])
 @pytest.mark.parametrize("scene", [CROWDED, CAMERAS], ids=["one camera", "cameras"])
-def test_capacity_changes_nothing(dtype, scene):
+def test_capacity_changes_nothing(cuda_host, dtype, scene):
     need, n_tiles = needed(scene, dtype)
     most = need.max()
     capacities = [1, n_tiles, n_tiles + 1, most // 3, most - 1, most, 2 * most]
@@ -222,24 +87,25 @@ def test_capacity_changes_nothing(dtype, scene):
         same_trees((out, grads), expected, f"capacity {capacity}")
 
 
+@pytest.mark.quick(footprint=["3sigma"])
 @pytest.mark.parametrize(
     ("scene", "capacity", "footprint"),
     [(CROWDED, 1, "exact"), (CROWDED, 1, "3sigma"), (CAMERAS, 50, "exact")],
     ids=["exact", "3sigma", "cameras"],
 )
-def test_small_capacity_against_the_reference(dtype, scene, capacity, footprint):
+def test_small_capacity_against_the_reference(cuda_host, dtype, scene, capacity, footprint):
     config = jgd.Config(capacity=capacity, footprint=footprint)
     asserts.check_render(scene, dtype, name=f"capacity {capacity}", config=config)
 
 
 @pytest.mark.parametrize("capacity", [None, 1])
-def test_many_channels_with_few_listed(dtype, capacity):
+def test_many_channels_with_few_listed(cuda_host, dtype, capacity):
     scene = scenes.dense(channels=7)
     config = jgd.Config(capacity=capacity)
     asserts.check_render(scene, dtype, name="7 channels", config=config)
 
 
-def test_more_than_31_bits_of_pairs():
+def test_more_than_31_bits_of_pairs(cuda_host):
     """In a row of tiles that every Gaussian covers; the nearest three end every pixel."""
     width, n = 2**18, 132_000
     ones = np.ones(n, np.float32)
@@ -267,51 +133,57 @@ def test_more_than_31_bits_of_pairs():
     [(jgd.Config(), False), (jgd.Config(capacity=40), True)],
     ids=["listed", "few"],
 )
-def test_order_of_threads_does_not_matter(dtype, config, absgrad, emulation):
+def test_order_of_threads_does_not_matter(cuda_host, dtype, config, absgrad):
     """Images always, gradients if deterministic; otherwise sums of atomics differ by rounding."""
     scene = scenes.dense(cameras=2)
-    options = {"absgrad": absgrad, "emulation": emulation, "color": "sh"}
     sums = jgd.Config(**vars(config) | {"deterministic": True})
-    first = run(scene, dtype, config=config, seed=0, **options)
-    exact = run(scene, dtype, config=sums, seed=0, **options)
+
+    def seeded(seed, config):
+        cuda_host.jgd_cuda_host_set_seed(seed)
+        return run(scene, dtype, config=config, absgrad=absgrad, color="sh")
+
+    first, exact = seeded(0, config), seeded(0, sums)
     same_trees(exact[:1], first[:1], "deterministic")
     for seed in range(1, 6):
-        other = run(scene, dtype, config=config, seed=seed, **options)
+        other = seeded(seed, config)
         same_trees(other[:1], first[:1], f"seed {seed}")
         for k, v in first[1].items():
             close_l2(other[1][k], v, 2e-6 if dtype == np.float32 else 1e-14, f"seed {seed} {k}")
-        other = run(scene, dtype, config=sums, seed=seed, **options)
+        other = seeded(seed, sums)
         same_trees(other, exact, f"deterministic, seed {seed}")
 
 
+@pytest.mark.quick(capacity=[1])
 @pytest.mark.parametrize("capacity", [None, 1], ids=["listed", "few"])
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomics", "deterministic"])
-def test_old_content_of_the_workspace_does_not_matter(emulation, capacity, deterministic):
+def test_old_content_of_the_workspace_does_not_matter(cuda_host, capacity, deterministic):
     """NaN and -1, which kernels use as marks of their own, or 0, which is a rank and an id."""
     scene = scenes.dense(cameras=2)
     config = jgd.Config(capacity=capacity, deterministic=deterministic)
     try:
         for byte in (0, 0xFF):
-            emulation.jgd_cuda_host_set_garbage(byte)
+            cuda_host.jgd_cuda_host_set_garbage(byte)
             asserts.check_render(scene, np.dtype("float32"), name=f"byte {byte}", config=config)
     finally:
-        emulation.jgd_cuda_host_set_garbage(-1)
+        cuda_host.jgd_cuda_host_set_garbage(-1)
 
 
+@pytest.mark.quick(scene=["boundary"])
 @pytest.mark.parametrize("scene", ["dense", "boundary", "saturated", "ties"])
-def test_deterministic_gradients_against_the_reference(dtype, scene):
+def test_deterministic_gradients_against_the_reference(cuda_host, dtype, scene):
     config = jgd.Config(deterministic=True, antialiased=True)
     scene = getattr(scenes, scene)()
     asserts.check_render(scene, dtype, name="deterministic", config=config, color="sh")
 
 
+@pytest.mark.quick(output=["weight"])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_deterministic_gradient_of_each_output_alone(dtype, output):
+def test_deterministic_gradient_of_each_output_alone(cuda_host, dtype, output):
     config = asserts.SAME_BITS
-    test_blend.check_blend(scenes.saturated(), dtype, output, outputs=(output,), config=config)
+    asserts.check_blend(scenes.saturated(), dtype, output, outputs=(output,), config=config)
 
 
-def test_calls_at_the_same_time():
+def test_calls_at_the_same_time(cuda_host):
     """XLA runs handlers on any of its threads; each has a machine of its own."""
     cases = [scenes.dense(), scenes.saturated(cameras=2), scenes.dense(seed=30), scenes.ties()]
 
@@ -329,7 +201,7 @@ def test_calls_at_the_same_time():
 
 
 @pytest.mark.parametrize("form", ["colors quats", "sh covars6"])
-def test_agrees_with_the_cpu_to_rounding(dtype, form):
+def test_agrees_with_the_cpu_to_rounding(cuda_host, dtype, form):
     color, shape = form.split()
     scene = scenes.boundary(cameras=3)
     config = asserts.SAME_BITS
@@ -349,13 +221,14 @@ def test_agrees_with_the_cpu_to_rounding(dtype, form):
 # --------------------------------------------------------------------------------- cameras and vmap
 
 
+@pytest.mark.quick(per_camera=[("colors", "background")])
 @pytest.mark.parametrize("per_camera", [(), ("colors",), ("background",), ("colors", "background")])
-def test_colors_and_backgrounds_of_cameras_with_atomics(dtype, per_camera):
+def test_colors_and_backgrounds_of_cameras_with_atomics(cuda_host, dtype, per_camera):
     scene = scenes.dense(cameras=3)
-    inputs = test_blend.stage_inputs(scene, dtype)
+    inputs = asserts.blend_inputs(scene, dtype)
     for k in per_camera:
         inputs[k] = np.stack([inputs[k], 0.75 * inputs[k], 1.25 * inputs[k]]).astype(dtype)
-    test_blend.check_blend(scene, dtype, f"{per_camera}", inputs=inputs)
+    asserts.check_blend(scene, dtype, f"{per_camera}", inputs=inputs)
 
 
 SCENE, CAMERA = yardstick.SCENE, yardstick.CAMERA
@@ -368,9 +241,10 @@ LEVELS = {
 }
 
 
+@pytest.mark.quick(name=["scenes of cameras"])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize("name", LEVELS)
-def test_vmap_equals_loop(name, cameras):
+def test_vmap_equals_loop(cuda_host, name, cameras):
     levels, config = LEVELS[name], asserts.SAME_BITS
     inputs, size = yardstick.small(cameras=cameras)
     inputs = yardstick.spread_levels(inputs, levels)
@@ -387,13 +261,16 @@ def test_vmap_equals_loop(name, cameras):
 # ---------------------------------------------------------------------------------------- bad calls
 
 
+@pytest.mark.quick(deterministic=[False])
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("capacity", [1, None])
-def test_garbage_order_stays_in_its_arrays(dtype, capacity, deterministic):
-    splats, colors, order = test_poisoned.projected(dtype)
+def test_garbage_order_stays_in_its_arrays(cuda_host, dtype, capacity, deterministic):
+    scene = scenes.random_scene(40, 37, 35, bases=9, sigma_px=(0.6, 9.0))
+    splats, isects = jax.tree.map(np.asarray, projected(scene, dtype))
+    colors, order = scene.colors.astype(dtype), isects.order
     rng = np.random.default_rng(0)
     config = jgd.Config(capacity=capacity, deterministic=deterministic)
-    shape = {"width": test_poisoned.WIDTH, "height": test_poisoned.HEIGHT, "config": config}
+    shape = {"width": scene.width, "height": scene.height, "config": config}
 
     @jax.jit
     def total_and_grads(splats, colors, order):
@@ -414,26 +291,29 @@ def test_garbage_order_stays_in_its_arrays(dtype, capacity, deterministic):
             assert np.isfinite(total) and all(np.isfinite(g).all() for g in grads)
 
 
-def test_too_small_workspace_is_an_error(monkeypatch):
+def test_too_small_workspace_is_an_error(cuda_host, monkeypatch):
     size = _primitive._workspace_bytes
-    for target in ("project_bwd", "shade_bwd", "bin_fwd", "blend_fwd", "blend_bwd"):
+    targets = ("project_bwd", "shade_bwd", "bin_fwd", "blend_fwd", "blend_bwd")
+    for capacity, target in enumerate(targets, start=1234):  # traced for each target
 
         def one_less(name, *args, short=f"jgd_{target}"):
             return size(name, *args) - (name == short)
 
-        with stand_in("emulated_"):
-            monkeypatch.setattr(_primitive, "_workspace_bytes", one_less)
-            with pytest.raises(jax.errors.JaxRuntimeError, match="workspace is too small"):
-                run(scenes.smooth(), np.float32, config=jgd.Config(), color="sh")
+        monkeypatch.setattr(_primitive, "_workspace_bytes", one_less)
+        config = jgd.Config(capacity=capacity)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="workspace is too small"):
+            run(scenes.smooth(), np.float32, config=config, color="sh")
 
 
 # ----------------------------------------------------------------------------- the emulation itself
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(cache_folder):
     """Run a kernel of cuda_host/toy.cu: its input, result and error."""
-    lib = load(build.build_toy(tmp_path_factory.mktemp("toy")))
+    if build.COMPILER is None:
+        pytest.skip("no C++ compiler found (CXX, g++, c++, clang++)")
+    lib = load(build.build_toy(cache_folder / "cuda_host"))
     values = np.random.default_rng(0).integers(0, 1000, 1024).astype(np.int32)
     values[3] = 7
 

@@ -49,8 +49,11 @@ struct Copies {
   }
 };
 
+std::atomic<uint64_t> n_calls{0};
+
 XLA_FFI_Error* call(XLA_FFI_Error* (*handler)(XLA_FFI_CallFrame*), XLA_FFI_CallFrame* frame) {
   if (frame->args.size == 0) return handler(frame);  // XLA asks for the metadata of the handler
+  ++n_calls;
   Copies args(frame->args.size, frame->args.args);
   Copies rets(frame->rets.size, frame->rets.rets);
   for (int64_t i = 0; i < frame->args.size; ++i) {
@@ -102,6 +105,9 @@ void* workspace_array(const void* key, int64_t bytes) {
 
 // Sets the byte that workspace is filled with; -1 leaves it to the seed.
 extern "C" void jgd_cuda_host_set_garbage(int byte) { jgd::cuda::host::forced_garbage = byte; }
+
+// How many calls were made so far; a program compiled for the targets of the CPU makes none.
+extern "C" uint64_t jgd_cuda_host_n_calls() { return jgd::cuda::host::n_calls; }
 
 #define JGD_OP(name)                                                   \
   extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame* frame);            \

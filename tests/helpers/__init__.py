@@ -1,1 +1,1 @@
-"""What tests share: scenes, the float64 reference, comparisons, captures, files."""
+"""Holds what tests share: scenes, the float64 reference, comparisons, backends, captures, files."""

@@ -1,4 +1,4 @@
-"""Comparisons, and the drivers that run one stage in the library and in the reference."""
+"""Compares results, and runs one stage in the library and in the reference."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import jax_gsplat_depth as jgd
-from helpers import reference
+from helpers import backends, reference
 from helpers.scenes import build
 from helpers.tolerances import bound
 
@@ -16,6 +16,7 @@ OUTPUTS = ("image", "depth", "weight")
 RENDER_OPTIONS = ("background", "means2d_offset", "absgrad_probe")
 # For gradients of two calls that must have the same bits: on a GPU they do not otherwise.
 SAME_BITS = jgd.Config(deterministic=True)
+BLEND_FLOATS = ("means2d", "depths", "conics", "splat_opacities", "colors", "background")
 SPLAT_FIELDS = ("means2d", "depths", "conics", "opacities")
 
 
@@ -138,7 +139,7 @@ def blend_call(inputs, size, config):
     return _filled(jgd.blend(splats, inputs["colors"], order, background=background, **shape))
 
 
-@functools.partial(jax.jit, static_argnames=("function", "args"))
+@functools.partial(backends.jit, static_argnums=(0, 1))
 def _vjp(function, args, inputs, cotangents):
     fixed = {k: v for k, v in inputs.items() if v.dtype.kind != "f"}
     free = {k: v for k, v in inputs.items() if k not in fixed}
@@ -175,6 +176,32 @@ def check_gradients(stage, grads, expected, dtype, name):
     for k, v in grads.items():
         assert v.dtype == dtype
         close_l2(v, expected[k], bound(stage, "gradient", dtype), f"{name} grad {k}")
+
+
+def blend_inputs(scene, dtype, config=None):
+    """The scene's splats, rounded to float32 so that both dtypes blend the same ones."""
+    config = config or jgd.Config()
+    splats = reference.evaluate(
+        reference.project_stage, scene.inputs(np.float64), settings(scene, config)
+    )
+    splats["splat_opacities"] = splats.pop("opacities")
+    splats |= {"colors": scene.colors, "background": scene.background}
+    out = {k: np.asarray(splats[k], np.float32).astype(dtype) for k in BLEND_FLOATS}
+    return {**out, "radii": splats["radii"]}
+
+
+def check_blend(scene, dtype, name, *, config=None, outputs=OUTPUTS, inputs=None):
+    """Values and gradients of ``jgd.blend`` against the reference; returns both."""
+    config = config or jgd.Config()
+    inputs = blend_inputs(scene, dtype, config) if inputs is None else inputs
+    static, size = settings(scene, config), Size(scene.width, scene.height)
+    cotangents = image_cotangents(inputs, size)
+    expected, wanted, used = expect(reference.blend_stage, inputs, cotangents, static, outputs)
+    out, grads = library(blend_call, (size, config), inputs, used)
+    check_images("blend", out, expected, dtype, name)
+    same_bits(out["radii"], inputs["radii"], "radii")
+    check_gradients("blend", grads, wanted, dtype, name)
+    return out, grads
 
 
 def check_render(

@@ -1,7 +1,7 @@
-"""A training step to be recorded into a CUDA graph: the process that test_cuda.py starts.
+"""Runs a training step that XLA may record into a CUDA graph: the process that test_cuda.py starts.
 
-usage: python graph_capture.py FILE. XLA_FLAGS say whether XLA records, and where it dumps what it
-made. Runs the step several times on arrays at different addresses, since XLA records a graph again
+usage: python -m helpers.graph_capture FILE. XLA_FLAGS say whether XLA records, and where it dumps
+what it made. Runs the step several times on arrays at different addresses, since XLA records again
 when those change, and writes the results and the names of the called targets.
 """
 
@@ -10,9 +10,9 @@ import sys
 
 import jax
 import numpy as np
-from helpers import scenes
 
 import jax_gsplat_depth as jgd
+from helpers import scenes
 
 N_RUNS = 5
 

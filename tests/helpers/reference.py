@@ -1,4 +1,4 @@
-"""Dense float64 renderer in pure JAX: the definition that every backend is tested against.
+"""Renders densely in float64 and pure JAX: the definition that every backend is tested against.
 
 No tiles (but for the rule of the "3sigma" footprint), no sorting tricks, no code shared with the
 library; gradients come from autodiff. Selections (which pixel, which Gaussian, which order, which
@@ -6,10 +6,10 @@ clamp) are comparisons, hence constants of the derivative. A culled Gaussian has
 by harmless constants before the formulas and its outputs masked after them, so its gradient is zero
 and never NaN.
 
-``project``, ``shade`` and ``blend`` work on one camera and on plain arrays. ``render`` and the
-functions named ``*_stage`` take a dict of arrays as made by ``scenes.Scene.inputs`` and add the
-camera axis. ``evaluate``, ``gradients`` and ``absgrad`` are the entry points of the tests: NumPy
-in, float64 NumPy out, whatever the x64 setting outside.
+``project``, ``shade`` and ``blend`` work on one camera and on plain arrays, the functions named
+``*_stage`` on a dict of arrays as made by ``scenes.Scene.inputs``. ``evaluate``, ``gradients`` and
+``absgrad`` are the entry points of the tests: they take one of these or ``render``, add the camera
+axis, and have NumPy in, float64 NumPy out, whatever the x64 setting outside.
 """
 
 import dataclasses
@@ -30,9 +30,14 @@ TILE = 16
 BAND_CUTOFF, BAND_CAP, BAND_STOP, BAND_MEDIAN = 2e-3, 1e-4, 2e-2, 1e-4
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("width", "height", "near_plane", "far_plane", "eps2d"),
+    meta_fields=("footprint", "antialiased", "sh_convention", "sh_degree", "depth", "ray_depth"),
+)
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Image size and the static options of a render."""
+    """Image size and options of a render; new numbers compile nothing anew."""
 
     width: int
     height: int
@@ -224,14 +229,13 @@ def pixel_grid(s):
     return np.stack(np.mgrid[: s.height, : s.width], -1).reshape(-1, 2)
 
 
-def blend(splats, colors, background, s, pixels=None, pixel_offset=None):
+def blend(splats, colors, background, s, pixels, pixel_offset=None):
     """Blend one camera at ``pixels`` ``(P, 2)`` (row, column), front to back.
 
     Returns image ``(P, D)``, depth, depth_variance, weight and band ``(P,)``; ``band`` marks pixels
     next to a branch. ``pixel_offset`` ``(N, P, 2)`` moves each Gaussian separately in each pixel:
     its gradient holds the per-pixel terms that absgrad sums.
     """
-    pixels = jnp.asarray(pixel_grid(s) if pixels is None else pixels)
     n, p, dtype = colors.shape[0], pixels.shape[0], colors.dtype
     row, col = pixels[:, 0].astype(dtype) + 0.5, pixels[:, 1].astype(dtype) + 0.5
     order = depth_order(splats["depths"], splats["radii"])
@@ -303,80 +307,54 @@ def ray_lengths(K, pixels):
     return jnp.sqrt(jnp.sum(rays**2, axis=0))
 
 
-# Inputs that may have a leading camera axis, with their number of axes without it.
-_CAMERA_AXIS = {
-    **{"viewmat": 2, "K": 2, "means2d_offset": 2, "background": 1, "colors": 2, "pixel_offset": 3},
-    **{"means2d": 2, "depths": 1, "conics": 2, "splat_opacities": 1, "radii": 1},
-}
+def project_stage(x, s):
+    """``project`` of one camera from a dict of inputs."""
+    covars, valid = world_covariance(x)
+    return project(x["means"], covars, x["opacities"], valid, x["viewmat"], x["K"], s)
 
 
-def _each_camera(function, inputs):
-    """Call ``function`` on the inputs of each camera and stack the results."""
-    batched = {k: v for k, v in inputs.items() if v.ndim > _CAMERA_AXIS.get(k, v.ndim)}
-    if not batched:
-        return function(inputs)
-    return jax.lax.map(lambda x: function({**inputs, **x}), batched)
+def shade_stage(x, s):
+    """``shade`` of one camera from a dict of inputs."""
+    finite = jnp.isfinite(jnp.concatenate([x["means"][:, None], x["sh"]], 1))
+    return {"colors": shade(x["means"], x["sh"], finite.all((1, 2)), x["viewmat"], s)}
 
 
-def project_stage(inputs, s):
-    """``project`` from a dict of inputs, with or without a camera axis."""
-
-    def one(x):
-        covars, valid = world_covariance(x)
-        return project(x["means"], covars, x["opacities"], valid, x["viewmat"], x["K"], s)
-
-    return _each_camera(one, inputs)
-
-
-def shade_stage(inputs, s):
-    """``shade`` from a dict of inputs, with or without a camera axis."""
-
-    def one(x):
-        finite = jnp.isfinite(jnp.concatenate([x["means"][:, None], x["sh"]], 1))
-        return {"colors": shade(x["means"], x["sh"], finite.all((1, 2)), x["viewmat"], s)}
-
-    return _each_camera(one, inputs)
-
-
-def blend_stage(inputs, s, pixels=None):
-    """``blend`` from a dict: the splats' fields (``splat_opacities``), colors, background.
+def blend_stage(x, s):
+    """``blend`` of one camera from a dict: splats (``splat_opacities``), colors, pixels.
 
     With ``s.ray_depth`` the camera's ``K`` too.
-    Without ``pixels`` the results have shape ``(C?, H, W, ...)``, with them ``(C?, P, ...)``.
     """
-
-    def one(x):
-        splats = {k: x[k] for k in ("means2d", "depths", "conics", "radii")}
-        splats["opacities"] = x["splat_opacities"]
-        background = x.get("background", jnp.zeros_like(x["colors"], shape=x["colors"].shape[-1:]))
-        out = blend(splats, x["colors"], background, s, pixels, x.get("pixel_offset"))
-        if s.ray_depth:
-            lengths = ray_lengths(x["K"], pixel_grid(s) if pixels is None else pixels)
-            out["depth"] *= lengths ** (-1 if s.depth == "inverse" else 1)
-            out["depth_variance"] *= lengths**2
-        if pixels is None:
-            out = {k: v.reshape(s.height, s.width, *v.shape[1:]) for k, v in out.items()}
-        return out
-
-    return _each_camera(one, inputs)
+    splats = {k: x[k] for k in ("means2d", "depths", "conics", "radii")}
+    splats["opacities"] = x["splat_opacities"]
+    out = blend(splats, x["colors"], x["background"], s, x["pixels"], x.get("pixel_offset"))
+    if s.ray_depth:
+        lengths = ray_lengths(x["K"], x["pixels"])
+        out["depth"] *= lengths ** (-1 if s.depth == "inverse" else 1)
+        out["depth_variance"] *= lengths**2
+    return out
 
 
-# Each stage is compiled alone, with only the settings that it reads, and without optimisation: at
-# these sizes compiling takes longer than running, and most scenes differ in one stage only.
+# --------------------------------------------------------------------------------------- running it
+
+# Each stage is compiled alone, for one camera, without optimisation, and for few sizes, to which
+# arrays are padded: with scenes as small as these, compiling takes longer than running.
 _compile = functools.partial(
     jax.jit,
-    static_argnames=("stage", "s"),
-    compiler_options={"xla_backend_optimization_level": 0},
+    static_argnames="stage",
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+    },
 )
 
 
 @_compile
-def _run(stage, inputs, s, *pixels):
-    return stage(inputs, s, *pixels)
+def _values(stage, inputs, s):
+    return stage(inputs, s)
 
 
 @_compile
-def _run_with_gradients(stage, inputs, s, cotangents):
+def _values_and_gradients(stage, inputs, s, cotangents):
     fixed = {k: v for k, v in inputs.items() if v.dtype.kind != "f"}
     free = {k: v for k, v in inputs.items() if k not in fixed}
 
@@ -384,8 +362,7 @@ def _run_with_gradients(stage, inputs, s, cotangents):
         out, total = stage({**x, **fixed}, s), 0.0
         for k, v in cotangents.items():
             if "band" in out:
-                band = out["band"].reshape(out["band"].shape + (1,) * (v.ndim - out["band"].ndim))
-                v = jnp.where(jnp.broadcast_to(band, v.shape), 0, v)
+                v = _mask(~out["band"], v, 0.0)
             total += jnp.sum(out[k] * v)
         return total, out
 
@@ -393,23 +370,110 @@ def _run_with_gradients(stage, inputs, s, cotangents):
     return out, grads
 
 
+# Inputs that may have a leading camera axis, with their number of axes without it.
+_CAMERA_AXIS = {
+    **{"viewmat": 2, "K": 2, "means2d_offset": 2, "background": 1, "colors": 2, "pixel_offset": 3},
+    **{"means2d": 2, "depths": 1, "conics": 2, "splat_opacities": 1, "radii": 1},
+}
+
+
+# The axes of inputs and outputs that are padded: Gaussians, pixels, channels.
+_PADDED_AXES = {
+    **dict.fromkeys(("means", "quats", "scales", "covars", "opacities", "usable", "sh"), "n"),
+    **dict.fromkeys(("means2d", "depths", "conics", "radii", "cov2d", "splat_opacities"), "n"),
+    **{"colors": "nd", "background": "d", "image": "pd", "pixels": "p", "pixel_offset": "np"},
+    **dict.fromkeys(("depth", "depth_variance", "weight", "band"), "p"),
+}
+# What has cotangents, and its shape.
+_OUTPUTS = {
+    "project_stage": {"means2d": "n2", "depths": "n", "conics": "n3", "opacities": "n"},
+    "shade_stage": {"colors": "nd"},
+    "blend_stage": {"image": "pd", "depth": "p", "depth_variance": "p", "weight": "p"},
+}
+
+
+def _padded_sizes(n, d, p=0):
+    return {
+        "n": max(128, 2 ** (n - 1).bit_length()),
+        "d": 3 if d <= 3 else max(8, 2 ** (d - 1).bit_length()),
+        "p": 512 if p <= 512 else 2560 * 2 ** ((p - 1) // 2560).bit_length(),
+    }
+
+
+def _pad(name, x, sizes):
+    """Append rows that are culled: zeros, and an opacity that nothing has."""
+    missing = [sizes[a] - x.shape[i] for i, a in enumerate(_PADDED_AXES.get(name, ""))]
+    missing += [0] * (x.ndim - len(missing))
+    value = -1 if name == "opacities" else 0
+    return np.pad(x, [(0, n) for n in missing], constant_values=value)
+
+
+def _cut(name, x, sizes):
+    return np.asarray(x)[tuple(slice(sizes[a]) for a in _PADDED_AXES.get(name, ""))]
+
+
+def _run_one(stage, inputs, s, pixels, cotangents):
+    x, image = dict(inputs), ()
+    sizes = {"n": len(x["means" if "means" in x else "depths"]), "d": 3}
+    if stage is blend_stage:
+        sizes["d"] = x["colors"].shape[-1]
+        x.setdefault("background", np.zeros(sizes["d"]))
+        image = (s.height, s.width) if pixels is None else (len(pixels),)
+        x["pixels"] = pixel_grid(s) if pixels is None else np.asarray(pixels)
+        sizes["p"] = len(x["pixels"])
+    padded = _padded_sizes(**sizes)
+    x = {k: _pad(k, v, padded) for k, v in x.items()}
+    if cotangents is None:
+        out, grads = _values(stage, x, s), {}
+    else:
+        shapes = _OUTPUTS[stage.__name__]
+        v = {k: np.zeros([padded.get(a) or int(a) for a in shapes[k]]) for k in shapes}
+        for k, value in cotangents.items():
+            if image:
+                value = value.reshape(sizes["p"], *value.shape[len(image) :])
+            v[k] = _pad(k, value, padded)
+        out, grads = _values_and_gradients(stage, x, s, v)
+    out = {k: _cut(k, value, sizes) for k, value in out.items()}
+    if image:
+        out = {k: value.reshape(*image, *value.shape[1:]) for k, value in out.items()}
+    return out, {k: _cut(k, value, sizes) for k, value in grads.items() if k in inputs}
+
+
+def _run(stage, inputs, s, pixels=None, cotangents=None):
+    """Outputs of a stage, and gradients if there are cotangents, for all cameras."""
+    per_camera = [k for k, v in inputs.items() if v.ndim > _CAMERA_AXIS.get(k, v.ndim)]
+    if not per_camera:
+        return _run_one(stage, inputs, s, pixels, cotangents)
+    outs, grads = [], []
+    for c in range(len(inputs[per_camera[0]])):
+        x = {k: v[c] if k in per_camera else v for k, v in inputs.items()}
+        v = None if cotangents is None else {k: v[c] for k, v in cotangents.items()}
+        for results, result in zip((outs, grads), _run_one(stage, x, s, pixels, v), strict=True):
+            results.append(result)
+    add_up = {k: np.stack if k in per_camera else sum for k in grads[0]}
+    return (
+        {k: np.stack([out[k] for out in outs]) for k in outs[0]},
+        {k: add_up[k]([grad[k] for grad in grads]) for k in grads[0]},
+    )
+
+
 def _chain(inputs, s):
     """Stage, inputs and settings of project, shade (or None) and blend; and the splats."""
     color = inputs["sh" if "sh" in inputs else "colors"]
-    finite = jnp.all(jnp.isfinite(color), axis=tuple(range(1, color.ndim)))
+    finite = np.isfinite(color).all(axis=tuple(range(1, color.ndim)))
     names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
     geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
     options = dataclasses.replace(
         s, sh_convention="3dgs", sh_degree=None, depth="expected", ray_depth=False
     )
     first = (project_stage, geometry, options)
-    splats = _run(*first)
+    splats, _ = _run(*first)
     second, colors = None, color
     if "sh" in inputs:
         shading = {k: inputs[k] for k in ("means", "sh", "viewmat")}
         options = Settings(0, 0, sh_convention=s.sh_convention, sh_degree=s.sh_degree)
         second = (shade_stage, shading, options)
-        colors = _run(*second)["colors"]
+        colors = _run(*second)[0]["colors"]
     blending = {k: splats[k] for k in ("means2d", "depths", "conics", "radii")}
     blending |= {"splat_opacities": splats["opacities"], "colors": colors}
     if "means2d_offset" in inputs:  # after culling, which does not depend on it
@@ -422,41 +486,40 @@ def _chain(inputs, s):
     return first, second, (blend_stage, blending, options), splats
 
 
-def render(inputs, s, *pixels):
-    """All stages in order, with or without a camera axis. Adds ``radii`` and ``cov2d``."""
-    _, _, last, splats = _chain(inputs, s)
-    return _run(*last, *pixels) | {k: splats[k] for k in ("radii", "cov2d")}
-
-
-def _render_with_gradients(inputs, s, cotangents):
-    """The chain rule from stage to stage; autodiff inside each."""
+def render(inputs, s, pixels=None, cotangents=None):
+    """All stages in order, the chain rule from stage to stage; adds ``radii`` and ``cov2d``."""
     first, second, last, splats = _chain(inputs, s)
-    out, v = _run_with_gradients(*last, cotangents)
+    out, v = _run(*last, pixels, cotangents)
+    out |= {k: splats[k] for k in ("radii", "cov2d")}
+    if cotangents is None:
+        return out, {}
     v_splats = {k: v.pop(k) for k in ("means2d", "depths", "conics")}
     v_splats["opacities"] = v.pop("splat_opacities")
     v["means2d_offset"] = v_splats["means2d"]
-    parts = [_run_with_gradients(*first, v_splats)[1]]
+    parts = [_run(*first, cotangents=v_splats)[1]]
     if second:
-        parts.append(_run_with_gradients(*second, {"colors": v.pop("colors")})[1])
-    grads = {k: sum(part[k] for part in (*parts, v) if k in part) for k in inputs}
-    return out | {k: splats[k] for k in ("radii", "cov2d")}, grads
+        parts.append(_run(*second, cotangents={"colors": v.pop("colors")})[1])
+    return out, {k: sum(part[k] for part in (*parts, v) if k in part) for k in inputs}
 
 
-def _in_float64(function, *args):
-    """Call with every float array as float64 and return NumPy, whatever the x64 setting."""
-
+def _in_float64(stage, inputs, s, pixels=None, cotangents=None):
     def cast(x):
         x = np.asarray(x)
-        return jnp.asarray(x.astype(np.float64) if x.dtype.kind == "f" else x)
+        return x.astype(np.float64) if x.dtype.kind == "f" else x
 
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, function(*jax.tree.map(cast, args)))
-
-
-def evaluate(stage, inputs, s, *pixels):
-    """Outputs of ``render`` or one of the functions ``*_stage``."""
     run = render if stage is render else functools.partial(_run, stage)
-    return _in_float64(lambda x, *p: run(x, s, *p), inputs, *pixels)
+    with jax.enable_x64(True):
+        inputs, cotangents = jax.tree.map(cast, (inputs, cotangents))
+        return run(inputs, s, pixels, cotangents)
+
+
+def evaluate(stage, inputs, s, pixels=None):
+    """Outputs of ``render`` or one of the functions ``*_stage``.
+
+    Those of ``render`` and ``blend_stage`` have shape ``(C?, H, W, ...)``, or ``(C?, P, ...)`` at
+    ``pixels`` ``(P, 2)`` (row, column).
+    """
+    return _in_float64(stage, inputs, s, pixels)[0]
 
 
 def evaluate_with_gradients(stage, inputs, cotangents, s):
@@ -464,9 +527,7 @@ def evaluate_with_gradients(stage, inputs, cotangents, s):
 
     Pixels in the boundary band have no part in the sum, so that the gradient is comparable.
     """
-    run = functools.partial(_run_with_gradients, stage)
-    run = _render_with_gradients if stage is render else run
-    return _in_float64(lambda x, v: run(x, s, v), inputs, cotangents)
+    return _in_float64(stage, inputs, s, cotangents=cotangents)
 
 
 def gradients(stage, inputs, cotangents, s):

@@ -1,4 +1,4 @@
-"""Small deterministic scenes.
+"""Builds small deterministic scenes.
 
 Every number is exactly representable in float32, so that a float32 run and the float64 reference
 see the same scene. Arrays are float64 NumPy; ``Scene.inputs`` casts them.

@@ -1,4 +1,4 @@
-"""Random Gaussians for the tests of files, and what a damaged file must not do."""
+"""Draws random Gaussians for the tests of files, and checks that damaged files do no harm."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every numerical bound of the tests.
+"""Lists every numerical bound of the tests.
 
 Values are compared by largest absolute difference relative to the largest expected magnitude,
 gradients by relative L2 norm per input. A bound that fails is a bug to understand, not a number to

@@ -1,4 +1,4 @@
-"""A capture small enough to fit in a test: nine views of a cloud of Gaussians that we render."""
+"""Builds a capture small enough to fit in a test: nine rendered views of a cloud of Gaussians."""
 
 import dataclasses
 

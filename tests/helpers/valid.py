@@ -1,4 +1,4 @@
-"""Valid inputs of every function, to be spoilt one at a time, and the check of the error."""
+"""Builds valid inputs of every function, to be spoilt one at a time, and checks the error."""
 
 import dataclasses
 import re

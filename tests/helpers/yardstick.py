@@ -1,4 +1,4 @@
-"""One small problem, and the yardstick of the transformation tests: one jitted call per example.
+"""Sets up one small problem, and its yardstick for transformations: one jitted call per example.
 
 What a transformation returns has the same bits. Where JAX adds up gradients in an order of its own,
 float64 agreement to 1e-13 stands in. Whether a single call is right is the business of the tests of
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_gsplat_depth as jgd
-from helpers import scenes
+from helpers import backends, scenes
 from helpers.asserts import RENDER_OPTIONS, SAME_BITS, Size, same_bits
 
 OUTPUTS = ("image", "depth", "weight")
@@ -59,7 +59,7 @@ def forward_and_vjp(inputs, size, config=None):
     return out | {f"grad {k}": v for k, v in grads.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(backends.jit, static_argnums=(1, 2))
 def single(inputs, size, config=None):
     """The yardstick: one example, jitted."""
     return forward_and_vjp(inputs, size, config)

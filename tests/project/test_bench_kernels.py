@@ -1,4 +1,4 @@
-"""The benchmark's own kernels compute what they are said to, and its model is what its formula is.
+"""Checks that the benchmark's own kernels and its model compute what their formulas say.
 
 Their times are not tested.
 """

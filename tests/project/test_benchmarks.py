@@ -1,4 +1,4 @@
-"""The benchmark's baseline draws the same pictures, and the benchmark itself runs."""
+"""Checks that the benchmark's baseline draws the same pictures, and that the benchmark runs."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""The examples: each one is run, and does what it says."""
+"""Runs each example and checks that it does what it says."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""The package as installed: names, documentation, version, compiled module, instruction sets."""
+"""Checks the installed package: names, documentation, version, compiled module."""
 
 import dataclasses
 import importlib

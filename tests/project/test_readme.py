@@ -1,4 +1,4 @@
-"""What README.md says: its code runs as a user runs it, its table is right, its files exist."""
+"""Checks what README.md says: its code runs, its table is right, its files exist."""
 
 import os
 import pathlib

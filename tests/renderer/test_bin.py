@@ -63,7 +63,7 @@ SCENES = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_tiles_cover_every_pixel_and_stay_in_the_box(backend, dtype, name):
+def test_tiles_cover_every_pixel_and_stay_in_the_box(every_backend, dtype, name):
     scene = SCENES[name]()
     splats, bins = project_and_bin(scene, dtype)
     counts = bins.tile_counts
@@ -86,13 +86,13 @@ def test_slanted_gaussians_fill_fewer_tiles_than_their_box(backend, dtype):
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_order_is_by_depth_then_index_with_the_culled_last(backend, dtype, name):
+def test_order_is_by_depth_then_index_with_the_culled_last(every_backend, dtype, name):
     splats, bins = project_and_bin(SCENES[name](), dtype)
     assert bins.order.dtype == np.int32
     np.testing.assert_array_equal(bins.order, expected_order(splats.depths, splats.radii))
 
 
-def test_order_of_ties_and_extreme_depths(backend, dtype):
+def test_order_of_ties_and_extreme_depths(every_backend, dtype):
     depths = np.array([3, 1, 3, 1e9, 0.011, 1, 3, 0.0110001, 1, 2], dtype)
     radii = np.array([5, 5, 5, 5, 5, 0, 5, 5, 5, 0], np.int32)
     n = len(depths)
@@ -124,7 +124,7 @@ def test_large_count_is_sorted(backend, dtype):
     np.testing.assert_array_equal(bins.order, expected_order(depths, radii))
 
 
-def test_three_sigma_counts_are_the_tiles_of_the_rectangle(backend, dtype):
+def test_three_sigma_counts_are_the_tiles_of_the_rectangle(every_backend, dtype):
     scene = scenes.dense(n=200, width=100, height=75)
     splats, bins = project_and_bin(scene, dtype, footprint="3sigma")
     static = reference.Settings(100, 75, footprint="3sigma")
@@ -142,7 +142,7 @@ def test_three_sigma_counts_are_the_tiles_of_the_rectangle(backend, dtype):
     np.testing.assert_array_equal(bins.tile_counts, expected)
 
 
-def test_camera_axis_is_a_loop(backend, dtype):
+def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.boundary(cameras=3)
     _, bins = project_and_bin(scene, dtype)
     assert bins.order.shape == (3, 100) and bins.tile_counts.shape == (3, 3, 3)
@@ -152,7 +152,7 @@ def test_camera_axis_is_a_loop(backend, dtype):
         np.testing.assert_array_equal(bins.tile_counts[c], one.tile_counts)
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     _, bins = project_and_bin(scenes.empty(), dtype)
     assert bins.order.shape == (0,) and bins.tile_counts.shape == (2, 2)
     assert not bins.tile_counts.any()

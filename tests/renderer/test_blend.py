@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from helpers import reference, scenes
 from helpers.asserts import (
+    BLEND_FLOATS,
     OUTPUTS,
     SAME_BITS,
     Size,
     blend_call,
+    blend_inputs,
+    check_blend,
     check_gradients,
     check_images,
     close_l2,
@@ -21,55 +24,31 @@ from helpers.tolerances import bound
 
 import jax_gsplat_depth as jgd
 
-FLOATS = ("means2d", "depths", "conics", "splat_opacities", "colors", "background")
 
-
-def stage_inputs(scene, dtype, config=None):
-    """The scene's splats, rounded to float32 so that both dtypes blend the same ones."""
-    config = config or jgd.Config()
-    splats = reference.evaluate(
-        reference.project_stage, scene.inputs(np.float64), settings(scene, config)
-    )
-    splats["splat_opacities"] = splats.pop("opacities")
-    splats |= {"colors": scene.colors, "background": scene.background}
-    out = {k: np.asarray(splats[k], np.float32).astype(dtype) for k in FLOATS}
-    return {**out, "radii": splats["radii"]}
-
-
-def check_blend(scene, dtype, name, *, config=None, outputs=OUTPUTS, inputs=None):
-    config = config or jgd.Config()
-    inputs = stage_inputs(scene, dtype, config) if inputs is None else inputs
-    static, size = settings(scene, config), Size(scene.width, scene.height)
-    cotangents = image_cotangents(inputs, size)
-    expected, wanted, used = expect(reference.blend_stage, inputs, cotangents, static, outputs)
-    out, grads = library(blend_call, (size, config), inputs, used)
-    check_images("blend", out, expected, dtype, name)
-    same_bits(out["radii"], inputs["radii"], "radii")
-    check_gradients("blend", grads, wanted, dtype, name)
-    return out, grads
-
-
+@pytest.mark.quick(scene=["boundary", "saturated"])
 @pytest.mark.parametrize("scene", ["smooth", "dense", "boundary", "saturated", "big", "ties"])
-def test_values_and_gradients(backend, dtype, scene):
+def test_values_and_gradients(every_backend, dtype, scene):
     check_blend(getattr(scenes, scene)(), dtype, scene)
 
 
+@pytest.mark.quick(output=["depth"])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_gradient_of_each_output_alone(backend, dtype, output):
+def test_gradient_of_each_output_alone(every_backend, dtype, output):
     _, grads = check_blend(scenes.saturated(), dtype, output, outputs=(output,))
     assert grads["colors"].any() == (output == "image")
     assert grads["background"].any() == (output == "image")
     assert grads["depths"].any() == (output == "depth")
 
 
+@pytest.mark.quick(channels=[1, 4, 33])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 16, 33])
-def test_channels(backend, dtype, channels):
+def test_channels(every_backend, dtype, channels):
     check_blend(scenes.dense(channels=channels), dtype, f"{channels} channels")
 
 
 def test_channels_are_independent(backend, dtype):
     scene = scenes.dense(channels=16)
-    inputs, size = stage_inputs(scene, dtype), Size(scene.width, scene.height)
+    inputs, size = blend_inputs(scene, dtype), Size(scene.width, scene.height)
     out, _ = library(blend_call, (size, jgd.Config()), inputs, {})
     for part in (slice(0, 1), slice(3, 6), slice(5, 12)):
         few = {k: inputs[k][..., part] for k in ("colors", "background")}
@@ -79,7 +58,7 @@ def test_channels_are_independent(backend, dtype):
         same_bits(some["depth"], out["depth"], "depth")
 
 
-def test_three_sigma_footprint(backend, dtype):
+def test_three_sigma_footprint(every_backend, dtype):
     config = jgd.Config(footprint="3sigma")
     check_blend(scenes.saturated(), dtype, "3sigma", config=config)
     # Its square ends in the first tile, where its alpha at the first pixel of the next is 0.011.
@@ -103,7 +82,7 @@ def test_three_sigma_footprint(backend, dtype):
 def test_tiles_do_not_show(backend, dtype):
     """Cropping by whole and by odd numbers of pixels moves the tile grid, not the image."""
     scene = scenes.random_scene(60, 80, 64, seed=9, sigma_px=(2.0, 25.0))
-    inputs, config = stage_inputs(scene, dtype), jgd.Config()
+    inputs, config = blend_inputs(scene, dtype), jgd.Config()
     whole, _ = library(blend_call, (Size(80, 64), config), inputs, {})
     band = reference.evaluate(reference.blend_stage, inputs, settings(scene, config))["band"]
     limit = 1e-4 if dtype == np.float32 else 1e-12
@@ -115,10 +94,11 @@ def test_tiles_do_not_show(backend, dtype):
             assert difference.max() < limit, k
 
 
+@pytest.mark.quick(per_camera=[("colors", "background")])
 @pytest.mark.parametrize("per_camera", [(), ("colors",), ("background",), ("colors", "background")])
-def test_camera_axis_is_a_loop(backend, dtype, per_camera):
+def test_camera_axis_is_a_loop(every_backend, dtype, per_camera):
     scene = scenes.dense(cameras=3)
-    inputs = stage_inputs(scene, dtype)
+    inputs = blend_inputs(scene, dtype)
     for k in per_camera:
         inputs[k] = np.stack([inputs[k], 0.75 * inputs[k], 1.25 * inputs[k]]).astype(dtype)
     out, grads = check_blend(scene, dtype, f"cameras {per_camera}", inputs=inputs, config=SAME_BITS)
@@ -162,11 +142,12 @@ def absgrad_call(inputs, size, config):
     return vars(out)
 
 
+@pytest.mark.quick(cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2])
-def test_absgrad_probe(backend, dtype, cameras):
+def test_absgrad_probe(every_backend, dtype, cameras):
     scene = scenes.boundary(cameras=cameras)
     config = jgd.Config()
-    inputs, static = stage_inputs(scene, dtype), settings(scene, config)
+    inputs, static = blend_inputs(scene, dtype), settings(scene, config)
     size = Size(scene.width, scene.height)
     expected, wanted, cotangents = expect(
         reference.blend_stage, inputs, image_cotangents(inputs, size), static
@@ -182,9 +163,9 @@ def test_absgrad_probe(backend, dtype, cameras):
     check_gradients("blend", grads, wanted, dtype, "absgrad")
 
 
-def test_culled_entries_may_hold_anything(backend, dtype):
+def test_culled_entries_may_hold_anything(every_backend, dtype):
     scene = scenes.dense()
-    inputs = stage_inputs(scene, dtype)
+    inputs = blend_inputs(scene, dtype)
     culled = np.arange(120) % 3 == 0
     inputs["radii"] = np.where(culled, 0, inputs["radii"]).astype(np.int32)
     out, grads = check_blend(scene, dtype, "culled", inputs=inputs, config=SAME_BITS)
@@ -199,11 +180,11 @@ def test_culled_entries_may_hold_anything(backend, dtype):
     same, same_grads = library(blend_call, args, garbage, cotangents)
     for k in OUTPUTS:
         same_bits(same[k], out[k], k)
-    for k in FLOATS:
+    for k in BLEND_FLOATS:
         same_bits(same_grads[k], grads[k], k)
 
 
-def test_list_much_longer_than_any_batch(backend, dtype):
+def test_list_much_longer_than_any_batch(every_backend, dtype):
     """Faint wide Gaussians, so that no pixel stops early and none is near the cutoff."""
     n = 1200
     rng = np.random.default_rng(0)
@@ -221,9 +202,9 @@ def test_list_much_longer_than_any_batch(backend, dtype):
     assert out["weight"].min() > 0.99
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
-    inputs, size = stage_inputs(scene, dtype), Size(scene.width, scene.height)
+    inputs, size = blend_inputs(scene, dtype), Size(scene.width, scene.height)
     cotangents = {
         "image": np.ones((18, 21, 3)),
         "depth": np.ones((18, 21)),

@@ -12,6 +12,7 @@ from helpers.asserts import (
     OUTPUTS,
     Size,
     blend_call,
+    blend_inputs,
     close,
     close_l2,
     expect,
@@ -24,7 +25,6 @@ from helpers.asserts import (
     within,
 )
 from helpers.tolerances import bound
-from test_blend import stage_inputs
 from test_poisoned import assert_finite
 
 import jax_gsplat_depth as jgd
@@ -98,21 +98,24 @@ def squared_extent(inputs, expected):
     return np.square(np.ptp(z) / 2) if z.size else 0
 
 
+@pytest.mark.quick(options=[ALONE[1], TOGETHER[2]])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
-def test_values_and_gradients(backend, dtype, options):
+def test_values_and_gradients(every_backend, dtype, options):
     out, grads = check(scenes.dense(), dtype, options)
     assert grads["K"].any() and grads["means"].any() and grads["background"].any()
     assert out["depth"].any()
 
 
+@pytest.mark.quick(scene=["boundary"], options=[TOGETHER[0]])
 @pytest.mark.parametrize("options", [ALONE[1], TOGETHER[0], TOGETHER[2]], ids=str)
 @pytest.mark.parametrize("scene", ["smooth", "boundary", "saturated"])
-def test_scenes_with_cameras(backend, dtype, scene, options):
+def test_scenes_with_cameras(every_backend, dtype, scene, options):
     scene = getattr(scenes, scene)(cameras=2)
     out, _ = check(scene, dtype, options, color="sh")
     assert out["depth"].shape == (2, scene.height, scene.width)
 
 
+@pytest.mark.quick(output=["depth_variance"])
 @pytest.mark.parametrize(
     ("options", "output"),
     [
@@ -129,30 +132,35 @@ def test_gradient_of_one_output(backend, dtype, options, output):
     assert grads["opacities"].any() == (options != {"depth": "median"})
 
 
+@pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize("options", [TOGETHER[1], TOGETHER[2]], ids=str)
-def test_three_sigma_footprint(backend, dtype, options):
+def test_three_sigma_footprint(every_backend, dtype, options):
     check(scenes.dense(), dtype, options | {"footprint": "3sigma"})
 
 
+@pytest.mark.quick(size=[(17, 15)], options=[TOGETHER[2]])
 @pytest.mark.parametrize("options", [TOGETHER[1], TOGETHER[2]], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (17, 15), (40, 1)])
-def test_image_sizes(backend, dtype, size, options):
+def test_image_sizes(every_backend, dtype, size, options):
     check(scenes.random_scene(40, *size, seed=8, focal=20 / size[1]), dtype, options)
 
 
+@pytest.mark.quick(channels=[7])
 @pytest.mark.parametrize("channels", [1, 2, 7])
-def test_channels(backend, dtype, channels):
+def test_channels(every_backend, dtype, channels):
     check(scenes.dense(channels=channels), dtype, TOGETHER[2])
 
 
+@pytest.mark.quick(capacity=[1])
 @pytest.mark.parametrize("capacity", [1, None])
-def test_lists_that_are_too_short(backend, dtype, capacity):
+def test_lists_that_are_too_short(every_backend, dtype, capacity):
     check(scenes.dense(), dtype, TOGETHER[1] | {"capacity": capacity, "deterministic": True})
 
 
+@pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
 @pytest.mark.parametrize("what", ["no Gaussians", "all behind"])
-def test_nothing_visible(backend, dtype, what, options):
+def test_nothing_visible(every_backend, dtype, what, options):
     scene = scenes.empty() if what == "no Gaussians" else scenes.smooth()
     if what == "all behind":
         view = scene.viewmat.copy()
@@ -164,8 +172,9 @@ def test_nothing_visible(backend, dtype, what, options):
     assert not any(g.any() for k, g in grads.items() if k != "background")
 
 
+@pytest.mark.quick(options=[ALONE[3], TOGETHER[1]])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
-def test_the_rest_stays_as_it_is(backend, dtype, options):
+def test_the_rest_stays_as_it_is(every_backend, dtype, options):
     scene = scenes.saturated(cameras=2)
     gaussians, camera = scene.gaussians(dtype), scene.camera(dtype)
     usual = jgd.render(gaussians, camera)
@@ -198,9 +207,10 @@ def on_the_axis(alphas, dtype, u=0.5):
     return gaussians, jgd.Camera(viewmat, K, width=int(u + 0.5), height=1)
 
 
+@pytest.mark.quick(ray=[True])
 @pytest.mark.parametrize("u", [0.5, 3.5])
 @pytest.mark.parametrize("ray", [False, True])
-def test_closed_forms(backend, dtype, ray, u):
+def test_closed_forms(every_backend, dtype, ray, u):
     gaussians, camera = on_the_axis(ALPHAS, dtype, u)
     w = ALPHAS * np.cumprod(np.append(1, 1 - ALPHAS))[:-1]
     length = np.hypot((u - 0.5) / 2, 1) if ray else 1
@@ -223,7 +233,7 @@ def test_closed_forms(backend, dtype, ray, u):
     ("alphas", "expected"),
     [([0.5], 2.0), ([0.49], 0.0), ([0.3, 0.2], 0.0), ([0.99, 0.5], 2.0), ([0.4, 0.99], 3.0)],
 )
-def test_median_of_few(backend, dtype, alphas, expected):
+def test_median_of_few(every_backend, dtype, alphas, expected):
     """Exactly half counts; and the last Gaussian before the pixel ends may be the one."""
     out = jgd.render(*on_the_axis(alphas, dtype), config=jgd.Config(depth="median"))
     np.testing.assert_array_equal(out.depth, [[expected]])
@@ -336,6 +346,7 @@ def test_ray_lengths(dtype, cameras):
         np.testing.assert_allclose(one, expected, rtol=1e-6 if dtype == np.float32 else 1e-14)
 
 
+@pytest.mark.quick(options=[TOGETHER[2]])
 @pytest.mark.parametrize("options", TOGETHER, ids=str)
 def test_gradients_are_finite_differences(backend, x64, options):
     scene = scenes.smooth()
@@ -364,22 +375,24 @@ def test_gradients_are_finite_differences(backend, x64, options):
 # ---------------------------------------------------------------------------------- blend, bad data
 
 
+@pytest.mark.quick(options=[ALONE[1]], cameras=[2])
 @pytest.mark.parametrize("options", [ALONE[0], ALONE[1], ALONE[3]], ids=str)
 @pytest.mark.parametrize("cameras", [None, 2])
-def test_blend(backend, dtype, options, cameras):
+def test_blend(every_backend, dtype, options, cameras):
     scene = scenes.dense(cameras=cameras)
-    inputs = stage_inputs(scene, dtype)
+    inputs = blend_inputs(scene, dtype)
     _, grads = check(scene, dtype, options, inputs=inputs, function=blend_call)
     assert grads["depths"].any()
 
 
 def test_blend_has_no_rays():
     scene = scenes.dense()
-    inputs = stage_inputs(scene, np.float32)
+    inputs = blend_inputs(scene, np.float32)
     with pytest.raises(ValueError, match="config.ray_depth is True, but blend does not know"):
         blend_call(inputs, Size(scene.width, scene.height), jgd.Config(ray_depth=True))
 
 
+@pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize("options", TOGETHER[1:], ids=str)
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e30])
 def test_bad_gaussians_are_not_drawn(backend, dtype, options, bad):
@@ -403,11 +416,12 @@ def test_bad_gaussians_are_not_drawn(backend, dtype, options, bad):
     assert not grads["means"][rows].any()
 
 
+@pytest.mark.quick(options=[TOGETHER[2]])
 @pytest.mark.parametrize("options", [TOGETHER[1], TOGETHER[2]], ids=str)
-def test_splats_with_bad_depths(backend, dtype, options):
+def test_splats_with_bad_depths(every_backend, dtype, options):
     """As far as blending is concerned, any depth may come; also to what is culled."""
     scene = scenes.dense()
-    inputs = stage_inputs(scene, dtype)
+    inputs = blend_inputs(scene, dtype)
     bad = [np.nan, np.inf, -np.inf, 0, -3, 1e-42, 1e-25, 1e-19, 1e37]
     for row, value in enumerate(bad):
         inputs["depths"][3 * row] = value
@@ -439,6 +453,7 @@ def with_K(entry, value, dtype, options):
     return {k: out[k] for k in outputs_of(config)}, grads
 
 
+@pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize(
     ("entry", "bad"), [((0, 0), np.nan), ((1, 1), np.inf), ((0, 2), 1e25), ((1, 2), -np.inf)]
 )
@@ -450,6 +465,7 @@ def test_camera_that_sees_nothing(backend, dtype, options, entry, bad):
     assert_finite(out, grads)
 
 
+@pytest.mark.quick(options=[TOGETHER[2]])
 @pytest.mark.parametrize("focal", [0.0, 1e-19])
 @pytest.mark.parametrize("options", TOGETHER[1:], ids=str)
 def test_camera_without_an_inverse(backend, dtype, options, focal):

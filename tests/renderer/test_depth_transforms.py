@@ -22,8 +22,9 @@ EVERYTHING = [
 ]
 
 
+@pytest.mark.quick(config=[DETERMINISTIC[1]])
 @pytest.mark.parametrize("config", DETERMINISTIC)
-def test_deterministic_gradients_are_the_same_sums(backend, dtype, config):
+def test_deterministic_gradients_are_the_same_sums(every_backend, dtype, config):
     inputs, size = yardstick.small(dtype, cameras=2)
     exact = yardstick.single(inputs, size, config)
     usual = yardstick.single(inputs, size, dataclasses.replace(config, deterministic=False))
@@ -31,6 +32,7 @@ def test_deterministic_gradients_are_the_same_sums(backend, dtype, config):
     yardstick.same_tree(yardstick.single(inputs, size, config), exact)
 
 
+@pytest.mark.quick(config=[DETERMINISTIC[2]])
 @pytest.mark.parametrize("config", DETERMINISTIC)
 def test_camera_axis_is_a_loop(backend, config):
     inputs, size = yardstick.small(cameras=3)
@@ -42,8 +44,9 @@ def test_camera_axis_is_a_loop(backend, config):
                 same_bits(together[k][c], v, k)
 
 
+@pytest.mark.quick(config=[DETERMINISTIC[0]])
 @pytest.mark.parametrize("config", EVERYTHING)
-def test_nested_vmap(backend, config):
+def test_nested_vmap(every_backend, config):
     levels = [(yardstick.SCENE, 2), (yardstick.CAMERA, 3)]
     inputs, size = yardstick.small()
     inputs = yardstick.spread_levels(inputs, levels)
@@ -57,6 +60,7 @@ def test_nested_vmap(backend, config):
         yardstick.close_tree(yardstick.at(mapped, index), expected, 1e-6, str(index))
 
 
+@pytest.mark.quick(config=[DETERMINISTIC[1]])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("config", EVERYTHING)
 def test_shard_map_over_cameras(config, check_vma):
@@ -77,6 +81,7 @@ def test_shard_map_over_cameras(config, check_vma):
         close_l2(v, expected[k], 1e-6, k)
 
 
+@pytest.mark.quick(config=[DETERMINISTIC[2]])
 @pytest.mark.parametrize("config", EVERYTHING)
 def test_export_for_any_number_of_gaussians(config):
     inputs, size = yardstick.small(n=30)

@@ -73,6 +73,7 @@ def on_mesh(mesh, f, out_specs, check_vma, sharded=PER_CAMERA):
     return jax.jit(run)
 
 
+@pytest.mark.quick(check_vma=[True])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("per_device", [1, 2])
 def test_shard_map_over_cameras(mesh, check_vma, per_device):
@@ -92,6 +93,7 @@ def test_shard_map_over_cameras(mesh, check_vma, per_device):
     same_tree(grads, {k: expected[f"grad {k}"] for k in grads})
 
 
+@pytest.mark.quick(check_vma=[True])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_sums_gradients_inside(mesh, check_vma, x64):
     """Gradients of the repeated Gaussians: summed by JAX with check_vma, by psum without."""
@@ -106,6 +108,7 @@ def test_shard_map_sums_gradients_inside(mesh, check_vma, x64):
     close_tree(grads, {k: expected[f"grad {k}"] for k in SHARED}, 1e-13)
 
 
+@pytest.mark.quick(check_vma=[True], transform=["plain", "scan"])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("transform", ["plain", "vmap", "checkpoint", "scan"])
 def test_grad_of_shard_map(mesh, check_vma, transform, x64):
@@ -132,6 +135,7 @@ def test_grad_of_shard_map(mesh, check_vma, transform, x64):
     close_tree({k: grads[k] for k in names}, {k: expected[f"grad {k}"] for k in names}, 1e-13)
 
 
+@pytest.mark.quick(check_vma=[True])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_over_scenes(mesh, check_vma):
     inputs, size = small()
@@ -154,6 +158,7 @@ def test_shard_map_over_scenes(mesh, check_vma):
         same_tree({k: v[i] for k, v in result.items()}, {k: expected[k] for k in names}, str(i))
 
 
+@pytest.mark.quick(check_vma=[True])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_without_gaussians(mesh, check_vma):
     inputs, size = small(cameras=4, n=0)
@@ -162,6 +167,7 @@ def test_shard_map_without_gaussians(mesh, check_vma):
     same_tree(images, {k: v for k, v in single(inputs, size).items() if k in OUTPUTS})
 
 
+@pytest.mark.quick(check_vma=[True])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_without_background(mesh, check_vma):
     """Arrays that the package makes itself do not vary over the mesh."""

@@ -88,31 +88,36 @@ ROWS = np.array([0, 7, 8, 21, 39])
 FAINT = ("opacities_zero", "opacities_cutoff")
 
 
+@pytest.mark.quick(
+    name=["means_nan", "quats_zero", "scales_inf", "opacities_nan", "sh_nan", "colors_inf"]
+)
 @pytest.mark.parametrize("name", scenes.POISONS)
-def test_each_poison(backend, dtype, name):
+def test_each_poison(every_backend, dtype, name):
     clean = base_scene()
     out = check_harmless(scenes.poison(clean, ROWS, name), clean, ROWS, dtype, **form_of(name))
     assert (out["radii"] > 0).sum() > 20
 
 
+@pytest.mark.quick(name=["sh_nan"])
 @pytest.mark.parametrize("name", ["means_nan", "scales_inf", "sh_nan", "opacities_nan"])
-def test_poison_with_cameras(backend, dtype, name):
+def test_poison_with_cameras(every_backend, dtype, name):
     clean = base_scene(cameras=3)
     check_harmless(scenes.poison(clean, ROWS, name), clean, ROWS, dtype, **form_of(name))
 
 
+@pytest.mark.quick(name=["scales_negative"])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 @pytest.mark.parametrize(
     "name", ["quats_zero", "opacities_negative", "scales_negative", "colors_nan"]
 )
-def test_poison_with_options(backend, dtype, name, footprint):
+def test_poison_with_options(every_backend, dtype, name, footprint):
     clean = base_scene()
     config = jgd.Config(footprint=footprint, antialiased=True)
     check_harmless(scenes.poison(clean, ROWS, name), clean, ROWS, dtype, config=config)
 
 
 @pytest.mark.parametrize("name", FAINT)
-def test_faint_gaussians_keep_their_radius_in_three_sigma(backend, dtype, name):
+def test_faint_gaussians_keep_their_radius_in_three_sigma(every_backend, dtype, name):
     """As in the original rasterizers, whose radii are reproduced; they are still not drawn."""
     clean, config = base_scene(), jgd.Config(footprint="3sigma")
     out, grads = run(scenes.poison(clean, ROWS, name), dtype, config=config)
@@ -128,9 +133,10 @@ def test_faint_gaussians_keep_their_radius_in_three_sigma(backend, dtype, name):
         same_bits(grads[k][rest], fewer_grads[k], f"gradient of {k}")
 
 
+@pytest.mark.quick(value=[np.nan, "negative"])
 @pytest.mark.parametrize("layout", ["covars6", "covars33"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "negative", "zero"])
-def test_poisoned_covariances(backend, dtype, layout, value):
+def test_poisoned_covariances(every_backend, dtype, layout, value):
     clean = base_scene()
     # A zero covariance is degenerate only without eps2d; a negative one is with any.
     config = jgd.Config(eps2d=0.0 if value == "zero" else 0.3)
@@ -153,8 +159,9 @@ def test_poisoned_covariances(backend, dtype, layout, value):
         same_bits(grads[k], expected_grads[k], f"gradient of {k}")
 
 
+@pytest.mark.quick(dtype=["float32"])
 @pytest.mark.parametrize("name", scenes.EXTREMES)
-def test_extreme_values_stay_finite(backend, dtype, name):
+def test_extreme_values_stay_finite(every_backend, dtype, name):
     bad = scenes.poison(base_scene(), ROWS, name)
     color = form_of(name)["color"]
     out, grads = run(bad, dtype, color=color)
@@ -240,7 +247,7 @@ def test_any_bits_in_any_parameter(seed, changes, use_covars):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 1e30])
 @pytest.mark.parametrize("entry", [("viewmat", 0, 0), ("viewmat", 2, 3), ("K", 0, 0), ("K", 1, 2)])
-def test_bad_camera_does_not_crash(backend, dtype, entry, value):
+def test_bad_camera_does_not_crash(every_backend, dtype, entry, value):
     scene = base_scene()
     name, row, col = entry
     inputs = scene.inputs(dtype, color="sh")
@@ -270,9 +277,10 @@ def test_one_bad_camera_of_several(backend, dtype, value):
     assert_finite(out, grads)
 
 
+@pytest.mark.quick(value=[np.nan])
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_bad_cotangent_stays_with_its_gaussians(backend, dtype, output, value):
+def test_bad_cotangent_stays_with_its_gaussians(every_backend, dtype, output, value):
     scene = scenes.poison(base_scene(), ROWS, "opacities_zero")
     shapes = {"image": (HEIGHT, WIDTH, 3), "depth": (HEIGHT, WIDTH), "weight": (HEIGHT, WIDTH)}
     cotangents = make_cotangents(shapes, seed=31)
@@ -312,9 +320,10 @@ def projected(dtype=np.float32):
     return splats, scene.colors.astype(dtype), bins.order
 
 
+@pytest.mark.quick(value=[np.nan, -1.0])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e30, -1e30, 1e-40])
 @pytest.mark.parametrize("field", ["means2d", "depths", "conics", "opacities"])
-def test_blend_of_garbage_splats_does_not_crash(backend, dtype, field, value):
+def test_blend_of_garbage_splats_does_not_crash(every_backend, dtype, field, value):
     splats, colors, order = projected(dtype)
     array = getattr(splats, field).copy()
     array[::3] = value
@@ -339,7 +348,7 @@ def test_blend_of_garbage_splats_does_not_crash(backend, dtype, field, value):
     ],
     ids=["-1", "max", "min", "N", "zeros", "mixed"],
 )
-def test_blend_with_a_garbage_order_does_not_crash(backend, make):
+def test_blend_with_a_garbage_order_does_not_crash(every_backend, make):
     splats, colors, order = projected()
     out, grads = garbage_blend(splats, colors, make(order))
     assert np.isfinite(out["image"]).all() and np.isfinite(out["depth"]).all()
@@ -348,7 +357,7 @@ def test_blend_with_a_garbage_order_does_not_crash(backend, make):
 
 @pytest.mark.parametrize("radius", [-1, -(2**31), 2**31 - 1])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
-def test_garbage_radii_do_not_crash(backend, radius, footprint):
+def test_garbage_radii_do_not_crash(every_backend, radius, footprint):
     splats, _, _ = projected()
     splats = dataclasses.replace(splats, radii=np.full(40, radius, np.int32))
     config = jgd.Config(footprint=footprint)

@@ -60,18 +60,21 @@ def check_project(scene, dtype, name, *, shape="quats", config=None, outputs=FIE
     return splats, grads
 
 
+@pytest.mark.quick(scene=["boundary"])
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
 @pytest.mark.parametrize("scene", ["dense", "boundary"])
-def test_values_and_gradients(backend, dtype, scene, shape):
+def test_values_and_gradients(every_backend, dtype, scene, shape):
     check_project(getattr(scenes, scene)(), dtype, f"{scene} {shape}", shape=shape)
 
 
+@pytest.mark.quick(field=["conics"])
 @pytest.mark.parametrize("field", FIELDS)
-def test_gradient_of_each_output_alone(backend, dtype, field):
+def test_gradient_of_each_output_alone(every_backend, dtype, field):
     config = jgd.Config(antialiased=True)
     check_project(scenes.boundary(), dtype, field, config=config, outputs=(field,))
 
 
+@pytest.mark.quick(options=[{"eps2d": 1.5, "antialiased": True}, {"footprint": "3sigma"}])
 @pytest.mark.parametrize(
     "options",
     [
@@ -82,7 +85,7 @@ def test_gradient_of_each_output_alone(backend, dtype, field):
     ],
     ids=str,
 )
-def test_options(backend, dtype, options):
+def test_options(every_backend, dtype, options):
     check_project(scenes.dense(), dtype, str(options), config=jgd.Config(**options))
 
 
@@ -111,6 +114,7 @@ def test_compensation_has_its_floor(backend, dtype):
     assert not np.asarray(exact.radii)[thin.opacities * 0.005 < 1 / 255].any()
 
 
+@pytest.mark.quick(axis=[0])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("end", [0, 1])
 def test_footprint_that_leaves_the_image_is_culled(backend, dtype, axis, end):
@@ -168,7 +172,7 @@ def test_asymmetric_covariance_counts_as_its_symmetric_part(backend, dtype):
     close(grad_b["covars"], grad_a["covars"], 1e-3, "covars")
 
 
-def test_camera_axis_is_a_loop(backend, dtype):
+def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.boundary(cameras=3)
     check_project(scene, dtype, "cameras")
     inputs = stage_inputs(scene, dtype)
@@ -201,7 +205,7 @@ def test_gradient_of_unread_camera_entries_is_zero(backend, dtype):
     assert grads["K"][read].all() and not grads["K"][~read].any()
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
     assert splats.means2d.shape == (0, 2) and splats.conics.shape == (0, 3)

@@ -131,6 +131,7 @@ def test_nothing_drawn_gives_background_and_zeros():
         assert not any(g.any() for g in grads.values())
 
 
+@pytest.mark.quick(name=["means_nan", "quats_zero", "scales_inf", "sh_nan"])
 @pytest.mark.parametrize("name", scenes.POISONS)
 def test_poisoned_gaussians_are_culled_with_zero_gradient(name):
     scene = scenes.poison(scenes.smooth(), [2, 5], name)
@@ -146,6 +147,7 @@ def test_poisoned_gaussians_are_culled_with_zero_gradient(name):
             assert not g[[2, 5]].any(), k
 
 
+@pytest.mark.quick(form=[("sh", "covars6")])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 @pytest.mark.parametrize("form", [("colors", "quats"), ("sh", "covars6"), ("colors", "covars33")])
 def test_gradients_are_finite_differences(form, footprint):

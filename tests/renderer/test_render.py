@@ -32,17 +32,20 @@ import jax_gsplat_depth as jgd
 COMBINATIONS = [(k,) for k in OUTPUTS] + [("image", "depth"), ("depth", "weight")]
 
 
+@pytest.mark.quick(shape=["covars6"])
 @pytest.mark.parametrize("color", ["colors", "sh"])
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
-def test_forms_of_the_input(backend, dtype, color, shape):
+def test_forms_of_the_input(every_backend, dtype, color, shape):
     check_render(scenes.dense(), dtype, name=f"{color} {shape}", color=color, shape=shape)
 
 
+@pytest.mark.quick(scene=["boundary", "ties"])
 @pytest.mark.parametrize("scene", ["smooth", "boundary", "saturated", "big", "ties", "single"])
 def test_scenes(backend, dtype, scene):
     check_render(getattr(scenes, scene)(), dtype, name=scene)
 
 
+@pytest.mark.quick(outputs=[("depth", "weight")], color=["sh"])
 @pytest.mark.parametrize("outputs", COMBINATIONS, ids="-".join)
 @pytest.mark.parametrize("color", ["colors", "sh"])
 def test_gradient_of_some_outputs(backend, dtype, color, outputs):
@@ -53,16 +56,19 @@ def test_gradient_of_some_outputs(backend, dtype, color, outputs):
     assert grads[color].any() == grads["background"].any() == ("image" in outputs)
 
 
+@pytest.mark.quick(channels=[7])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 16])
 def test_channels(backend, dtype, channels):
     check_render(scenes.dense(channels=channels), dtype, name=f"{channels} channels")
 
 
+@pytest.mark.quick(bases=[9])
 @pytest.mark.parametrize("bases", [1, 4, 9, 16, 25])
 def test_degrees(backend, dtype, bases):
     check_render(scenes.dense(bases=bases), dtype, name=f"{bases} bases", color="sh")
 
 
+@pytest.mark.quick(degree=[1])
 @pytest.mark.parametrize("degree", range(4))
 def test_lower_degree(backend, dtype, degree):
     scene, used = scenes.dense(bases=25), (degree + 1) ** 2
@@ -70,6 +76,7 @@ def test_lower_degree(backend, dtype, degree):
     assert grads["sh"][:, :used].any() and not grads["sh"][:, used:].any()
 
 
+@pytest.mark.quick(options=[{"sh_convention": "e3nn"}, {"footprint": "3sigma"}])
 @pytest.mark.parametrize(
     "options",
     [
@@ -103,6 +110,7 @@ def test_jacobian_limit_is_active_in_the_boundary_scene():
     assert np.abs(local[::7, 2] - 0.009).min() < 1e-3
 
 
+@pytest.mark.quick(scale=[9.0], cameras=[2])
 @pytest.mark.parametrize("scale", [0.3, 9.0])
 @pytest.mark.parametrize("cameras", [None, 2])
 def test_offset_moves_the_splats(backend, dtype, scale, cameras):
@@ -116,6 +124,7 @@ def test_offset_moves_the_splats(backend, dtype, scale, cameras):
     np.testing.assert_array_equal(out["radii"], radii)
 
 
+@pytest.mark.quick(color=["sh"], cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2])
 @pytest.mark.parametrize("color", ["colors", "sh"])
 def test_absgrad_probe(backend, dtype, color, cameras):
@@ -141,28 +150,31 @@ def test_absgrad_probe(backend, dtype, color, cameras):
             same_bits(actual[k], without[k], f"{color} {k}")
 
 
+@pytest.mark.quick(size=[(1, 1), (17, 15)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (16, 16), (17, 15), (33, 31)])
-def test_image_sizes(backend, dtype, size):
+def test_image_sizes(every_backend, dtype, size):
     scene = scenes.random_scene(40, *size, seed=8, focal=20 / size[1])
     out, _ = check_render(scene, dtype, name=f"size {size}")
     assert out["image"].shape == (size[1], size[0], 3)
 
 
+@pytest.mark.quick(u=[20.0, -2.5])
 @pytest.mark.parametrize("u", [0.0, 20.0, -2.5, 22.5, 16.0])
 def test_gaussian_on_a_border(backend, dtype, u):
     out, _ = check_render(scenes.single(u=u, v=16.0), dtype, name=f"border {u}")
     assert out["weight"].any()
 
 
-def test_one_intersection(backend, dtype):
+def test_one_intersection(every_backend, dtype):
     scene = scenes.single(width=16, height=16, u=8.5, v=8.5, sigma_px=0.1, opacity=0.01)
     out, _ = check_render(scene, dtype, name="one pixel")
     assert (out["weight"] > 0).sum() == 1 and out["weight"][8, 8] > 0
 
 
+@pytest.mark.quick(what=["no Gaussians", "all behind"], color=["sh"])
 @pytest.mark.parametrize("color", ["colors", "sh"])
 @pytest.mark.parametrize("what", ["no Gaussians", "all behind", "all outside", "all transparent"])
-def test_nothing_visible(backend, dtype, what, color):
+def test_nothing_visible(every_backend, dtype, what, color):
     scene = scenes.empty() if what == "no Gaussians" else scenes.smooth()
     if what == "all behind":
         view = scene.viewmat.copy()
@@ -202,6 +214,7 @@ def per_camera(inputs, c):
     return {k: v[c] if k in batched else v for k, v in inputs.items()}
 
 
+@pytest.mark.quick(form=["sh quats"])
 @pytest.mark.parametrize("form", ["colors quats", "colors covars6", "sh quats"])
 def test_camera_axis_is_a_loop(backend, dtype, form):
     scene = scenes.boundary(cameras=3)
@@ -234,6 +247,7 @@ def test_camera_axis_is_a_loop(backend, dtype, form):
             same_bits(grads[k], v, k)
 
 
+@pytest.mark.quick(scene=["boundary"], form=["sh quats"])
 @pytest.mark.parametrize("form", ["sh quats", "colors covars6"])
 @pytest.mark.parametrize("scene", ["smooth", "boundary"])
 def test_gradients_are_finite_differences(backend, x64, scene, form):
@@ -263,7 +277,7 @@ def test_gradients_are_finite_differences(backend, x64, scene, form):
             )
 
 
-def test_order_of_the_list_does_not_matter(backend, dtype):
+def test_order_of_the_list_does_not_matter(every_backend, dtype):
     scene = scenes.saturated()
     shuffle = np.random.default_rng(0).permutation(scene.n)
     size = Size(scene.width, scene.height)
@@ -278,7 +292,7 @@ def test_order_of_the_list_does_not_matter(backend, dtype):
         same_bits(grad_b[k], grad_a[k][shuffle], k)
 
 
-def test_depth_ties_are_drawn_in_index_order(backend, dtype):
+def test_depth_ties_are_drawn_in_index_order(every_backend, dtype):
     scene = scenes.ties()
     reverse = scene.take(np.arange(scene.n)[::-1])
     a, _ = check_render(scene, dtype, name="ties")
@@ -298,6 +312,7 @@ def test_weight_is_what_the_background_lacks(backend, dtype):
     np.testing.assert_allclose(seen, np.repeat(1 - black["weight"][..., None], 3, -1), atol=1e-6)
 
 
+@pytest.mark.quick(dtype=["float32"])
 def test_twenty_thousand_wide_gaussians(backend, dtype):
     """Against the reference at some pixels; every tile list holds thousands."""
     scene = scenes.random_scene(

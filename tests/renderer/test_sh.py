@@ -119,6 +119,7 @@ def test_gradients(x64, convention):
     check_grads(jax.jit(rotate), arguments, order=1, modes=["rev", "fwd"])
 
 
+@pytest.mark.quick(degree=[3])
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("degree", [1, 3, 4])
 def test_a_rotated_scene_gives_the_same_picture(backend, dtype, degree, convention):
@@ -149,6 +150,7 @@ def test_a_rotated_scene_gives_the_same_picture(backend, dtype, degree, conventi
     assert np.abs(wrong - expected).max() > 0.05
 
 
+@pytest.mark.quick(degree=[2, 4])
 @pytest.mark.parametrize("degree", range(5))
 def test_converted_coefficients_render_the_same_picture(backend, degree):
     scene = scenes.random_scene(60, 44, 30, seed=9, bases=(degree + 1) ** 2)

@@ -53,15 +53,17 @@ def check_shade(scene, dtype, name, *, config=None, sh_degree=None):
     return out["colors"], grads
 
 
+@pytest.mark.quick(degree=[0, 4])
 @pytest.mark.parametrize("convention", ["3dgs", "e3nn", "e3nn-legacy"])
 @pytest.mark.parametrize("degree", range(5))
-def test_values_and_gradients(backend, dtype, degree, convention):
+def test_values_and_gradients(every_backend, dtype, degree, convention):
     scene = scenes.dense(bases=(degree + 1) ** 2)
     config = jgd.Config(sh_convention=convention)
     colors, _ = check_shade(scene, dtype, f"degree {degree} {convention}", config=config)
     assert colors.shape == (120, 3) and (colors > 0).mean() > 0.5
 
 
+@pytest.mark.quick(degree=[2])
 @pytest.mark.parametrize("degree", range(4))
 def test_lower_degree_ignores_the_higher_coefficients(backend, dtype, degree):
     scene = scenes.dense(bases=25)
@@ -100,7 +102,7 @@ def test_gaussian_at_the_camera_centre_is_finite(backend, dtype):
     assert all(np.isfinite(g).all() for g in grads.values())
 
 
-def test_camera_axis_is_a_loop(backend, dtype):
+def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.dense(cameras=3)
     colors, grads = check_shade(scene, dtype, "cameras")
     assert colors.shape == (3, 120, 3)
@@ -119,7 +121,7 @@ def test_camera_axis_is_a_loop(backend, dtype):
         same_bits(grads[k], v, k)
 
 
-def test_what_is_culled_is_not_shaded(backend, dtype):
+def test_what_is_culled_is_not_shaded(every_backend, dtype):
     """Neither its coefficients nor its cotangent are read: both hold NaN here.
 
     The first 256 are culled by every camera: blocks of a GPU in which nobody is drawn.
@@ -165,7 +167,7 @@ def test_given_colors_pass_through(backend, dtype):
     assert (np.asarray(grad.colors) == 1).all()
 
 
-def test_no_gaussians(backend, dtype):
+def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     assert jgd.shade(scene.gaussians(dtype, color="sh"), scene.camera(dtype)).shape == (0, 3)
 

@@ -75,6 +75,7 @@ def test_grad_of_the_containers():
 SUBSETS = [s for r in range(4) for s in itertools.combinations(OUTPUTS, r)]
 
 
+@pytest.mark.quick(used=[(), ("depth",), ("image", "weight")], cameras=[None])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize("used", SUBSETS, ids=lambda s: "+".join(s) or "none")
 def test_unused_cotangents_are_zeros(used, cameras):
@@ -99,6 +100,7 @@ def test_unused_cotangents_are_zeros(used, cameras):
         np.testing.assert_array_equal(v, expected[f"grad {k}"], err_msg=k)
 
 
+@pytest.mark.quick(wrt=["sh", "viewmat", "background"])
 @pytest.mark.parametrize("wrt", [*SCENE, *CAMERA, *REST])
 def test_gradient_of_one_input_alone(wrt):
     inputs, size = small()
@@ -150,6 +152,7 @@ FORWARD_MODE = {
 }
 
 
+@pytest.mark.quick(wrt=["means"])
 @pytest.mark.parametrize("wrt", ["means", "sh", "background", "means2d_offset"])
 @pytest.mark.parametrize("name", FORWARD_MODE)
 def test_forward_mode_is_refused(name, wrt):
@@ -165,6 +168,7 @@ SECOND_ORDER = {
 }
 
 
+@pytest.mark.quick(wrt=["means"])
 @pytest.mark.parametrize("wrt", ["means", "sh", "background"])
 @pytest.mark.parametrize("name", SECOND_ORDER)
 def test_second_order_is_refused(name, wrt):
@@ -256,6 +260,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.quick(name=["default", "everything", "named"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_checkpoint(name):
     inputs, size = small(cameras=2)

@@ -73,6 +73,7 @@ LEVELS = {
 }
 
 
+@pytest.mark.quick(name=["everything", "viewmat", "background", "scenes of cameras"], cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize("name", LEVELS)
 def test_vmap_equals_loop(name, cameras):
@@ -175,6 +176,7 @@ def test_camera_axis_adds_up_gradients(x64):
     close_tree({k: together[k] for k in shared}, expected, 1e-13)
 
 
+@pytest.mark.quick(name=["scenes of cameras"])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize(
     "name", ["cameras", "scenes", "scenes of cameras", "cameras twice", "different halves"]

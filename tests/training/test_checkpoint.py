@@ -88,6 +88,7 @@ def out(stopped, tmp_path):
     return shutil.copytree(stopped, tmp_path / "out")
 
 
+@pytest.mark.quick(densify=["adc"])
 @pytest.mark.parametrize(
     ("densify", "sh_degree"), [("none", 0), ("none", 3), ("mcmc", 3), ("adc", 3)]
 )

@@ -184,6 +184,7 @@ def test_opacity_one_stays_finite():
     assert (sigmoid(after.params["opacity_logits"][:4]) > 0.9).all()
 
 
+@pytest.mark.quick(capacity=[60])
 @pytest.mark.parametrize(
     "capacity, n, expected", [(60, 40, 42), (41, 40, 41), (40, 40, 40), (60, 1, 2), (1, 1, 1)]
 )

@@ -54,6 +54,7 @@ SETTINGS = fit.FitSettings(steps=30, max_gaussians=100, densify="none")
 # Initialisation
 
 
+@pytest.mark.quick(n=[1, 60, 300])
 @pytest.mark.parametrize("n", [1, 2, 59, 60, 61, 300])
 @pytest.mark.parametrize(
     "variant",
