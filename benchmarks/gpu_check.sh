@@ -81,7 +81,7 @@ assert jax.default_backend() == "gpu"')
 }
 
 capture() {
-  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark tests/cuda/test_cuda.py |
+  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark -n 0 -m "" tests/cuda/test_cuda.py |
     tee "$work/capture"
   local code=${PIPESTATUS[0]}
   # A skipped test has checked nothing.
