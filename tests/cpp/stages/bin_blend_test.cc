@@ -2,8 +2,6 @@
 // threads, and no access outside the arrays whatever they hold. Meant to run under the sanitizers
 // too.
 
-#include "cpu/blend.h"
-
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "cpu/bin.h"
+#include "cpu/blend.h"
 #include "threads.h"
 
 namespace {
