@@ -1,9 +1,10 @@
-"""Fail if an object of an instruction set shares a function with those of another.
+"""Fail if an object of one instruction set shares a function with an object of another.
 
-Called by .ci/run with a build folder. Some sources are compiled once per instruction set. The
-linker keeps one copy of a function that several objects define (weak symbols: templates and inline
-functions that were not inlined), whichever it meets first, so a copy with AVX-512 could run on a
-machine without it. All that these sources define therefore has the instruction set in its name.
+Called by .ci/run with a build folder. The sources of csrc/cpu/kernels are compiled once per
+instruction set. If several objects define the same function (weak symbols: templates and inline
+functions that were not inlined), the linker keeps the first copy that it meets, so a copy with
+AVX-512 could run on a machine without it. Everything that these sources define therefore has the
+instruction set in its name.
 """
 
 import pathlib

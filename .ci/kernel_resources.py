@@ -13,8 +13,8 @@ CSRC = pathlib.Path(__file__).resolve().parents[1] / "csrc"
 SOURCES = ("blend_forward.cu", "blend_backward.cu")
 FLAGS = ["-arch=sm_90", "-std=c++17", "-O3", "-fmad=false", "-cubin", "--resource-usage"]
 
-# Registers of a thread, by a pattern of the name; the first that fits. They are what the 65536 of a
-# multiprocessor leave if 6, 5, 3, 4 and 5 blocks of 128 threads are to run on it at once.
+# The most registers of a thread, by a pattern of the name; the first match counts. The 65536
+# registers of a multiprocessor allow these if 6, 5, 3, 4 and 5 blocks of 128 threads run on it.
 LIMITS = {
     r"blend_forward_kernel<float, \d, (\(bool\))?(0|false)>": 80,
     r"blend_forward_kernel<float": 96,  # with the median

@@ -1,8 +1,8 @@
-"""Time the CPU renderer: whole, stage by stage, beside a pure-JAX renderer and a bare kernel.
+"""Times the CPU renderer: whole, stage by stage, beside a pure-JAX renderer and a bare kernel.
 
 Prints markdown tables; ``--json`` writes every time with hardware, versions, date, commit and
-command line. Whatever is measured runs in a process of its own for each number of threads: a scene
-(measure.py), what the machine can do (peak.py), the cost of a call (small_scene.py).
+command line. Each measurement runs in a process of its own for each number of threads: a scene
+(measure.py), the limits of the machine (peak.py), the cost of a call (small_scene.py).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 
 import native
 import report
-from helpers import scenes
+import scenes
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("jax", "jaxlib", "numpy", "jax-gsplat-depth")
@@ -84,7 +84,7 @@ def _parse(arguments):
 
 
 def _jobs(options, isa: str, folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """What to measure: the section of the report, the script, and its options."""
+    """List the measurements: section of the report, script, options of the script."""
     empty_call = _compiled(native.compile_empty_call, folder)
     jobs = [
         (
@@ -98,7 +98,7 @@ def _jobs(options, isa: str, folder: Path) -> list[tuple[str, str, dict[str, Any
         return jobs
     kernels = _compiled(native.compile_kernels, isa, folder)
     if kernels:
-        # Calls are short, so that many of them take no time.
+        # The calls are short, so many of them take little time.
         peak = {"kernels": kernels, "repeats": 3 * options.repeats}
         jobs += [("machine", "peak.py", peak | {"threads": n}) for n in options.threads]
     scene = {
@@ -121,7 +121,7 @@ def _jobs(options, isa: str, folder: Path) -> list[tuple[str, str, dict[str, Any
 
 
 def _compiled(compile_native, *arguments) -> str | None:
-    """Path of a library, or None, said aloud: the rest can be measured without it."""
+    """Return the path of a library, or print why not and return None: the rest needs no library."""
     try:
         return str(compile_native(*arguments))
     except (OSError, subprocess.CalledProcessError) as error:
@@ -142,10 +142,10 @@ def _run(script: str, worker: dict[str, Any]) -> Any:
 
 
 def describe(packages: tuple[str, ...] = ()) -> dict:
-    """Everything that a number needs to be compared with another.
+    """Describe machine, versions and commit: without them no two numbers compare.
 
     Args:
-        packages: Distributions whose versions matter besides the ones of this package.
+        packages: Further distributions whose versions matter.
     """
     module = _native_module()
     versions = {name: _version(name) for name in (*_PACKAGES, *packages)}
@@ -180,7 +180,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _native_module() -> dict[str, str]:
-    """Instruction set that the kernels chose, and the compiler that wrote its name into them."""
+    """Return the instruction set of the kernels, and the compiler that left its name in them."""
     module = importlib.import_module("jax_gsplat_depth._cpu")
     binary = Path(str(module.__file__)).read_bytes()
     found = re.search(rb"(GCC: \([^)]*\) [0-9.]+|clang version [0-9.]+)", binary)

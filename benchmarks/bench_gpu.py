@@ -1,4 +1,4 @@
-"""Time the renderer on a GPU, whole and stage by stage, beside gsplat and splax.
+"""Times the renderer on a GPU, whole and stage by stage, beside gsplat and splax.
 
 All libraries draw the same scenes, each in a process of its own (measure_gpu.py). Their pictures
 are compared with those of the package on the CPU first: a wrong picture is not timed. A library
@@ -20,7 +20,7 @@ from pathlib import Path
 import bench_cpu
 import measure_gpu
 import report_gpu
-from helpers import scenes
+import scenes
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = (
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-    # A limit from outside ends the worker too, which has a session of its own.
+    # A time limit from outside has to end the worker too, which has a session of its own.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     deadline = time.monotonic() + options.seconds
     full = bench_cpu.describe(_PACKAGES) | {"gpu": _gpu(), "results": []}
@@ -48,10 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         jobs = [_Job(options, name, Path(folder)) for name in options.scenes]
         full["results"] = [job.result for job in jobs]
-        # Nothing is timed yet, and much of it runs on one core.
+        # References are not timed, and mostly run on one core: several at a time.
         with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 4)) as pool:
             list(pool.map(lambda job: job.run("reference", deadline), jobs))
-        # Library by library: what a slow or broken one costs is lost for those after it.
+        # Library by library: a slow or broken one takes time only from those after it.
         for library in options.libraries:
             for job in jobs:
                 job.run(library, deadline)
@@ -112,7 +112,7 @@ class _Job:
         self.result = {"scene": name, "reference": {"error": "not run"}, "libraries": {}}
 
     def run(self, library: str, deadline: float) -> None:
-        """Run the worker; whatever happens to it becomes a result."""
+        """Run the worker; a failure of it becomes a result as well."""
         if library != "reference" and "error" in self.result["reference"]:
             self.result["libraries"][library] = {"error": "not run: there is no reference"}
             return
@@ -149,7 +149,7 @@ class _Job:
 
 
 def _gpu() -> dict[str, str] | None:
-    """The GPU as its driver describes it; None where there is none."""
+    """Return the GPU as its driver describes it, or None."""
     fields = ("name", "driver_version", "memory.total", "compute_cap", "clocks.max.sm")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:

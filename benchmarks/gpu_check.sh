@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA GPU can check, in one call of less than 10 minutes.
+# Runs every check that needs an NVIDIA GPU, in one call of less than 10 minutes.
 #
 # usage: benchmarks/gpu_check.sh [OUTPUT_FOLDER]
 #
-# Builds the package for the GPU that is there, without network: python3 (or $PYTHON) has to have
-# jax with CUDA, numpy, pytest, scikit-build-core, nanobind, cmake and ninja, and nvcc has to be
-# found. Every step has a time limit and a log in the output folder ($OUT, or benchmarks/results/gpu)
-# and a step that fails does not stop the others. Exits with 1 if a step failed. GPU_CHECK_SECONDS
-# is the limit of all steps together.
+# Builds the package for the GPU at hand, without network: python3 (or $PYTHON) needs jax with CUDA,
+# numpy, pytest, scikit-build-core, nanobind, cmake and ninja, and nvcc has to be found. Every step
+# has a time limit and a log in the output folder ($OUT, or benchmarks/results/gpu), and a step that
+# fails does not stop the others. Exits with 1 if a step failed. GPU_CHECK_SECONDS is the limit of
+# all steps together.
 set -uo pipefail
 exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,7 +32,7 @@ finish() {
 }
 trap finish EXIT
 
-# What is left of the whole time, less what is kept for the steps after this one.
+# Prints the seconds for a step: its limit, or the time that is left less that kept for later steps.
 seconds() { # LIMIT KEPT
   local left=$((total - SECONDS - $2))
   echo $((left < $1 ? left : $1))
@@ -73,7 +73,7 @@ build() {
   "$python" -m pip install --quiet --no-build-isolation --no-deps --no-compile --target "$work/site" \
     -C build-dir="$work/build" -C build.verbose=true \
     -C cmake.define.JGD_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$architecture" . || return
-  # From another folder, and not the checkout: it is the installed module that counts.
+  # From another folder: the installed module counts, not the checkout.
   (cd "$work" && "$python" -c '
 import jax, jax_gsplat_depth, jax_gsplat_depth._cuda as cuda
 print(jax_gsplat_depth.__file__, sorted(cuda.registrations()), jax.devices())
@@ -81,7 +81,7 @@ assert jax.default_backend() == "gpu"')
 }
 
 capture() {
-  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark tests/test_cuda.py |
+  "$python" -m pytest -q -r fEs -p no:cacheprovider -p no:benchmark -n 0 -m "" tests/cuda/test_cuda.py |
     tee "$work/capture"
   local code=${PIPESTATUS[0]}
   # A skipped test has checked nothing.
@@ -89,23 +89,22 @@ capture() {
   return "$code"
 }
 
-# Left out of both halves: what needs no GPU or has a step of its own, and what takes long or does
-# not render (fits, data sets, files).
-ignored='cuda cuda_host cpp readme benchmarks datasets capture bad_captures io
-  fit training checkpoint sparse_views examples cli cli_files cli_render cli_eval camera_paths viewer'
+# Tests that render or differentiate; the others need no GPU, take long, or have a step of their own.
+rooms='tests/renderer tests/compat tests/training/test_densify_*.py tests/training/test_*losses.py
+  tests/training/test_optimizer.py tests/project/test_package.py'
 
 tests() { # KEYWORDS
   local options=(-q -r fE --continue-on-collection-errors -p no:cacheprovider -p no:benchmark)
-  local name cores
-  for name in $ignored; do options+=(--ignore "tests/test_$name.py"); done
+  local cores
   # XLA compiles for each test, on one core.
   cores=$(nproc)
   "$python" -c 'import xdist' 2>/dev/null && options+=(-n $((cores < 12 ? cores : 12)))
-  "$python" -m pytest "${options[@]}" -k "$1" tests
+  # shellcheck disable=SC2086
+  "$python" -m pytest "${options[@]}" -m "" -k "$1" $rooms
 }
 
 export -f build capture tests
-export python work ignored
+export python work rooms
 
 architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
 architecture=${architecture:-90}
@@ -122,7 +121,7 @@ if "$python" -c 'import torch, gsplat' 2>/dev/null; then
   background=$!
 fi
 
-# These are slow to start and check what the tests do not: beside them, not before.
+# These are slow to start and check what the tests do not, so they run beside the tests.
 JAX_PLATFORMS=cuda step memcheck 200 180 compute-sanitizer --tool memcheck --error-exitcode 9 \
   --report-api-errors no --leak-check no "$python" benchmarks/sanitize_scene.py &
 memcheck=$!
@@ -132,7 +131,7 @@ racecheck=$!
 
 step capture 150 240 bash -c capture
 step tests 240 180 bash -c 'tests cuda'
-# What does not choose a device runs on the GPU, its default.
+# Tests that choose no device run on the GPU, the default.
 step rest 150 200 bash -c 'tests "not cuda and not cpu"'
 
 wait "$memcheck" "$racecheck"

@@ -1,6 +1,6 @@
-"""The libraries that bench_gpu.py compares, each brought to one form: ``Renderer``.
+"""Brings the libraries that bench_gpu.py compares to one form, ``Renderer``.
 
-A library is imported when its renderer is made; one that is missing raises ImportError.
+A library is imported when its renderer is made; a missing one raises ImportError.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Options:
         shared: Folder of the frozen scenes.
         scene_file: The scene's arrays; written by "reference".
         reference_file: The reference's pictures and gradient norms; written by "reference".
-        repeats: Timed calls of each function.
-        max_seconds: Time after which a function is not called again.
+        repeats: Number of timed calls of each function.
+        max_seconds: Seconds after which a function is not called again.
         capacity: ``Config.capacity`` of the package.
         deterministic: ``Config.deterministic`` of the package.
         stages: Whether to measure the stages of the package one by one.
@@ -54,14 +54,14 @@ class Renderer:
     Attributes:
         cases: Functions to time, by outputs ("image" or "all") and mode ("forward" or
             "forward_backward").
-        wait: Returns its argument, a result, when that is there.
-        pictures: From the result of a forward case to arrays by name of the output.
-        gradients: From the result of a forward + backward case to L2 norms by parameter.
-        settings: What a reader of the numbers has to know.
+        wait: Waits for a result and returns it.
+        pictures: Turns the result of a forward case into arrays by name of the output.
+        gradients: Turns the result of a forward + backward case into L2 norms by parameter.
+        settings: Settings that a reader of the numbers has to know.
         device: Name of the device.
         reset_peak: Starts a new measurement of the peak memory; None if that cannot be done.
-        peak: Bytes at the peak, or None.
-        planned: Bytes that the compiler planned for a case, or None.
+        peak: Returns the bytes at the peak, or None.
+        planned: Returns the bytes that the compiler planned for a case, or None.
     """
 
     cases: dict[tuple[str, str], Callable[[], Any]]
@@ -76,7 +76,7 @@ class Renderer:
 
 
 def package(scene: dict[str, Any], options: Options) -> Renderer:
-    """The package under test, on JAX's default device."""
+    """Make the renderer of the package under test, on JAX's default device."""
     import jax_gsplat_depth as jgd
 
     config = jgd.Config(
@@ -98,10 +98,10 @@ def package(scene: dict[str, Any], options: Options) -> Renderer:
 
 
 def splax(scene: dict[str, Any], options: Options) -> Renderer:
-    """Splax, whose kernels are written in Warp and called from JAX.
+    """Make the renderer of splax, whose kernels are written in Warp and called from JAX.
 
     Its versions differ: some take activated scales, opacities and RGB colours, others logarithms,
-    logits and SH coefficients. The names of its arguments tell.
+    logits and SH coefficients. The names of its arguments tell which.
     """
     del options
     import splax as library
@@ -133,7 +133,7 @@ def splax(scene: dict[str, Any], options: Options) -> Renderer:
         )
         if not with_depth:
             return (image,)
-        # Depth is a fourth channel and extra the weight; older versions have no weight.
+        # Depth is the fourth channel and extra the weight; older versions have no weight.
         return (image[..., :3], image[..., 3], extra) if image.shape[-1] == 4 else (image, extra)
 
     settings = {
@@ -148,7 +148,7 @@ def splax(scene: dict[str, Any], options: Options) -> Renderer:
         settings,
     )
     jax_peak, jax_gradients = renderer.peak, renderer.gradients
-    # The others are with respect to a logarithm, a logit or a colour.
+    # Other gradients are with respect to a logarithm, a logit or a colour.
     comparable = [name for name, value in values.items() if value is scene[name]]
 
     def peak() -> int | None:
@@ -159,7 +159,7 @@ def splax(scene: dict[str, Any], options: Options) -> Renderer:
 
         return in_jax + int(warp.get_mempool_used_mem_high(warp.get_device("cuda:0")))
 
-    # Its compiler plans nothing for what Warp allocates.
+    # The compiler does not plan the memory that Warp allocates.
     return dataclasses.replace(
         renderer,
         peak=peak,
@@ -169,7 +169,7 @@ def splax(scene: dict[str, Any], options: Options) -> Renderer:
 
 
 def gsplat(scene: dict[str, Any], options: Options) -> Renderer:
-    """The PyTorch library gsplat."""
+    """Make the renderer of the PyTorch library gsplat."""
     del options
     import gsplat as library
     import torch
@@ -266,7 +266,7 @@ def to_jax(value: Any) -> Any:
 
 
 def make_cotangents(scene: dict[str, Any]) -> list[np.ndarray]:
-    """Fixed derivatives of the loss with respect to image, depth and weight."""
+    """Return fixed derivatives of the loss with respect to image, depth and weight."""
     rng = np.random.default_rng(0)
     shape = scene["cotangent"].shape[:2]
     return [scene["cotangent"], *(rng.standard_normal(shape, np.float32) for _ in range(2))]
@@ -278,7 +278,7 @@ def _jax_renderer(
     scene: dict[str, Any],
     settings: dict[str, Any],
 ) -> Renderer:
-    """A library that is called from JAX; ``renders`` by outputs."""
+    """Make the renderer of a library that is called from JAX; ``renders`` has one by outputs."""
     import jax
     import jax.numpy as jnp
 
@@ -315,7 +315,7 @@ def _jax_renderer(
         },
         settings=settings,
         device=f"{device.platform}: {device.device_kind}",
-        # The pool's high-water mark is of the process; the cases run in the order of their needs.
+        # The pool's high-water mark is that of the process: cases run in the order of their needs.
         reset_peak=None,
         peak=peak,
         planned=planned,

@@ -1,4 +1,4 @@
-"""Markdown tables, and how numbers are written in them."""
+"""Writes Markdown tables and the numbers in them."""
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Measure one scene in this process: a worker of bench_cpu.py.
+"""Measures one scene in this process: a worker of bench_cpu.py.
 
 usage: python measure.py OPTIONS, where OPTIONS is the JSON of the fields of ``Options``. Prints the
 results as one line of JSON. The number of threads is fixed before JAX is imported, because XLA
@@ -13,12 +13,12 @@ from typing import Any
 import native
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _TILE_PIXELS = native.TILE**2
 _PARAMETERS = ("means", "quats", "scales", "opacities", "viewmat", "K", "background")
-# How many of image, depth and weight the loss is on.
+# Number of outputs, of image, depth and weight, that the loss reads.
 _N_OUTPUTS = {"image": 1, "all": 3}
 
 
@@ -28,14 +28,14 @@ class Options:
 
     Attributes:
         scene: Name in ``scenes.NAMES``.
-        threads: Number of cores and of XLA threads.
+        threads: Number of cores and of XLA's threads.
         colors: "rgb" for fixed colours, "sh" for spherical harmonics of degree 3.
         cotangents: Outputs that the losses of forward + backward are on: "image", "all" or both.
         baseline: Whether to measure the pure-JAX renderer beside the package.
         stages: Whether to measure the stages of the package one by one.
         kernels: Library of ``native.compile_kernels``, which counts the drawn pairs, or None.
-        repeats: Timed calls of each function.
-        max_seconds: Time after which a group of functions is not called again.
+        repeats: Number of timed calls of each function.
+        max_seconds: Seconds after which a group of functions is not called again.
     """
 
     scene: str
@@ -50,7 +50,7 @@ class Options:
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
-    """Measure one scene; see ``Options``. Returns one result for each of the losses."""
+    """Measure one scene; return one result for each of the losses."""
     import jax.numpy as jnp
 
     scene, source = scenes.load(options.scene)
@@ -77,7 +77,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
 
 
 def _add_renderers(results, options, parameters, cotangents, size):
-    """Forward does not depend on the loss: it is timed once and belongs to all results."""
+    """Time whole renderers; forward, which no loss changes, once for all results."""
     drawn_by = {"package": renderers.package_renderer(*size)}
     if options.baseline:
         drawn_by["pure_jax"] = renderers.baseline_renderer(parameters, *size, options.threads)
@@ -106,20 +106,20 @@ def _add_renderers(results, options, parameters, cotangents, size):
 
 
 def _add_stages(results, options, parameters, cotangents, size):
-    """Only the backward passes depend on the loss."""
+    """Time the stages; only the backward pass of blend depends on the loss."""
     calls = {}
     for loss in results:
-        stages, splats, lists = renderers.stage_cases(
+        stages, splats, bins = renderers.stage_cases(
             parameters, *size, cotangents, _N_OUTPUTS[loss]
         )
         for name, call in stages.items():
             calls[name, loss if name == "blend_backward" else None] = call
     measured = timing.time_together(calls, options)
-    counts = {"listed": _TILE_PIXELS * int(np.asarray(lists.tile_counts, np.int64).sum())}
+    counts = {"listed": _TILE_PIXELS * int(np.asarray(bins.tile_counts, np.int64).sum())}
     if options.kernels:
         counts["drawn"], counts["in_drawn_vectors"] = native.Kernels(options.kernels).drawn_pairs(
             *(np.asarray(getattr(splats, n)) for n in ("means2d", "conics", "opacities", "radii")),
-            np.asarray(lists.order),
+            np.asarray(bins.order),
             *size,
         )
     for loss, result in results.items():

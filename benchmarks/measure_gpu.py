@@ -1,9 +1,9 @@
-"""Measure one library on one scene in this process: the worker of bench_gpu.py.
+"""Measures one library on one scene in this process: the worker of bench_gpu.py.
 
 usage: python measure_gpu.py OPTIONS, where OPTIONS is the JSON of the fields of ``Options``. Prints
-the result as one line of JSON; a library that is missing, fails or draws something else gives a
-result with the field ``error``. Every library has a process of its own, so that no memory pool
-takes from another.
+the result as one line of JSON; if a library is missing, fails or draws something else, the result
+has the field ``error``. Every library has a process of its own, so that no memory pool
+takes memory from another.
 
 The library "reference" is the package on the CPU. It writes the scene and its pictures to the files
 that the other libraries read, and measures nothing.
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 from libraries import (
     EPS2D,
     LIBRARIES,
@@ -40,7 +40,7 @@ from libraries import (
 _QUEUE = 10  # calls in flight when the time between two results is measured
 
 # Worst picture that is still timed: PSNR of the image, mean |difference| of the weight, and of the
-# depth in units of its mean, where the weight is above one half. The same kernels with another
+# depth relative to its mean, where the weight is above one half. The same kernels with another
 # rounding flip a branch in a few pixels; another library may also cut its Gaussians off elsewhere.
 _GATES = {
     "jax_gsplat_depth": {"psnr": 60.0, "weight": 1e-4, "depth": 1e-4, "gradient": 1e-2},
@@ -56,7 +56,7 @@ class WrongPicture(Exception):
 
 
 def make_reference(options: Options) -> dict[str, Any]:
-    """Write the scene and the CPU's pictures of it; return what is known of the scene."""
+    """Write the scene and the CPU's pictures of it; return a description of the scene."""
     scene, source = scenes.load(options.scene, Path(options.shared))
     width, height = int(scene["width"]), int(scene["height"])
     renderer = package(scene, options)
@@ -77,7 +77,7 @@ def make_reference(options: Options) -> dict[str, Any]:
 
 
 def _statistics(scene: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """Numbers that say how heavy a scene is, and its colours as seen by the camera."""
+    """Return numbers that say how heavy a scene is, and its colours as seen by the camera."""
     import jax
     import jax.numpy as jnp
 
@@ -91,7 +91,7 @@ def _statistics(scene: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
         lambda g, c: (jgd.render(g, c), jgd.project(g, c), jgd.shade(g, c))
     )(gaussians, camera)
     xx, xy, yy = jnp.moveaxis(splats.conics, -1, 0)
-    # Pixels in which the alpha of a splat is at least 1/255, those outside of the image included.
+    # Pixels in which the alpha of a splat is at least 1/255, even outside of the image.
     area = 2 * np.pi * jnp.log(255 * splats.opacities) / jnp.sqrt(xx * yy - xy**2)
     inside = jnp.all((splats.means2d > 0) & (splats.means2d < jnp.array([width, height])), -1)
     pixels = np.asarray(jnp.where((splats.radii > 0) & inside, area, 0), np.float64).sum()
@@ -107,7 +107,7 @@ def _statistics(scene: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def compare(pictures: dict[str, np.ndarray], reference: Any, library: str) -> dict[str, float]:
-    """Differences from the reference's pictures; raises ``WrongPicture`` if they are too large."""
+    """Compare with the reference's pictures; raise ``WrongPicture`` if they differ too much."""
     gate = _GATES.get(library, _GATES["other"])
     found: dict[str, float] = {}
     for name, value in pictures.items():
@@ -136,7 +136,7 @@ def compare(pictures: dict[str, np.ndarray], reference: Any, library: str) -> di
 
 
 def compare_gradients(norms: dict[str, float], reference: Any, library: str) -> float:
-    """Largest relative difference of the norms; raises ``WrongPicture`` if it is too large."""
+    """Return the largest relative difference of norms; raise ``WrongPicture`` at a large one."""
     wanted = {name: float(reference[f"norm_{name}"]) for name in norms}
     difference = max(abs(norms[k] - v) / max(v, 1e-30) for k, v in wanted.items())
     if not difference <= _GATES.get(library, _GATES["other"])["gradient"]:  # NaN fails too
@@ -187,13 +187,13 @@ def _measure_case(renderer: Renderer, case: Callable[[], Any], options: Options)
     renderer.wait(case())
     peak = _or_none(renderer.peak)
     times = timing.time_together({"": case}, options, renderer.wait)[""]
-    # Without the gap between a result and the next call: how long the device is busy, if it is the
-    # slower side.
+    # Without the gap between a result and the next call, this is the time for which the device is
+    # busy, if it is the slower side.
     n_queued = max(1, min(_QUEUE, int(options.max_seconds * 1e3 / times["median_ms"])))
     start = time.perf_counter()
     result = None
     for _ in range(n_queued):
-        result = case()  # dropping the one before frees its memory in the order of the queue
+        result = case()  # dropping the last one frees its memory in the order of the queue
     renderer.wait(result)
     times["queued_ms"] = (time.perf_counter() - start) * 1e3 / n_queued
     times["peak_bytes"] = peak
@@ -202,7 +202,7 @@ def _measure_case(renderer: Renderer, case: Callable[[], Any], options: Options)
 
 
 def _or_none(read: Callable[..., int | None], *arguments: Any) -> int | None:
-    """A number that is not worth losing the times for."""
+    """Return a number, or None if it cannot be read: no reason to lose the times."""
     try:
         return read(*arguments)
     except Exception:
@@ -211,7 +211,7 @@ def _or_none(read: Callable[..., int | None], *arguments: Any) -> int | None:
 
 
 def _package_details(scene: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Stages of the package, and how much of the lists fitted."""
+    """Time the stages of the package, and count the pairs that fitted into the lists."""
     import jax
 
     import jax_gsplat_depth as jgd
@@ -247,7 +247,7 @@ def _version(name: str) -> str | None:
 
 
 def _used_bytes() -> int | None:
-    """Memory in use on the GPU as its driver sees it: pools, contexts and code included."""
+    """Return the memory in use on the GPU as its driver sees it, with pools, contexts and code."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)

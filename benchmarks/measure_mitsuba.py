@@ -1,12 +1,13 @@
-"""Measure Mitsuba 3 on one scene in this process: a worker of bench_cpu.py.
+"""Measures Mitsuba 3 on one scene in this process: a worker of bench_cpu.py.
 
 usage: python measure_mitsuba.py OPTIONS, where OPTIONS is the JSON of the fields of ``Options``.
 Prints the result as one line of JSON.
 
-Mitsuba draws Gaussians by tracing rays through their ellipsoids. It is no splatting: a Gaussian is
-evaluated in space where it is densest along the ray, not in the image; hits are sorted by pixel; an
-ellipsoid ends at three standard deviations and a ray where a hundredth of the light is left. So
-its pictures are like the package's, not the same; the result says how far they are apart.
+Mitsuba draws Gaussians by tracing rays through their ellipsoids. That is not splatting: a Gaussian
+is evaluated in space, where it is densest along the ray, not in the image; hits are sorted by
+pixel; an ellipsoid ends at three standard deviations, and a ray where a hundredth of the light is
+left. So its pictures resemble the package's, but are not the same; the result says how far they
+differ.
 """
 
 import dataclasses
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _SH_0 = 0.28209479177387814
 
@@ -29,8 +30,8 @@ class Options:
     Attributes:
         scene: Name in ``scenes.NAMES``.
         threads: Number of cores and of threads.
-        repeats: Timed calls of each function.
-        max_seconds: Time after which the functions are not called again.
+        repeats: Number of timed calls of each function.
+        max_seconds: Seconds after which the functions are not called again.
     """
 
     scene: str
@@ -66,7 +67,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def mitsuba_cases(scene: dict[str, Any]):
-    """Forward, and forward + backward, as functions without arguments."""
+    """Return forward, and forward + backward, as functions without arguments."""
     import drjit as dr
     import mitsuba as mi
 
@@ -78,7 +79,7 @@ def mitsuba_cases(scene: dict[str, Any]):
             "integrator": {
                 "type": "volprim_rf_basic",
                 "max_depth": -1,
-                "srgb_primitives": False,  # as they are: the package knows no colour space
+                "srgb_primitives": False,  # no conversion: the package knows no colour space
             },
         }
     )
@@ -115,7 +116,7 @@ def _ellipsoids(scene):
 
 
 def _sensor(scene):
-    """A pinhole whose rays go through the pixel centres."""
+    """Describe a pinhole camera whose rays go through the pixel centres."""
     import mitsuba as mi
 
     width, height = int(scene["width"]), int(scene["height"])
@@ -144,7 +145,7 @@ def _sensor(scene):
 
 
 def _package_image(scene):
-    """The same Gaussians by the package, before black."""
+    """Render the same Gaussians with the package, on black."""
     import jax
     import jax.numpy as jnp
 

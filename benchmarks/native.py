@@ -1,7 +1,7 @@
-"""C++ of the benchmark: the bare kernel, the limits of the machine, an FFI call that does nothing.
+"""Compiles and calls C++: the bare kernel, the limits of the machine, an empty FFI call.
 
-Compiled when the benchmark runs, by the host's compiler, with the flags that CMakeLists.txt gives
-the kernels of the same instruction set.
+The host's compiler does it when the benchmark runs, with the flags that CMakeLists.txt gives the
+kernels of the same instruction set.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _ROOT = _HERE.parent
 _SOURCES = _HERE / "cpp"
 _FLAGS = ("-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-O3")
 
-# Columns of the splats that the bare kernel takes, numbers that it leaves for each.
+# Columns of the splats that the bare kernel reads, and of the sums that it writes for each.
 SPLAT_COLUMNS, GRADIENT_COLUMNS = 10, 9
 TILE = 16
 
@@ -31,10 +31,10 @@ _Count = ctypes.c_int64
 
 
 def isa_flags(isa: str) -> list[str]:
-    """Compiler flags of an instruction set, as CMakeLists.txt has them.
+    """Return the compiler flags that CMakeLists.txt gives an instruction set.
 
     Raises:
-        ValueError: It has no instruction set of this name.
+        ValueError: The file has no instruction set of this name.
     """
     text = (_ROOT / "CMakeLists.txt").read_text()
     found = re.search(rf"jgd_add_isa\({re.escape(isa)}\b([^)]*)\)", text)
@@ -44,11 +44,11 @@ def isa_flags(isa: str) -> list[str]:
 
 
 def compile_kernels(isa: str, folder: Path) -> Path:
-    """Compile all but the empty call for an instruction set; returns the library's path.
+    """Compile all but the empty call for an instruction set; return the library's path.
 
     Raises:
         OSError: There is no compiler.
-        subprocess.CalledProcessError: It failed.
+        subprocess.CalledProcessError: The compiler failed.
     """
     flags = [f"-DJGD_ISA={isa}", "-Wno-psabi", *isa_flags(isa), f"-I{_ROOT / 'csrc'}"]
     names = ("bare_kernel.cc", "machine_limits.cc", "drawn_pairs.cc")
@@ -56,7 +56,7 @@ def compile_kernels(isa: str, folder: Path) -> Path:
 
 
 def compile_empty_call(folder: Path) -> Path:
-    """Compile the empty FFI call; returns the library's path. Raises like compile_kernels."""
+    """Compile the empty FFI call; return the library's path. Raises like ``compile_kernels``."""
     import jax
 
     flags = ["-isystem", jax.ffi.include_dir()]
@@ -67,13 +67,13 @@ def _compile(path, names, flags):
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     sources = [str(_SOURCES / name) for name in names]
     command = [*compiler, *_FLAGS, *flags, *sources, "-o", str(path)]
-    # The table goes to standard output.
+    # Standard output is for the table.
     subprocess.run(command, check=True, stdout=sys.stderr)
     return path
 
 
 class Kernels:
-    """What ``compile_kernels`` made. Its calls release the GIL: threads run them side by side."""
+    """The library of ``compile_kernels``; its calls release the GIL, so threads run in parallel."""
 
     def __init__(self, path: Path | str):
         """Load the library at ``path``."""
@@ -97,7 +97,7 @@ class Kernels:
         Args:
             splats: ``[n, 10]`` x, y, the factors of dx^2, dx dy and dy^2 in log2(alpha), the
                 log2 of the opacity, depth and three colours.
-            repeats: How often to do it.
+            repeats: Number of times to do it.
 
         Returns:
             ``[6, 16, 16]`` transmittance, weight, weighted depth and three colours.
@@ -116,10 +116,10 @@ class Kernels:
         """Pull a tile's cotangent back to its splats.
 
         Args:
-            splats: As of ``forward``.
+            splats: As for ``forward``.
             v_image: ``[3, 16, 16]`` derivative with respect to the colours.
-            transmittance: ``[16, 16]`` what ``forward`` left.
-            repeats: How often to do it.
+            transmittance: ``[16, 16]`` final transmittance of ``forward``.
+            repeats: Number of times to do it.
 
         Returns:
             ``[n, 9]`` sums over the pixels of v_sigma times 1, dx, dy, dx^2, dx dy and dy^2, and
@@ -130,7 +130,7 @@ class Kernels:
         return gradients
 
     def multiply_adds(self, n: int) -> int:
-        """Multiply-adds in registers; returns the floating-point operations that they were."""
+        """Run multiply-adds in registers; return their number of floating-point operations."""
         return self._library.multiply_adds(n, 0.999, 0.001, np.empty(10, np.float32))
 
     def triad(self, a: np.ndarray, b: np.ndarray, c: np.ndarray, factor: float) -> None:
@@ -149,10 +149,10 @@ class Kernels:
     ) -> tuple[int, int]:
         """Count the (pixel, splat) pairs with alpha >= 1/255 in a pixel that has not ended.
 
-        The arguments are those of ``jgd.Splats`` and the order of ``jgd.Intersections``.
+        The arguments are those of ``jgd.Splats`` and the order of ``jgd.Bins``.
 
         Returns:
-            That number, and the number of pairs in the vectors of pixels that one of them is in.
+            That number, and the number of pairs in the vectors of pixels with such a pair.
         """
         counts = np.empty(2, np.int64)
         self._library.drawn_pairs(

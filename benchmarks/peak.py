@@ -1,4 +1,4 @@
-"""Measure what the machine can do at best, in this process: a worker of bench_cpu.py.
+"""Measures the limits of the machine in this process: a worker of bench_cpu.py.
 
 usage: python peak.py OPTIONS, where OPTIONS is the JSON of the arguments of ``measure``. Prints the
 result as one line of JSON.
@@ -17,19 +17,19 @@ import native
 import numpy as np
 import timing
 
-# A list that stays in the first-level cache beside the state of the tile.
+# Splats of a list that stays in the first-level cache beside the state of the tile.
 _SPLATS = 128
-# Together larger than the caches of the machine.
+# All arrays together, larger than the caches of the machine.
 _TRIAD_BYTES = 400_000_000
 
 
 def measure(kernels: str, threads: int, repeats: int) -> dict[str, Any]:
-    """Best rates of all threads together.
+    """Return the best rates of all threads together.
 
     Args:
         kernels: Path of the library that ``native.compile_kernels`` made.
-        threads: Number of threads, which run the same at the same time.
-        repeats: How often each is timed.
+        threads: Number of threads, which run the same code at the same time.
+        repeats: Number of times that each rate is measured.
 
     Returns:
         ``pairs_per_second`` of the bare kernel by direction, ``flops_per_second`` of multiply-adds
@@ -64,7 +64,7 @@ def measure(kernels: str, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def faint_splats(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splats that each draw all pixels of a tile and never end one, and a cotangent."""
+    """Return splats that draw every pixel of a tile without ending one, and a cotangent."""
     rng = np.random.default_rng(0)
     splats = np.empty((n, native.SPLAT_COLUMNS), np.float32)
     splats[:, :2] = rng.uniform(0, native.TILE, (n, 2))
@@ -75,12 +75,12 @@ def faint_splats(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_seconds(call: Callable[[int], Any], threads: int, repeats: int) -> float:
-    """Least time from the first start to the last end of call(thread) on all threads at once."""
+    """Return the least time from first start to last end of call(thread) on all threads at once."""
     barrier = threading.Barrier(threads)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def run(thread):
-        if cores:  # threads that wake up on one core stay there for milliseconds
+        if cores:  # threads that wake up on one core would share it for milliseconds
             os.sched_setaffinity(0, {cores[thread % len(cores)]})
         barrier.wait()
         start = time.perf_counter()

@@ -1,11 +1,11 @@
-"""A tiled Gaussian renderer in plain JAX: the baseline that the kernels are compared with.
+"""Renders Gaussians in tiles in plain JAX: the baseline that the kernels are compared with.
 
 It follows the same definition as the package (image, depth and weight, exact footprint, front to
 back by depth) and shares no code with it. Only ``jax.numpy`` and ``lax`` are used; everything is
 jitted. Projection, shading and compositing with the background are differentiated by JAX; the
 blend has a hand-written derivative, which is several times faster than differentiating its loop.
 
-How it is made fast on a CPU:
+What makes it fast on a CPU:
 
 - One sort of a single uint32 key ``tile * N + depth rank`` builds all tile lists. XLA sorts one
   operand about six times faster than a key with a payload, and the payload is the key itself.
@@ -166,7 +166,7 @@ def project(scene: Scene, settings: Settings) -> Splats:
 
 
 def shade(scene: Scene) -> jax.Array:
-    """Colours [N, D]: ``colors`` as they are, or degree-3 spherical harmonics."""
+    """Return colours [N, D]: ``colors`` as they are, or degree-3 spherical harmonics."""
     if scene.sh is None:
         assert scene.colors is not None
         return scene.colors
@@ -202,7 +202,7 @@ def shade(scene: Scene) -> jax.Array:
 
 
 def _tile_box(splats: Splats, s: Settings) -> tuple[jax.Array, ...]:
-    """First tile and number of tiles along each axis of the bounding box; 0 tiles if culled."""
+    """Return first tile and number of tiles of the bounding box along each axis; 0 if culled."""
 
     def span(centre, half, tile, n):
         low = jnp.clip(jnp.floor((centre - half) / tile), 0, n - 1).astype(jnp.int32)
@@ -215,7 +215,7 @@ def _tile_box(splats: Splats, s: Settings) -> tuple[jax.Array, ...]:
 
 
 def _min_sigma_in_tile(dx0, dx1, dy0, dy1, a, b, c):
-    """Minimum of the exponent over a rectangle given relative to the Gaussian's centre."""
+    """Return the least exponent in a rectangle given relative to the Gaussian's centre."""
     inside = (dx0 <= 0) & (dx1 >= 0) & (dy0 <= 0) & (dy1 >= 0)
     near_x, near_y = jnp.clip(0.0, dx0, dx1), jnp.clip(0.0, dy0, dy1)
 
@@ -276,7 +276,7 @@ def bin_tiles(splats: Splats, s: Settings) -> Lists:
 
 
 def _chunk_rows(table, ranks, start, length, step, s: Settings):
-    """Parameters [group, chunk, columns] of one chunk; past the end, the empty last row."""
+    """Return the rows [group, chunk, columns] of one chunk; past the end, the empty last row."""
     position = step * s.chunk + jnp.arange(s.chunk)
     index = jnp.where(
         position < length[:, None],
@@ -287,13 +287,13 @@ def _chunk_rows(table, ranks, start, length, step, s: Settings):
 
 
 def _local_pixels(s: Settings):
-    """Pixel centres of a tile relative to the tile's corner, [tile_h * tile_w] each."""
+    """Return the pixel centres relative to the corner of their tile, [tile_h * tile_w] each."""
     y, x = np.divmod(np.arange(s.tile_w * s.tile_h), s.tile_w)
     return jnp.asarray(x + 0.5, jnp.float32), jnp.asarray(y + 0.5, jnp.float32)
 
 
 def _alphas(rows, px, py):
-    """Alpha [group, chunk, pixels] of a chunk, 0 where a pixel is not covered."""
+    """Return the alpha [group, chunk, pixels] of a chunk, 0 where a pixel is not covered."""
     x, y, a, b, c, opacity = (rows[:, :, i, None] for i in range(6))
     dx, dy = px - x, py - y
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
@@ -302,7 +302,7 @@ def _alphas(rows, px, py):
 
 
 def _shift_to_tile(rows, tile, s: Settings):
-    """Rows with their centres relative to the corner of each tile."""
+    """Make the centres of the rows relative to the corner of their tile."""
     corner = jnp.stack([tile % s.n_tiles_x * s.tile_w, tile // s.n_tiles_x * s.tile_h], 1)
     return rows.at[:, :, :2].add(-corner[:, None].astype(rows.dtype))
 
@@ -415,7 +415,7 @@ def _blend_bwd(s, residuals, v_total):
 
 
 def _from_moments(m, rows):
-    """Gradient of centre, conic and opacity [..., 6] from the moments [..., 6] of dL/dsigma."""
+    """Return the gradient [..., 6] of centre, conic and opacity from the moments of dL/dsigma."""
     x, y, a, b, c, opacity = jnp.moveaxis(rows[..., :6], -1, 0)
     m0, m1x, m1y, m2xx, m2xy, m2yy = jnp.moveaxis(m, -1, 0)
     sx, sy = m1x - x * m0, m1y - y * m0
@@ -432,7 +432,7 @@ blend.defvjp(_blend_fwd, _blend_bwd)
 
 
 def _to_image(total, s: Settings) -> jax.Array:
-    """Tiles [n_tiles + 1, F, pixels] as an image [H, W, F]."""
+    """Arrange tiles [n_tiles + 1, F, pixels] as an image [H, W, F]."""
     tiles = total[:-1].reshape(s.n_tiles_y, s.n_tiles_x, -1, s.tile_h, s.tile_w)
     image = tiles.transpose(0, 3, 1, 4, 2)
     image = image.reshape(s.n_tiles_y * s.tile_h, s.n_tiles_x * s.tile_w, -1)
@@ -464,5 +464,5 @@ def _count(scene: Scene, settings: Settings) -> jax.Array:
 
 
 def required_capacity(scene: Scene, settings: Settings) -> int:
-    """Number of (tile, Gaussian) pairs of the bounding boxes, at least 1."""
+    """Count the (tile, Gaussian) pairs of the bounding boxes, at least 1."""
     return max(1, int(_count(scene, settings)))

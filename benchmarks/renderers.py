@@ -1,4 +1,4 @@
-"""The functions that the benchmarks time: whole renderers, and the package's stages one by one."""
+"""Makes the functions that the benchmarks time: whole renderers, and stages one by one."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def whole_cases(render, parameters, cotangents, n_outputs) -> dict[str, Callable[[], Any]]:
-    """Forward, and forward + backward, of ``render(parameters) -> (image, depth, weight)``."""
+    """Return forward and forward + backward of ``render(parameters) -> (image, depth, weight)``."""
     import jax
 
     forward = jax.jit(render)
@@ -25,7 +25,7 @@ def whole_cases(render, parameters, cotangents, n_outputs) -> dict[str, Callable
 
 
 def package_renderer(width: int, height: int, config: Any = None):
-    """The package under test as a function of the parameters."""
+    """Return the package under test as a function of the parameters."""
     import jax_gsplat_depth as jgd
 
     def render(p):
@@ -51,7 +51,7 @@ def _inputs(p, width, height):
 
 
 def baseline_renderer(parameters, width: int, height: int, threads: int):
-    """The pure-JAX renderer as a function of the parameters, with room for this scene."""
+    """Return the pure-JAX renderer as a function of the parameters, with room for this scene."""
     import pure_jax
 
     settings = pure_jax.Settings(width, height)
@@ -66,7 +66,7 @@ def baseline_renderer(parameters, width: int, height: int, threads: int):
 
 
 def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
-    """The stages of the package one by one, forward and pull-back; their splats and tile lists."""
+    """The stages of the package one by one, forward and pull-back; their splats and bins."""
     import jax
 
     import jax_gsplat_depth as jgd
@@ -86,13 +86,13 @@ def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
 
     def blend(values, colors, background):
         output = jgd.blend(
-            jgd.Splats(**values, radii=radii), colors, lists, **size, background=background
+            jgd.Splats(**values, radii=radii), colors, bins.order, **size, background=background
         )
         return (output.image, output.depth, output.weight)[:n_outputs]
 
     values, radii = jax.jit(project)(parameters)
     colors = jax.jit(shade)(parameters)
-    lists = jax.jit(make_bin)(values, radii)
+    bins = jax.jit(make_bin)(values, radii)
     blended = values, colors, parameters["background"]
     project_jit, bin_jit, blend_jit = jax.jit(project), jax.jit(make_bin), jax.jit(blend)
     cases = {
@@ -106,11 +106,11 @@ def stage_cases(parameters, width, height, cotangents, n_outputs, config=None):
         shade_jit = jax.jit(shade)
         cases["shade_forward"] = lambda: shade_jit(parameters)
         cases["shade_backward"] = _pull_back(shade, (parameters,), colors)
-    return cases, jgd.Splats(**values, radii=radii), lists
+    return cases, jgd.Splats(**values, radii=radii), bins
 
 
 def _pull_back(function, arguments, cotangent):
-    """A call of the pull-back alone, with the residuals of one forward pass at hand."""
+    """Return a call of the pull-back alone, with the residuals of one forward pass at hand."""
     import jax
 
     _, pull = jax.vjp(jax.jit(function), *arguments)

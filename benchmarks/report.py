@@ -1,4 +1,4 @@
-"""The report of bench_cpu.py as markdown, and the comparison of two reports."""
+"""Writes the report of bench_cpu.py as Markdown, and compares two reports."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ Result = dict[str, Any]
 
 
 def markdown(report: Result) -> str:
-    """Render the whole report as markdown."""
+    """Write the whole report as Markdown."""
     parts = [_header(report)]
     if report["results"]:
         parts += [_whole_table(report["results"]), _others_table(report["results"])]
@@ -37,7 +37,7 @@ def markdown(report: Result) -> str:
 
 
 def compare(a: Result, b: Result) -> str:
-    """Table of the best times of two reports and their ratio."""
+    """Return a table of the best times of two reports and their ratios."""
     lines = []
     for key in ("hardware", "versions"):
         for field in sorted(a[key].keys() | b[key].keys()):
@@ -63,7 +63,7 @@ def compare(a: Result, b: Result) -> str:
 
 
 def _flat(report: Result) -> dict[tuple[str, ...], float]:
-    """Every best time in ms, by the first columns of the comparison."""
+    """Return every best time in ms by the first columns of the comparison."""
     times = {}
     for result in report["results"]:
         key = (_scene(result), str(result["threads"]), result["colors"], result["cotangents"])
@@ -177,7 +177,7 @@ def _mitsuba_table(report: Result) -> str:
 
 
 def _earlier(result: Result, times: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
-    """What was measured earlier, where it is for the same thing."""
+    """Return the earlier times, if they are those of the same measurement."""
     same = (
         result["source"] == "frozen"
         and result["colors"] == "rgb"

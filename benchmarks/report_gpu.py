@@ -1,4 +1,4 @@
-"""Tables of the results of bench_gpu.py."""
+"""Writes the results of bench_gpu.py as Markdown tables."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from markdown_text import fine_ms, megabytes, table
 
 Result = dict[str, Any]
 
-# What an H200 can do at best, estimated: (pixel, Gaussian) pairs per second that it can issue, and
-# bytes per second that a copy moved there.
+# Estimated limits of an H200: (pixel, Gaussian) pairs per second that it can issue, and bytes per
+# second that a copy moved there.
 _H200_PAIRS = {"blend_forward": 1.8e12, "blend_backward": 0.9e12}
 _H200_BYTES = 4.3e12
-# The lists: written, sorted by tile in two passes, read.
+# A list entry is written, sorted by tile in two passes, and read.
 _BYTES_PER_INTERSECTION = 8 + 2 * 16 + 4
 
 
 def markdown(report: Result) -> str:
-    """Render the report of bench_gpu.py as markdown."""
+    """Write the report of bench_gpu.py as Markdown."""
     gpu = report["gpu"]
     name = "no GPU" if gpu is None else ", ".join(f"{k} {v}" for k, v in gpu.items())
     versions = {k: v for k, v in report["versions"].items() if v}
@@ -107,7 +107,7 @@ def _both_megabytes(forward: Result, both: Result, key: str) -> str:
 
 
 def _ratios(results: list[Result]) -> str:
-    """The package beside the fastest of the others, by median."""
+    """Compare the package with the fastest of the others, by median."""
     rows = []
     for result in results:
         measured = {k: v for k, v in result["libraries"].items() if "error" not in v}
@@ -162,7 +162,7 @@ def _stages(report: Result) -> str:
 
 
 def stage_limit_ms(stage: str, n_gaussians: int, n_intersections: int) -> float:
-    """Estimated least time of a stage on an H200, in ms."""
+    """Return the estimated least time of a stage on an H200, in ms."""
     n_bytes = traffic.BYTES_PER_GAUSSIAN.get(stage, 0) * n_gaussians
     seconds = 0.0
     if stage in _H200_PAIRS:

@@ -1,4 +1,4 @@
-"""What the report of bench_cpu.py says of the machine, the stages, threads and small scenes."""
+"""Writes the tables of bench_cpu.py on the machine, the stages, threads and small scenes."""
 
 import itertools
 from typing import Any
@@ -30,7 +30,7 @@ _CALLS = {
 
 
 def parts(report: Result) -> list[str]:
-    """The tables that the report has measurements for."""
+    """Return the tables for which the report has measurements."""
     machine = {entry["threads"]: entry for entry in report.get("machine", [])}
     with_stages = [result for result in report["results"] if "stages" in result]
     return [
@@ -60,7 +60,7 @@ def _machine_table(machine: list[Result]) -> str:
 
 
 def by_measurement(results: list[Result]) -> list[dict[str, Result]]:
-    """Results that differ in the loss only, by the loss: what one process measured together."""
+    """Group by loss the results that differ only in it: one process measured them together."""
 
     def measurement(result):
         return result["scene"], result["threads"], result["colors"]
@@ -72,7 +72,7 @@ def by_measurement(results: list[Result]) -> list[dict[str, Result]]:
 
 
 def _stage_table(results: list[Result]) -> str:
-    """Only the backward pass of blend depends on the loss; it has a column for each."""
+    """Tabulate the stages; the backward pass of blend has a column for each loss."""
     if not results:
         return ""
     losses = list(dict.fromkeys(result["cotangents"] for result in results))
@@ -99,7 +99,7 @@ def _stage_table(results: list[Result]) -> str:
 
 
 def _share_table(results: list[Result], machine: dict[int, Result]) -> str:
-    """Blend beside the bare kernel, by three ways to count its pairs."""
+    """Compare blend with the bare kernel, by three ways to count its pairs."""
     rows = []
     for group in by_measurement([result for result in results if "pairs" in result]):
         first = next(iter(group.values()))

@@ -1,19 +1,19 @@
-"""What more threads would bring: Amdahl's law from two measurements, and the memory as a limit.
+"""Models the gain of more threads: Amdahl's law from two measurements, limited by the memory.
 
-A model, no measurement: it knows nothing of other cores' caches, of clocks that fall as more cores
-work, or of load that spreads badly over more threads.
+It is a model, not a measurement: it ignores the caches of other cores, clocks that fall as more
+cores work, and load that spreads badly over more threads.
 """
 
 from typing import Any
 
 import traffic
 
-# Threads that the model is asked about.
+# Number of threads of the modelled machine.
 THREADS = 16
 
 
 def serial_fraction(one: float, many: float, threads: int) -> float:
-    """The part of a time that does not shrink with threads, 0..1.
+    """Return the part of a time that does not shrink with threads, 0..1.
 
     From Amdahl's law, many / one = s + (1 - s) / threads.
 
@@ -26,16 +26,15 @@ def serial_fraction(one: float, many: float, threads: int) -> float:
 
 
 def modelled(one: float, serial: float, threads: int, memory: float) -> float:
-    """Time on ``threads`` threads: Amdahl's law, but no less than ``memory``, the bytes' own."""
+    """Return the time on ``threads`` threads: Amdahl's law, but at least that of the memory."""
     return max(one * (serial + (1 - serial) / threads), memory)
 
 
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Speed-up and model of each stage, of forward and of forward + backward.
+    """Return speed-up and model of each stage, of forward and of forward + backward.
 
     Needs measurements of the same scene with one thread and with more. The bandwidth is that of the
-    most threads measured: what 16 could draw from memory was not measured, so the model takes no
-    more than that.
+    most threads measured: that of 16 threads is unknown, so the model assumes no more.
     """
     bandwidth = {
         machine["threads"]: machine["bytes_per_second"] for machine in report.get("machine", [])
@@ -73,7 +72,7 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _times(result):
-    """Best times of the stages and the whole, in this order."""
+    """Return the best times of the stages and the whole, in this order."""
     stages = {name: times["best_ms"] for name, times in result.get("stages", {}).items()}
     package = result["renderers"]["package"]
     return stages | {mode: times["best_ms"] for mode, times in package.items()}

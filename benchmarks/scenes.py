@@ -1,4 +1,4 @@
-"""The benchmark scenes: the project's frozen ones where they are at hand, else own ones like them.
+"""Makes the benchmark scenes: the project's frozen ones if they are at hand, else stand-ins.
 
 A scene is a dictionary of float32 NumPy arrays: means [N, 3], quats [N, 4] wxyz, scales [N, 3],
 opacities [N], colors [N, 3], sh [N, 16, 3], viewmat [4, 4], K [3, 3], background [3],
@@ -6,10 +6,10 @@ cotangent [H, W, 3] (a fixed derivative of the loss with respect to the image), 
 width and height. Times of a frozen scene and of its stand-in must not be compared: ``load`` says
 which one it returned.
 
-The blobs of the GPU scenes are the frozen ones with smaller scales, because at full size a pixel of
-the largest is behind thousands of Gaussians. The factors were computed from the area in which the
-alpha of a Gaussian reaches 1/255, 2 pi log(255 opacity) sqrt(det(cov2d)), summed over the Gaussians
-whose centre is in the image: 27 to 29 per pixel in all three, before a pixel ends early.
+The blobs of the GPU scenes are the frozen ones with smaller scales: at full size, thousands of
+Gaussians would cover each pixel of the largest. The factors were computed from the area in which
+the alpha of a Gaussian reaches 1/255, 2 pi log(255 opacity) sqrt(det(cov2d)), summed over the
+Gaussians whose centre is in the image: 27 to 29 per pixel in all three, before a pixel ends early.
 """
 
 import importlib.util
@@ -59,7 +59,7 @@ def load(name: str, shared: Path = SHARED) -> tuple[dict[str, Any], str]:
 
     Raises:
         ValueError: No scene has this name.
-        FileNotFoundError: The trained scene is not there; it has no stand-in.
+        FileNotFoundError: The trained scene, which has no stand-in, is not there.
     """
     if name not in (*NAMES, *GPU):
         raise ValueError(f"no scene is called {name!r}; there are {', '.join((*NAMES, *GPU))}")
@@ -91,8 +91,8 @@ def _frozen_module(path: Path) -> ModuleType | None:
 
 
 def _trained(path):
-    """A rendered robot of 31 000 Gaussians; it stands on y = 0, y down, 2 wide and 1 high."""
-    # Only here: the other scenes need NumPy alone, and this is the package under test.
+    """Load a robot of 31 000 Gaussians; it stands on y = 0, y down, 2 wide and 1 high."""
+    # Imported only here: the other scenes need only NumPy, and this is the package under test.
     from jax_gsplat_depth.io import read_ply
 
     gaussians = read_ply(path)
@@ -108,7 +108,7 @@ def _trained(path):
         width,
         height,
     )
-    # Degree 2, filled up to 3 with zeros: all renderers then do the same work.
+    # Degree 2, padded with zeros to degree 3: all renderers then do the same work.
     sh = np.zeros((n, 16, 3), np.float32)
     assert gaussians.sh is not None
     sh[:, : gaussians.sh.shape[1]] = np.asarray(gaussians.sh)[:, :16]
@@ -117,7 +117,7 @@ def _trained(path):
 
 
 def _look_at(eye, target, up=(0.0, 0.0, 1.0)):
-    """World-to-camera matrix, camera axes x right, y down, z forward."""
+    """Return the world-to-camera matrix with camera axes x right, y down, z forward."""
     forward = np.subtract(target, eye).astype(np.float64)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, up)
@@ -151,7 +151,7 @@ def _finish(rng, means, scales, quats, opacities, viewmat, focal, width, height)
 
 
 def _cloud(n, width, height):
-    """Anisotropic Gaussians that fill the view evenly: every tile has about the same load."""
+    """Make anisotropic Gaussians that fill the view evenly: all tiles have about the same load."""
     rng = np.random.default_rng(n + width)
     viewmat = _look_at(np.array([2.0, -1.5, 1.0]), np.zeros(3))
     focal = 1.2 * height
@@ -167,7 +167,7 @@ def _cloud(n, width, height):
 
 
 def _ground_and_objects(n, width, height):
-    """Round Gaussians on a plane, boxes and a far shell: few tiles carry most of the load."""
+    """Make round Gaussians on a plane, boxes and a far shell: few tiles carry most of the load."""
     rng = np.random.default_rng(n)
     part = rng.choice(3, n, p=[0.4, 0.4, 0.2])
     direction = rng.standard_normal((n, 3))

@@ -1,4 +1,4 @@
-"""Measure what a call costs when there is little to draw: a worker of bench_cpu.py.
+"""Measures the cost of a call that has little to draw: a worker of bench_cpu.py.
 
 usage: python small_scene.py OPTIONS, where OPTIONS is the JSON of the arguments of ``measure``.
 Prints the result as one line of JSON.
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import renderers
+import scenes
 import timing
-from helpers import scenes
 
 _SCENE = "blob_1k_64"
 _GAUSSIANS = ("means", "quats", "scales", "opacities", "colors")
-# Calls of one function in a row: it then runs from warm caches, as in a loop of a user's.
+# Calls of one function in a row: its caches are warm then, as in a user's loop.
 _RUN = 50
 
 
@@ -72,12 +72,12 @@ def measure(threads: int, empty_call: str | None, repeats: int) -> dict[str, Any
 
 
 def small_cases(empty_call: str | None) -> dict[str, Callable[[], Any]]:
-    """Calls with growing contents.
+    """Return calls that do more and more.
 
     ``empty``: a jitted function of one number. ``arguments``: a jitted function that takes and
     returns what the renderer does and only fills its results. ``ffi_1`` and ``ffi_3``: the same
     through one and three FFI calls that do nothing (left out without ``empty_call``).
-    ``no_gaussians``: the renderer with no Gaussians. Then the stages, and the whole.
+    ``no_gaussians``: the renderer without Gaussians. Then the stages, and the whole.
     """
     import jax
     import jax.numpy as jnp
@@ -111,7 +111,7 @@ def small_cases(empty_call: str | None) -> dict[str, Callable[[], Any]]:
 
 
 def _empty_calls(library, n, size):
-    """A function that makes n calls, each of which waits for the one before."""
+    """Return a function that makes n calls, each of which waits for the previous one."""
     import jax
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Times and memory of functions, measured in this process."""
+"""Measures the time and the memory of functions in this process."""
 
 import ctypes
 import gc
@@ -27,12 +27,12 @@ def time_together(
     Args:
         cases: Functions without arguments that return JAX arrays.
         options: Number of repeats and time limit: the fields ``repeats`` and ``max_seconds``.
-        wait: Called with a result, returns when it is there; default ``jax.block_until_ready``.
+        wait: Waits for a result; by default ``jax.block_until_ready``.
 
     Returns:
-        Per function: best, median and all times in milliseconds, the least time that all threads
-        together computed (which other programs disturb little), and the seconds that the first
-        call took, compilation included.
+        Per function: best, median and all times in milliseconds, the least CPU time of all threads
+        together (which other programs disturb little), and the seconds of the first call,
+        compilation included.
     """
     if wait is None:
         import jax
@@ -70,15 +70,15 @@ def time_together(
 
 
 def peak_memory(case: Callable[[], Any]) -> int | None:
-    """Bytes by which the resident memory rises at most during a call, results included.
+    """Return the bytes by which the resident memory rises at most during a call, with results.
 
-    None where the kernel does not offer a resettable high-water mark.
+    It is None where the kernel offers no high-water mark that can be reset.
     """
     import jax
 
     try:
         gc.collect()
-        # Freed memory that the allocator keeps would hide what the call needs.
+        # Freed memory that the allocator keeps would hide the need of the call.
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")

@@ -1,4 +1,4 @@
-"""Bytes that a stage has to move at least, float32: with the memory's bandwidth, a limit."""
+"""Counts the bytes that a stage has to move at least in float32, which bounds its time."""
 
 # Per Gaussian, SH of degree 3: project 11 numbers to 8 and back, shade 51 to 3 and back, bin four
 # passes of a radix sort of 8-byte pairs.
@@ -9,10 +9,10 @@ BYTES_PER_GAUSSIAN = {
     "shade_backward": 4 * (51 + 3 + 51),
     "project_backward": 4 * (11 + 7 + 11),
 }
-# What the CPU's blend adds. It packs each splat into 64 bytes and reads them again with its colour,
-# and makes the lists: an index for each (tile, Gaussian) pair, backward a slot of 12 sums as well,
-# all written and read once. Per pixel: the three outputs and two residuals; backward reads these
-# and the cotangent of the image.
+# The CPU's blend writes each splat into 64 bytes, which it reads again with the colour, and makes
+# the lists: an index for each (tile, Gaussian) pair, backward a slot of 12 sums as well, all
+# written and read once. Per pixel: the three outputs and two residuals; backward reads these and
+# the cotangent of the image.
 _CPU_BLEND = {
     # Per Gaussian, per (tile, Gaussian) pair, per pixel.
     "blend_forward": (2 * 64 + 12, 2 * 4, 4 * (5 + 2)),
@@ -21,7 +21,7 @@ _CPU_BLEND = {
 
 
 def cpu_bytes(stage: str, n_gaussians: int, n_intersections: int, n_pixels: int) -> int:
-    """Bytes of a stage on the CPU."""
+    """Return the bytes of a stage on the CPU."""
     per_gaussian, per_pair, per_pixel = _CPU_BLEND.get(
         stage, (BYTES_PER_GAUSSIAN.get(stage, 0), 0, 0)
     )

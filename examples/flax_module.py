@@ -1,10 +1,10 @@
-"""A scene as a Flax NNX module: parameters, activations and rendering in one object.
+"""Trains a scene that is a Flax NNX module: parameters, activations, rendering in one object.
 
     python examples/flax_module.py
 
 ``nnx.Param`` marks what is trained, ``nnx.Optimizer`` wraps an Optax optimizer, and ``nnx.jit``
-carries the updates of both out of the compiled step. The scene is the built-in capture, one photo
-for each step; the photos that no step has seen tell whether it converged.
+carries the updates of both out of the compiled step. Each step takes one photo of the built-in
+capture; the held-out photos tell whether the fit converged.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ RATES = {"means": 2e-3, "quats": 5e-3, "log_scales": 2e-2, "opacities": 5e-2, "c
 
 
 class Scene(nnx.Module):
-    """``N`` Gaussians, each of one colour; every parameter is free of limits.
+    """``N`` Gaussians, each of one colour; every parameter is unconstrained.
 
     Args:
         points: ``[N, 3]`` initial centres, world units.
@@ -61,7 +61,7 @@ def name_of_each(params: nnx.State) -> nnx.State:
 def train_step(
     scene: Scene, optimizer: nnx.Optimizer, camera: jgd.Camera, photo: jax.Array
 ) -> jax.Array:
-    """Update scene and optimizer in place with one photo, and return the loss before."""
+    """Update scene and optimizer in place with one photo; return the loss before the update."""
 
     def loss_fn(scene: Scene) -> jax.Array:
         return losses.photometric(scene(camera).image, photo)

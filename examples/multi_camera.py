@@ -1,11 +1,11 @@
-"""Many cameras on many devices: each renders its share, and the gradients are summed.
+"""Renders cameras on many devices: each device takes its share, and the gradients are summed.
 
     python examples/multi_camera.py --devices 4
 
-``shard_map`` splits the cameras and the photos over the devices and repeats the Gaussians. What is
-repeated on the way in gets the sum over the devices on the way back: JAX inserts that ``psum`` when
-it differentiates. Here the devices are parts of one CPU; on a machine with several GPUs, leave
-``--devices`` away and they are taken.
+``shard_map`` splits the cameras and the photos over the devices and repeats the Gaussians. The
+gradient of a repeated input is the sum over the devices: JAX inserts that ``psum`` when it
+differentiates. Here the devices are parts of one CPU; on a machine with several GPUs, leave out
+``--devices`` to use those.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""An Optax training step: Gaussians from sparse points, photos and depth, a loss that falls.
+"""Trains Gaussians with Optax on photos and depth, starting from sparse points.
 
     python examples/optax_step.py
 
 One jitted function takes the parameters and the state of the optimizer and returns the next ones.
-The parameters are unconstrained; ``activate`` makes Gaussians of them. All cameras are rendered by
-one call, because the camera has a leading axis.
+The parameters are unconstrained; ``activate`` makes Gaussians of them. One call renders all
+cameras, because the camera has a leading axis.
 """
 
 import jax

@@ -1,15 +1,15 @@
-"""Camera pose refinement: from where a picture was taken, and with which focal length.
+"""Refines a camera: from where a picture was taken, and with which focal length.
 
     python examples/pose_refinement.py
 
-The tracking half of a SLAM system. The map is given; a picture with noisy colours and a noisy,
-incomplete depth comes in; the camera starts 5 degrees, 10 cm (0.1 world units) and 3 % of its focal
-length away from the truth, and gradient descent brings the rendering of the map in line with the
-picture. Colours and depth each find the camera on their own here (``color_weight=0`` leaves only
-the depth); together they serve where one of them has nothing to hold on to.
+This is the tracking half of a SLAM system. The map is given; a picture with noisy colours and a
+noisy, incomplete depth comes in; the camera starts 5 degrees, 10 cm (0.1 world units) and 3 % of
+its focal length away from the truth, and gradient descent aligns the rendering of the map with the
+picture. Here colours or depth alone would find the camera (``color_weight=0`` leaves only the
+depth); together they help where one of them is ambiguous.
 
-The picture is a rendering of the map at the true camera. What remains in the end is thus the error
-of the tracking alone; that of a real map would come on top.
+The picture is a rendering of the map at the true camera. The error that remains is thus that of the
+tracking alone; a real map would add its own.
 """
 
 import jax
@@ -35,9 +35,9 @@ def se3_exp(twist: jax.Array) -> jax.Array:
 
 
 def errors(camera: jgd.Camera, truth: jgd.Camera) -> Errors:
-    """Return rotation in degrees, distance in world units, focal length as a fraction."""
+    """Return the errors: rotation in degrees, distance in world units, relative focal length."""
     turn = np.asarray(camera.viewmat[:3, :3] @ truth.viewmat[:3, :3].T, np.float64)
-    # By the chord, which is exact for small angles, where the cosine is flat.
+    # By the chord, which is accurate for small angles, where the cosine is flat.
     angle = 2 * np.degrees(np.arcsin(min(1, np.linalg.norm(turn - np.eye(3)) / np.sqrt(8))))
     distance = jnp.linalg.norm(camera.center - truth.center)
     return float(angle), float(distance), float(abs(camera.K[0, 0] / truth.K[0, 0] - 1))
@@ -62,7 +62,8 @@ def main(
     seen = jax.jit(jgd.render)(scene, truth)
     photo = seen.image + rng.normal(0, 0.02, seen.image.shape).astype(np.float32)
     depth = seen.depth * (1 + rng.normal(0, 0.01, seen.depth.shape).astype(np.float32))
-    depth = jnp.where(rng.random(depth.shape) < 0.2, 0.0, depth)  # 0 is what sensors say for none
+    # Sensors report 0 where they measured nothing.
+    depth = jnp.where(rng.random(depth.shape) < 0.2, 0.0, depth)
 
     # The camera turns about its centre, then it moves.
     axis, direction = rng.normal(size=(2, 3))

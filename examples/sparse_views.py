@@ -1,14 +1,14 @@
-"""Depth supervision under sparse views: what does a depth loss buy if there are three photos?
+"""Measures what a depth loss gains if there are three photos: fits with and without it.
 
     python examples/sparse_views.py                 # the built-in capture, monocular-like depth
     python examples/sparse_views.py --data DIR      # and an RGB-D folder, with its measured depth
 
 For each capture and seed it fits without and with a depth loss, everything else equal: the cameras,
-photos and sparse points, and the Gaussians to start from. A third fit, without, has the default
-learning rate of the centres, lest the common one favours the depth loss. The held-out views are
-measured over all pixels, and over the "seen" ones whose surface (by the true depth) at least one of
-the training views sees, since nothing can know the others. Writes
-``sparse_views.json``, ``sparse_views.md`` and one picture per capture to ``--out``.
+photos and sparse points, and the initial Gaussians. A third fit, without, has the default learning
+rate of the centres, in case the common rate favours the depth loss. The held-out views are measured
+over all pixels, and over the "seen" ones, whose surface (by the true depth) at least one training
+view sees, since no fit can know the others. The results go to ``sparse_views.json``,
+``sparse_views.md`` and one picture per capture in ``--out``.
 """
 
 import argparse
@@ -21,11 +21,12 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from jax_gsplat_depth import datasets, fit
+from jax_gsplat_depth import datasets, evaluation, fit
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.evaluation import HeldOutView
 
-# Centres may move ten times as far as by default: where no sparse point is near, the depth at which
-# a Gaussian starts is that of something else.
+# Centres may move ten times as far as by default: where no sparse point is near, a Gaussian starts
+# at the depth of something else.
 COMMON: dict[str, Any] = {"sh_degree": 1, "lr_means": 6e-3}
 DEPTH: dict[str, Any] = {"depth_loss": "ssi", "depth_weight": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 HIDDEN = 0.03
-"""A surface this much behind the one that a view sees, relative to its depth, is hidden from it."""
+"""A surface is hidden if it lies behind the visible one by this fraction of the latter's depth."""
 
 METRICS = {
     "psnr": "PSNR (dB)",
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for variant, extra in VARIANTS.items():
                 chosen = fit.FitSettings(**{**settings, **extra}, seed=seed)
                 gaussians = fit.fit(capture, chosen).gaussians
-                views[variant] = list(fit.evaluate(capture, gaussians))
+                views[variant] = list(evaluation.evaluate(capture, gaussians))
                 results.append({"capture": name, "seed": seed, "depth": variant})
                 results[-1].update(measure(views[variant], seen))
                 print(json.dumps(results[-1]), flush=True)
@@ -96,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def captures(options: argparse.Namespace) -> dict[str, Capture]:
-    """Return the captures by name: all views, with the depth that supervises."""
+    """Return the captures by name, with all views and the depth that supervises."""
     size = {"n_views": 9, "width": 48, "height": 36, "n_points": 500} if options.quick else {}
     found = {"builtin": datasets.monocular_like(datasets.builtin_capture(**size))}
     if options.data is not None:
@@ -105,7 +106,7 @@ def captures(options: argparse.Namespace) -> dict[str, Capture]:
 
 
 def checked(capture: Capture, name: str) -> Capture:
-    """Return the capture if the comparison can be made with it.
+    """Return the capture if it allows the comparison.
 
     Raises:
         SystemExit: It has no depth, or no points.
@@ -121,7 +122,7 @@ def checked(capture: Capture, name: str) -> Capture:
 
 
 def seen_pixels(capture: Capture, view: int) -> np.ndarray:
-    """Return where a view shows a surface that a training view sees, ``[H, W]`` bool.
+    """Return ``[H, W]`` bool, True where a view shows a surface that a training view sees.
 
     Its pixels are lifted to the world by the true depth and looked up in the training views. A
     pixel without depth is not seen; a training view without depth at a pixel hides nothing there.
@@ -146,7 +147,7 @@ def seen_pixels(capture: Capture, view: int) -> np.ndarray:
     return seen
 
 
-def measure(views: list[fit.HeldOutView], seen: dict[str, np.ndarray]) -> dict[str, float]:
+def measure(views: list[HeldOutView], seen: dict[str, np.ndarray]) -> dict[str, float]:
     """Return means over the views, and medians of the relative depth error over their pixels."""
     errors, errors_seen, psnrs_seen = [], [], []
     for view in views:
@@ -183,7 +184,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(without: list[fit.HeldOutView], supervised: list[fit.HeldOutView]) -> Image.Image:
+def picture(without: list[HeldOutView], supervised: list[HeldOutView]) -> Image.Image:
     """Return every other held-out view as a row: photo, renderings, depths on one scale."""
     rows = []
     for a, b in zip(without[::2], supervised[::2], strict=True):

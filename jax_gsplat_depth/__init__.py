@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from jax_gsplat_depth import compat as compat
 from jax_gsplat_depth import io as io
 from jax_gsplat_depth._bin import bin as bin
 from jax_gsplat_depth._blend import blend
@@ -10,7 +11,7 @@ from jax_gsplat_depth._common.extras import lazy_names
 from jax_gsplat_depth._project import project
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._shade import shade
-from jax_gsplat_depth._types import Config, Gaussians, Intersections, RenderOutput, Splats
+from jax_gsplat_depth._types import Bins, Config, Gaussians, RenderOutput, Splats
 from jax_gsplat_depth.compat import GaussianRasterizationSettings, GaussianRasterizer
 from jax_gsplat_depth.sh import convert_sh, rotate_sh
 
@@ -27,12 +28,12 @@ __version__ = "0.1.0"
 
 # Without ``bin``, which would shadow the built-in function where all names are imported.
 __all__ = [
+    "Bins",
     "Camera",
     "Config",
     "GaussianRasterizationSettings",
     "GaussianRasterizer",
     "Gaussians",
-    "Intersections",
     "RenderOutput",
     "Splats",
     "blend",
@@ -44,10 +45,9 @@ __all__ = [
 ]
 
 # Loaded when first used: importing the renderer stays quick.
-__getattr__ = lazy_names(
-    __name__,
-    dict.fromkeys(
-        ("datasets", "densify", "evaluation", "fit", "frames", "losses", "viewer"),
-        "",
-    ),
-)
+_LAZY = ("datasets", "densify", "evaluation", "fit", "frames", "losses", "viewer")
+__getattr__ = lazy_names(__name__, dict.fromkeys(_LAZY, ""))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

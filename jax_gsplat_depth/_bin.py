@@ -1,30 +1,29 @@
-"""Stage 3, bin: depth order and the load of the tiles."""
-
-from typing import Any
+"""Sorts splats by depth and counts them for each tile: stage 3, bin."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
-from jax_gsplat_depth._types import Config, Intersections, Splats
+from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._types import Bins, Config, Splats
 
 
-def bin(splats: Splats, *, width: int, height: int, config: Config | None = None) -> Intersections:
-    """Sort splats by depth and count those that each 16x16 tile meets.
+def bin(splats: Splats, *, width: int, height: int, config: Config | None = None) -> Bins:
+    """Sort splats by depth and count those that touch each 16x16 tile.
 
-    Not differentiable: order and counts are integers, and their gradients do not exist. ``N`` is
-    the number of Gaussians, ``C`` that of cameras.
+    Not differentiable: order and counts are integers. ``N`` is the number of Gaussians, ``C`` of
+    cameras.
 
     Args:
         splats: What ``project`` returned, possibly changed.
-        width: Of the image, pixels, static.
-        height: Of the image, pixels, static.
+        width: Image width in pixels, static.
+        height: Image height in pixels, static.
         config: Static settings; reads footprint.
 
     Returns:
-        Intersections. Equal depths keep the order of the indices. The sum of ``tile_counts``
-        (take it in 64 bits) is the number of (Gaussian, tile) pairs that blending visits.
+        Bins. Equal depths keep index order. The sum of ``tile_counts`` (take it in 64 bits) is the
+        number of (Gaussian, tile) pairs that blending visits.
 
     Raises:
         ValueError: A shape disagrees; raised while tracing.
@@ -33,35 +32,27 @@ def bin(splats: Splats, *, width: int, height: int, config: Config | None = None
     config = _check.check_config(Config() if config is None else config)
     splats = _check.check_splats(splats)
     width, height = _check.check_image_size(width, height, splats.means2d.shape[:-2])
-    order, tile_counts = _bin(splats, width, height, config, count_tiles=True)
-    return Intersections(order, tile_counts)
+    return _bin(splats, width, height, config, count_tiles=True)
 
 
 def depth_order(splats: Splats, width: int, height: int, config: Config) -> Array:
-    """Return only the order of ``bin``, without checks; ``render`` needs no more."""
-    return _bin(splats, width, height, config, count_tiles=False)[0]
+    """Return only the order of ``bin``, without checks: all that ``render`` needs."""
+    return _bin(splats, width, height, config, count_tiles=False).order
 
 
-def _bin(
-    splats: Splats, width: int, height: int, config: Config, *, count_tiles: bool
-) -> tuple[Array, Any]:
+def _bin(splats: Splats, width: int, height: int, config: Config, *, count_tiles: bool) -> Bins:
+    """Return the bins; ``tile_counts`` is None if they are not wanted."""
     has_camera_axis = splats.means2d.ndim == 3
-    operands: list[Array] = [
-        jax.lax.stop_gradient(x if has_camera_axis else x[None])
-        for x in (splats.means2d, splats.depths, splats.conics, splats.opacities, splats.radii)
-    ]
-    c, n = operands[1].shape
+    splats = with_camera_axis(jax.lax.stop_gradient(splats), has_camera_axis)
+    c, n = splats.depths.shape
     n_tiles = (-(-height // _ffi.TILE_SIZE), -(-width // _ffi.TILE_SIZE))
-    results = _ffi.call(
+    order, tile_counts = _ffi.call(
         "jgd_bin_fwd",
-        operands,
+        [splats.means2d, splats.depths, splats.conics, splats.opacities, splats.radii],
         [((c, n), jnp.int32), ((c, *n_tiles) if count_tiles else _ffi.Absent(3), jnp.int32)],
         sizes=_ffi.Sizes(n_cameras=c, n=n, width=width, height=height),
         width=width,
         height=height,
         three_sigma=config.footprint == "3sigma",
     )
-    order, tile_counts = results
-    if has_camera_axis:
-        return order, tile_counts
-    return order[0], tile_counts[0] if count_tiles else None
+    return without_camera_axis(Bins(order, tile_counts), has_camera_axis)

@@ -1,4 +1,4 @@
-"""Stage 4, blend: splats in depth order to image, depth and weight."""
+"""Blends splats in depth order into image, depth and weight: stage 4, blend."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,14 +8,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jax_gsplat_depth import _check, _depth, _ffi
-from jax_gsplat_depth._ffi import Absent
-from jax_gsplat_depth._types import Config, Intersections, RenderOutput, Splats
+from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._types import Config, RenderOutput, Splats
+from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
 def blend(
     splats: Splats,
     colors: ArrayLike,
-    intersections: Intersections,
+    order: ArrayLike,
     *,
     width: int,
     height: int,
@@ -35,11 +37,11 @@ def blend(
     Args:
         splats: What ``project`` returned, possibly changed.
         colors: ``[N, D]`` for all cameras, or ``[C, N, D]``.
-        intersections: What ``bin`` returned for these splats. An index outside 0..N-1 is
-            skipped, and so is one that was there before.
-        width: Of the image, pixels, static.
-        height: Of the image, pixels, static.
-        background: ``[D]`` or ``[C, D]``, seen where light is left; None is 0.
+        order: ``Bins.order`` of these splats: ``[N]`` or ``[C, N]`` int32 indices from near to
+            far. An index outside 0..N-1 is skipped, and so is a repeated one.
+        width: Image width in pixels, static.
+        height: Image height in pixels, static.
+        background: ``[D]`` or ``[C, D]``, seen through the remaining transmittance; None is 0.
         absgrad_probe: Shaped like ``splats.means2d``; its value is not used. Its gradient is the
             sum over pixels of the absolute gradient of means2d.
         config: Static settings; reads footprint, capacity, deterministic, depth and
@@ -63,7 +65,7 @@ def blend(
     splats = _check.check_splats(splats)
     width, height = _check.check_image_size(width, height, splats.means2d.shape[:-2])
     color_array = _check.check_colors(colors, splats)
-    intersections = _check.check_intersections(intersections, splats, width, height)
+    order_array = _check.check_order(order, splats)
     camera_batch, n = splats.means2d.shape[:-2], splats.means2d.shape[-2]
     dtype, source = splats.means2d.dtype, "splats.means2d"
     background = _check.check_background(
@@ -73,7 +75,7 @@ def blend(
         absgrad_probe, camera_batch, n, dtype, name="absgrad_probe", source=source
     )
     return blend_checked(
-        splats, color_array, intersections.order, (width, height), background, probe, config
+        splats, color_array, order_array, (width, height), background, probe, config
     )
 
 
@@ -85,25 +87,22 @@ def blend_checked(
     background: Array,
     absgrad_probe: Array | None,
     config: Config,
-    ray_lengths: Array | None = None,
 ) -> RenderOutput:
-    """``blend`` without the checks; with ``ray_lengths`` ``[C?, H, W]`` depth is along the rays."""
+    """``blend`` without the checks; ``ray_depth`` is not read."""
     has_camera_axis = splats.means2d.ndim == 3
-
-    def with_camera_axis(x: Array | None) -> Array | None:
-        return x if x is None or has_camera_axis else x[None]
-
-    operands = _ffi.same_axes(
-        with_camera_axis(splats.means2d),
-        with_camera_axis(splats.depths),
-        with_camera_axis(splats.conics),
-        with_camera_axis(splats.opacities),
-        with_camera_axis(splats.radii),
-        with_camera_axis(order),
-        colors if colors.ndim == 3 else colors[None],
-        background if background.ndim == 2 else background[None],
-        with_camera_axis(absgrad_probe),
+    own, order, probe = with_camera_axis((splats, order, absgrad_probe), has_camera_axis)
+    inputs = _Inputs(
+        means2d=own.means2d,
+        depths=own.depths,
+        conics=own.conics,
+        opacities=own.opacities,
+        radii=own.radii,
+        order=order,
+        colors=with_camera_axis(colors, colors.ndim == 3),
+        background=with_camera_axis(background, background.ndim == 2),
+        absgrad_probe=probe,
     )
+    inputs = same_axes(inputs)
     static = _Static(
         *size,
         three_sigma=config.footprint == "3sigma",
@@ -111,49 +110,50 @@ def blend_checked(
         deterministic=config.deterministic,
         median=config.depth == "median",
     )
-    depths, d = operands[1], colors.shape[-1]
-    summands = _depth.summands(depths, operands[4], operands[5], config)
+    depths, d = inputs.depths, colors.shape[-1]
+    summands = _depth.summands(depths, inputs.radii, inputs.order, config)
     if summands is not None:
-        operands = _with_summands(operands, summands)
-    image, depth, weight, n_isects, n_isects_listed, median = _blend(static, *operands)
-    variance = None
+        inputs = _with_summands(inputs, summands)
+    out = _blend(static, inputs)
+    image, depth, variance = out.image, out.depth, None
     if config.depth_variance:
-        variance = _depth.variance_of(image[..., d:], weight)
+        variance = _depth.variance_of(image[..., d:], out.weight)
         image = image[..., :d]
-    if median is not None:
-        depth = _depth.median_depth(depths, median, config.deterministic)
-    if ray_lengths is not None:
-        lengths = ray_lengths if has_camera_axis else ray_lengths[None]
-        depth, variance = _depth.along_rays(depth, variance, lengths, config)
-    image, depth, weight, n_isects, n_isects_listed, variance = (
-        x if has_camera_axis or x is None else x[0]
-        for x in (image, depth, weight, n_isects, n_isects_listed, variance)
+    if out.median is not None:
+        depth = _depth.median_depth(depths, out.median, config.deterministic)
+    out = out._replace(image=image, depth=depth, median=None)
+    out, variance = without_camera_axis((out, variance), has_camera_axis)
+    return RenderOutput(
+        image=out.image,
+        depth=out.depth,
+        weight=out.weight,
+        radii=splats.radii,
+        n_isects=out.n_isects,
+        n_isects_listed=out.n_isects_listed,
+        depth_variance=variance,
     )
-    return RenderOutput(image, depth, weight, splats.radii, n_isects, n_isects_listed, variance)
 
 
-def _with_summands(operands: Sequence[Any], summands: _depth.Summands) -> list[Any]:
-    """Put the summands in the place of the depths and behind the channels of the image."""
-    means2d, _, conics, opacities, _, order, colors, background, probe = operands
-    channels = summands.channels
+def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
+    """Replace the depths by the summands, and append their channels to those of the image."""
+    colors, background, channels = inputs.colors, inputs.background, summands.channels
     if channels.shape[2]:
         colors = jnp.broadcast_to(colors, (*channels.shape[:2], colors.shape[2]))
         colors = jnp.concatenate([colors, channels], axis=2)
         background = jnp.pad(background, ((0, 0), (0, channels.shape[2])))
-    return [
-        *(means2d, summands.values, conics, opacities, summands.radii),
-        *(order, colors, background, probe),
-    ]
+    return inputs._replace(
+        depths=summands.values, radii=summands.radii, colors=colors, background=background
+    )
 
 
 def _list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
     """Return how many (Gaussian, tile) pairs the lists of one image hold on a GPU.
 
-    The default is about twice the need of trained scenes: a Gaussian in them meets 2 to 4 tiles of
-    a photo, and where few Gaussians fill an image, a pixel is opaque behind a few tens. Below one
-    pair for each tile the nearest Gaussian might not fit.
+    The default is about twice what trained scenes need: there a Gaussian touches 2 to 4 tiles of a
+    photo, and where few Gaussians fill an image, a pixel is opaque after a few tens of them. With
+    fewer pairs than tiles the nearest Gaussian might not fit.
     """
-    if not isinstance(n, int):  # a symbol of jax.export, which only the CPU can take
+    if not isinstance(n, int):  # symbolic in jax.export, which only the CPU accepts
         return 0
     n_tiles = -(-width // _ffi.TILE_SIZE) * -(-height // _ffi.TILE_SIZE)
     return max(n_tiles, 8 * n + 64 * n_tiles if capacity is None else capacity)
@@ -168,87 +168,116 @@ class _Static(NamedTuple):
     median: bool
 
 
-@_ffi.custom_vjp
-def _blend(static: _Static, *operands: Any) -> tuple[Any, ...]:
-    """Operands: means2d, depths, conics, opacities, radii, order, colors, background, probe.
+class _Inputs(NamedTuple):
+    """The operands of the forward pass in the order of the handler, and the probe; or gradients.
 
-    All with camera axis; that of colors and background may be 1 for all cameras. Results: image,
-    depth, weight, n_isects, n_isects_listed, and the ids at the median or None.
+    The camera axis of colors and background may be 1 for all cameras.
     """
-    return _forward(static, operands, with_residuals=False)[0]
+
+    means2d: Any  # [C, N, 2]
+    depths: Any  # [C, N]
+    conics: Any  # [C, N, 3]
+    opacities: Any  # [C, N]
+    radii: Any  # [C, N]; has no gradient
+    order: Any  # [C, N]; has no gradient
+    colors: Any  # [C, N, D] or [1, N, D]
+    background: Any  # [C, D] or [1, D]
+    absgrad_probe: Any  # [C, N, 2] or None; has a gradient only
 
 
-def _forward(static: _Static, operands: Any, *, with_residuals: bool) -> tuple[Any, Any]:
-    """Return the outputs, and what only the backward pass reads: transmittance and last."""
-    means2d, colors = operands[0], operands[6]
-    c, d, dtype = means2d.shape[0], colors.shape[2], means2d.dtype
+class _Outputs(NamedTuple):
+    image: Any  # [C, H, W, D]
+    depth: Any  # [C, H, W]
+    weight: Any  # [C, H, W]
+    n_isects: Any  # [C]
+    n_isects_listed: Any  # [C]
+    median: Any  # [C, H, W] ids, or None
+
+
+class _Saved(NamedTuple):
+    """What the backward pass reads of the forward pass, in the order of the handler."""
+
+    depth: Any  # [C, H, W]
+    weight: Any  # [C, H, W]
+    transmittance: Any  # [C, H, W]
+    last: Any  # [C, H, W]
+
+
+@custom_vjp
+def _blend(static: _Static, inputs: _Inputs) -> _Outputs:
+    return _forward(static, inputs, with_residuals=False)[0]
+
+
+def _forward(static: _Static, inputs: _Inputs, *, with_residuals: bool) -> tuple[_Outputs, _Saved]:
+    """Return the outputs, and what is saved; without residuals not all of that is there."""
+    c, d, dtype = inputs.means2d.shape[0], inputs.colors.shape[2], inputs.means2d.dtype
     pixels = (c, static.height, static.width)
     residual = pixels if with_residuals else Absent(3)
-    median = pixels if static.median else Absent(3)
-    results = [
-        ((*pixels, d), dtype),
-        (pixels, dtype),
-        (pixels, dtype),
-        (residual, dtype),
-        (residual, jnp.int32),
-        (median, jnp.int32),
-        ((c,), jnp.int32),
-        ((c,), jnp.int32),
-    ]
-    image, depth, weight, transmittance, last, median, *counts = _call(
-        "jgd_blend_fwd", static, operands[:8], results
+    image, depth, weight, transmittance, last, median, n_isects, n_isects_listed = _call(
+        "jgd_blend_fwd",
+        static,
+        inputs,
+        [],
+        [
+            ((*pixels, d), dtype),  # image
+            (pixels, dtype),  # depth
+            (pixels, dtype),  # weight
+            (residual, dtype),  # transmittance
+            (residual, jnp.int32),  # last
+            (pixels if static.median else Absent(3), jnp.int32),  # median
+            ((c,), jnp.int32),  # n_isects
+            ((c,), jnp.int32),  # n_isects_listed
+        ],
     )
-    return (image, depth, weight, *counts, median), (transmittance, last)
+    outputs = _Outputs(image, depth, weight, n_isects, n_isects_listed, median)
+    return outputs, _Saved(depth, weight, transmittance, last)
 
 
-def _blend_fwd(static: _Static, *primals: Any) -> tuple[tuple[Any, ...], Any]:
-    operands, needed = _ffi.values_and_needed(primals)
-    outputs, residuals = _forward(static, operands, with_residuals=True)
-    _, depth, weight, *_ = outputs
-    return outputs, (operands, (depth, weight, *residuals), needed)
+def _blend_fwd(static: _Static, primals: _Inputs) -> tuple[_Outputs, Any]:
+    inputs, needed = values_and_needed(primals)
+    outputs, saved = _forward(static, inputs, with_residuals=True)
+    return outputs, (inputs, saved, needed)
 
 
-def _blend_bwd(static: _Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:
-    operands, forward, needed = residuals
-    v_image, v_depth, v_weight = (_ffi.known(v) for v in cotangents[:3])
+def _blend_bwd(static: _Static, residuals: Any, cotangents: _Outputs) -> tuple[_Inputs | None]:
+    inputs, saved, needed = residuals
+    v_image = none_if_zero(cotangents.image)
+    v_depth = none_if_zero(cotangents.depth)
+    v_weight = none_if_zero(cotangents.weight)
     if v_image is None and v_depth is None and v_weight is None:
-        return (None,) * len(operands)
-    means2d, depths, conics, opacities, _, _, colors, background, _ = operands
-    dtype = means2d.dtype
-    wants_colors = needed.inputs[6] and v_image is not None
-    wants_background = needed.inputs[7] and v_image is not None
-    results = [
-        (means2d.shape, dtype),
-        (means2d.shape if needed.inputs[8] else Absent(3), dtype),
-        (depths.shape, dtype),
-        (conics.shape, dtype),
-        (opacities.shape, dtype),
-        (colors.shape if wants_colors else Absent(3), dtype),
-        (background.shape if wants_background else Absent(2), dtype),
-    ]
+        return (None,)
+
+    def like(x: Array, wanted: bool = True) -> Result:
+        return x.shape if wanted else Absent(x.ndim), inputs.means2d.dtype
+
+    with_image = v_image is not None
     v_means2d, v_probe, v_depths, v_conics, v_opacities, v_colors, v_background = _call(
         "jgd_blend_bwd",
         static,
+        inputs,
+        [*saved, or_absent(v_image, 4), or_absent(v_depth, 3), or_absent(v_weight, 3)],
         [
-            *operands[:8],
-            *forward,
-            Absent(4) if v_image is None else v_image,
-            Absent(3) if v_depth is None else v_depth,
-            Absent(3) if v_weight is None else v_weight,
+            like(inputs.means2d),
+            like(inputs.means2d, wanted=bool(needed.inputs.absgrad_probe)),
+            like(inputs.depths),
+            like(inputs.conics),
+            like(inputs.opacities),
+            like(inputs.colors, wanted=needed.inputs.colors and with_image),
+            like(inputs.background, wanted=needed.inputs.background and with_image),
         ],
-        results,
     )
-    return (
-        v_means2d,
-        v_depths,
-        v_conics,
-        v_opacities,
-        None,
-        None,
-        v_colors,
-        v_background,
-        v_probe,
+    gradients = _Inputs(
+        means2d=v_means2d,
+        depths=v_depths,
+        conics=v_conics,
+        opacities=v_opacities,
+        radii=None,
+        order=None,
+        colors=v_colors,
+        background=v_background,
+        absgrad_probe=v_probe,
     )
+    return (gradients,)
 
 
 _blend.defvjp(_blend_fwd, _blend_bwd, symbolic_zeros=True)
@@ -257,20 +286,20 @@ _blend.defvjp(_blend_fwd, _blend_bwd, symbolic_zeros=True)
 def _call(
     target: str,
     static: _Static,
-    operands: Sequence[Array | Absent],
-    results: Sequence[tuple[Any, Any]],
+    inputs: _Inputs,
+    others: Sequence[Operand],
+    results: Sequence[Result],
 ) -> list[Any]:
-    means2d, colors = operands[0], operands[6]
-    assert not isinstance(means2d, Absent) and not isinstance(colors, Absent)
     sizes = _ffi.Sizes(
-        n_cameras=means2d.shape[0],
-        n=means2d.shape[1],
+        n_cameras=inputs.means2d.shape[0],
+        n=inputs.means2d.shape[1],
         width=static.width,
         height=static.height,
-        n_channels=colors.shape[2],
+        n_channels=inputs.colors.shape[2],
         capacity=static.capacity,
         deterministic=static.deterministic,
     )
+    *operands, _ = inputs  # the probe has no value
     attributes = static._asdict()
-    del attributes["median"]  # which its result says
-    return _ffi.call(target, operands, results, sizes=sizes, **attributes)
+    del attributes["median"]  # an absent result says it
+    return _ffi.call(target, [*operands, *others], results, sizes=sizes, **attributes)

@@ -1,4 +1,4 @@
-"""The pinhole camera, and what people start from to make one.
+"""Defines the pinhole camera and its constructors.
 
 A frozen dataclass and a pytree like those of ``_types.py``: the constructor neither checks nor
 converts. The class methods do both.
@@ -17,14 +17,14 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth._common.rotation import rotation_rows
 
-# What the camera constructors take: nested sequences too.
+# What the constructors accept: nested sequences as well.
 Numbers = ArrayLike | Sequence[Any]
 
-# Parameters of the COLMAP models that are a pinhole.
+# The parameters of COLMAP's pinhole models.
 _COLMAP_PARAMS = {"SIMPLE_PINHOLE": ("f", "cx", "cy"), "PINHOLE": ("fx", "fy", "cx", "cy")}
 
-# Squared sine of the angle (1e-5 rad) below which ``up`` no longer tells where the right side is:
-# float32 rounding of the cross product is 1e-7.
+# Squared sine of the angle (1e-5 rad) to the viewing direction below which ``up`` no longer
+# determines the right axis: the cross product has a rounding error of 1e-7 in float32.
 _MIN_SIN2 = 1e-10
 
 # Length, for z = 1, of a ray whose square and derivatives are far from the limits of float32.
@@ -66,7 +66,7 @@ class Camera:
         return -_matvec(viewmat[..., :3, :3].mT, viewmat[..., :3, 3])
 
     def ray_lengths(self) -> Array:
-        """Distance from the camera centre of what each pixel sees at z = 1, ``[H, W]``.
+        """Distance from the camera centre to what each pixel sees at z = 1, ``[H, W]``.
 
         |K^-1 (u, v, 1)| at (u, v) = (j + 0.5, i + 0.5), at least 1: a depth times this is the
         distance along the ray. ``[C, H, W]`` with a camera axis; differentiable in K.
@@ -231,7 +231,7 @@ class Camera:
 
 
 def _lens(**angles_or_K: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Return the one given description of the lens with its shape without camera axis."""
+    """Return the one lens description that is given, and its shape without camera axis."""
     given = {name: value for name, value in angles_or_K.items() if value is not None}
     if len(given) != 1:
         *others, last = angles_or_K
@@ -287,7 +287,7 @@ def usable_ray_lengths(camera: Camera) -> Array:
     """``Camera.ray_lengths``, finite and with finite gradients for any K.
 
     Where K has no inverse, or nearly so, the lengths are those of another camera: a depth of 0
-    stays 0, and any other means nothing.
+    stays 0, and any other is meaningless.
     """
     K = camera.K
     focal = jnp.stack([K[..., 0, 0], K[..., 1, 1]], axis=-1)

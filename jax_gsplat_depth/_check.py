@@ -1,4 +1,4 @@
-"""Trace-time checks of everything a user passes to a stage.
+"""Checks everything that a user passes to a stage, while it is traced.
 
 Every check returns its input with JAX arrays of the right dtype, so that the stages and the FFI
 handlers can rely on it. Only shapes and dtypes are looked at: the inputs may be tracers. Dimensions
@@ -25,8 +25,7 @@ from jax_gsplat_depth._check_arrays import (
     reference_array,
     static_int,
 )
-from jax_gsplat_depth._ffi import TILE_SIZE
-from jax_gsplat_depth._types import Config, Gaussians, Intersections, Splats
+from jax_gsplat_depth._types import Bins, Config, Gaussians, Splats
 
 # Bases of spherical harmonics of degree 0 to 4.
 SH_BASES = (1, 4, 9, 16, 25)
@@ -34,7 +33,7 @@ SH_BASES = (1, 4, 9, 16, 25)
 MAX_IMAGE_SIDE = 2**20
 MAX_PIXELS = 2**44
 MAX_CHANNELS = 2**15
-# ``Intersections.order`` holds int32 indices.
+# ``Bins.order`` holds int32 indices.
 MAX_GAUSSIANS = 2**31 - 1
 
 Need = Literal["means", "geometry", "opacities", "appearance"]
@@ -54,7 +53,7 @@ def check_image_size(
         width: Pixels.
         height: Pixels.
         camera_batch: ``()`` or ``(C,)``; limits the pixels of all images together.
-        owner: What the message has before the words width and height.
+        owner: The prefix of width and height in the message.
     """
     width, height = _image_side(f"{owner}width", width), _image_side(f"{owner}height", height)
     _check_pixels(owner, width, height, camera_batch)
@@ -64,11 +63,11 @@ def check_image_size(
 def check_arrays(
     values: Mapping[str, Any], patterns: Mapping[str, Sequence[tuple[Dim, ...]]]
 ) -> dict[str, Array]:
-    """Check arrays of one dtype, which the first of them has, against patterns of their shapes.
+    """Check arrays of one dtype, that of the first, against patterns of their shapes.
 
     Args:
-        values: By the name that the user knows.
-        patterns: Of every value, the shapes that it may have; their symbols are bound in order.
+        values: Arrays by the name that the user knows.
+        patterns: The shapes that each value may have; their symbols are bound in order.
 
     Returns:
         JAX arrays by the same names.
@@ -87,7 +86,7 @@ def check_arrays(
 
 
 def check_sh_and_rotation(sh: Any, R: Any) -> tuple[Array, Array]:
-    """Check coefficients ``[..., B, 3]`` and a rotation, or one for each of the leading axes."""
+    """Check coefficients ``[..., B, 3]`` and a rotation, one for all or one for each."""
     sh = reference_array("sh", sh)
     if sh.ndim < 2 or sh.shape[-2] not in SH_BASES or sh.shape[-1] != 3:
         raise ValueError(
@@ -199,8 +198,8 @@ def check_sh_degree(
     Args:
         sh_degree: 0 to 4, static; None is the highest that the coefficients allow.
         n_bases: B of checked Gaussians.
-        name: What the user calls the degree.
-        source: The argument that has the coefficients.
+        name: The user's name for the degree.
+        source: The argument with the coefficients.
 
     Raises:
         ValueError: The degree is out of range or needs more coefficients than there are.
@@ -220,6 +219,25 @@ def check_sh_degree(
     return degree
 
 
+def check_appearance(gaussians: Gaussians, sh_degree: int | None) -> tuple[int | None, int]:
+    """Return the degree to evaluate, None for colors, and the number of channels.
+
+    Args:
+        gaussians: Checked; with sh or colors.
+        sh_degree: 0 to 4, static; None is the highest that sh allows.
+
+    Raises:
+        ValueError: As ``check_sh_degree``, or there is a degree for colors.
+        TypeError: As ``check_sh_degree``.
+    """
+    if gaussians.colors is not None:
+        if sh_degree is not None:
+            raise ValueError("sh_degree is given but gaussians has colors, expected sh")
+        return None, gaussians.colors.shape[1]
+    assert gaussians.sh is not None
+    return check_sh_degree(sh_degree, gaussians.sh.shape[1]), gaussians.sh.shape[2]
+
+
 def check_background(
     background: Any,
     camera_batch: tuple[int, ...],
@@ -234,8 +252,8 @@ def check_background(
         background: ``[D]``, or ``[C, D]`` if there is a camera axis, or None.
         camera_batch: ``()`` or ``(C,)``.
         n_channels: D, the number of channels of the image.
-        dtype: The dtype to have.
-        source: The argument that the dtype is from.
+        dtype: The required dtype.
+        source: The argument that determines the dtype.
     """
     if background is None:
         return jnp.zeros((n_channels,), dtype)
@@ -265,9 +283,9 @@ def check_means2d_offset(
         offset: ``[N, 2]``, or ``[C, N, 2]`` if there is a camera axis, in pixels; or None.
         camera_batch: ``()`` or ``(C,)``.
         n: N, the number of Gaussians.
-        dtype: The dtype to have.
-        name: What the user calls it.
-        source: The argument that N and the dtype are from.
+        dtype: The required dtype.
+        name: The user's name for it.
+        source: The argument that determines N and the dtype.
     """
     if offset is None:
         return None
@@ -313,24 +331,18 @@ def check_colors(colors: Any, splats: Splats) -> Array:
     return array
 
 
-def check_intersections(
-    intersections: Intersections, splats: Splats, width: int, height: int
-) -> Intersections:
-    """Check the drawing order against checked splats and a checked image size."""
-    instance("intersections", intersections, Intersections)
-    order = int32_array("intersections.order", intersections.order)
-    tile_counts = int32_array("intersections.tile_counts", intersections.tile_counts)
-    dims = _splat_dims(splats)
-    dims.bind("n_tiles_y", -(-height // TILE_SIZE), f"height = {height}")
-    dims.bind("n_tiles_x", -(-width // TILE_SIZE), f"width = {width}")
+def check_order(order: Any, splats: Splats) -> Array:
+    """Check a drawing order, ``[N]`` or ``[C, N]`` like the checked splats."""
+    if isinstance(order, Bins):
+        raise TypeError("order has type Bins, expected its array: pass bins.order")
+    array = int32_array("order", order)
     batch: tuple[Dim, ...] = ("C",) if splats.means2d.ndim == 3 else ()
-    dims.match("intersections.order", order.shape, (*batch, "N"))
-    dims.match("intersections.tile_counts", tile_counts.shape, (*batch, "n_tiles_y", "n_tiles_x"))
-    return dataclasses.replace(intersections, order=order, tile_counts=tile_counts)
+    _splat_dims(splats).match("order", array.shape, (*batch, "N"))
+    return array
 
 
 def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
-    """Match every array against N of the means; B and D are checked for their range."""
+    """Match every array against N of the means, and check the range of B and D."""
     patterns: dict[str, tuple[tuple[Dim, ...], ...]] = {
         "means": (("N", 3),),
         "quats": (("N", 4),),

@@ -1,4 +1,4 @@
-"""What the checks read arrays and static values with, and the table of symbolic dimensions.
+"""Reads arrays and static values for the checks, and keeps the table of symbolic dimensions.
 
 Only types, shapes and dtypes are looked at: the values may be tracers. ``_check.py`` says what each
 argument has to be.
@@ -17,7 +17,7 @@ Dim = int | str
 
 
 class Dims:
-    """The sizes of the symbolic dimensions, and the argument each was read from."""
+    """The sizes of symbolic dimensions, and the argument that each was read from."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, str]] = {}
@@ -55,7 +55,7 @@ class Dims:
 
 
 def instance(name: str, value: Any, cls: type) -> Any:
-    """Return the value if it is one of the class."""
+    """Return the value if it is an instance of the class."""
     if not isinstance(value, cls):
         raise TypeError(f"{name} has type {type(value).__name__}, expected {cls.__name__}")
     return value
@@ -70,10 +70,10 @@ def static_int(name: str, value: Any) -> int:
 
 
 def reference_array(name: str, value: Any) -> Array:
-    """Convert the array that decides the dtype of all others."""
+    """Convert the array that determines the dtype of all others."""
     value = _read(name, value, "fiu")
     if isinstance(value, np.ndarray):
-        # float64 is NumPy's default, and JAX's only with x64; integers are written for short.
+        # float64 is NumPy's default, and JAX's only with x64. [0, 1] may stand for [0.0, 1.0].
         is_float32 = value.dtype == np.float32
         value = jnp.asarray(value, value.dtype if is_float32 else jnp.result_type(float))
     if value.dtype not in _FLOATS:
@@ -82,18 +82,18 @@ def reference_array(name: str, value: Any) -> Array:
 
 
 def float_array(name: str, value: Any, dtype: Any, source: str) -> Array:
-    """Return a JAX array of the dtype, which ``source`` has; only what is not JAX is converted."""
+    """Return a JAX array of the dtype of ``source``; JAX arrays are not converted."""
     value = _read(name, value, "fiu")
     if isinstance(value, np.ndarray):
         value = jnp.asarray(value, dtype)
     if value.dtype != dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype} (from {source})")
-    # Removes a weak type, as of jnp.full((n,), 0.5).
+    # Drops a weak type, such as that of jnp.full((n,), 0.5).
     return jnp.asarray(value, dtype)
 
 
 def int32_array(name: str, value: Any) -> Array:
-    """Return a JAX array of int32; only what is not JAX is converted."""
+    """Return a JAX array of int32; JAX arrays are not converted."""
     value = _read(name, value, "iu")
     if isinstance(value, np.ndarray):
         value = jnp.asarray(value, jnp.int32)

@@ -1,9 +1,9 @@
-"""The kinds of depth: which sums blending takes for them, and what is made of the sums.
+"""Chooses what blending sums for each kind of depth, and makes depth and variance from the sums.
 
-Blending gives sum w x / sum w of one number x of each splat, which is its depth by default, and
-sum w c of any number of channels c. All that is asked for by ``Config.depth`` and
-``Config.depth_variance`` comes from another x, from two more channels, and from the id of the
-Gaussian at the median. Arrays have a camera axis here.
+Blending returns sum w x / sum w of one number x of each splat, by default its depth, and sum w c of
+any number of channels c. All that ``Config.depth`` and ``Config.depth_variance`` ask for follows
+from another x, from two more channels, and from the id of the Gaussian at the median. Arrays have a
+camera axis here, except where ``[C?, ...]`` says that they may.
 """
 
 import dataclasses
@@ -12,21 +12,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_gsplat_depth._types import Config
+from jax_gsplat_depth._types import Config, RenderOutput
 
-# Float32 holds its square and the reciprocal of that, so that no splat is lost for its depth.
+# Its square and the reciprocal of that fit into float32: no splat is lost because of its depth.
 _MAX_OFFSET = 1e18
 
 
 @dataclasses.dataclass(frozen=True)
 class Summands:
-    """What blending takes in place of the depths, and beside the colours.
+    """What blending sums instead of the depths and in addition to the colours.
 
     Attributes:
-        values: ``[C, N]`` numbers whose weighted mean is to be returned as depth.
-        channels: ``[C, N, k]`` numbers whose weighted sums are to be returned: the two moments of
-            the variance, or none.
-        radii: ``[C, N]``.
+        values: ``[C, N]`` numbers whose weighted mean is the depth.
+        channels: ``[C, N, k]`` numbers whose weighted sums are the two moments of the variance, or
+            none.
+        radii: ``[C, N]`` int32, 0 where culled.
     """
 
     values: Array
@@ -35,12 +35,12 @@ class Summands:
 
 
 def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summands | None:
-    """Return what blending has to sum up, or None if that is the depths and no more.
+    """Return what blending sums, or None if it is the depths alone.
 
-    The variance is that of z - z0 with z0 the depth of the splat in the middle of the depth order.
-    Of z itself the two terms E[z^2] - E[z]^2 would cancel, and for a distant scene nothing would be
-    left. Its rounding error is about eps times the squared distance of the splats from z0. The mean
-    is not taken from there: it would have the error of the splats that are farthest from z0.
+    The variance is that of z - z0, with z0 the depth of the middle splat in depth order. For z
+    itself the two terms of E[z^2] - E[z]^2 would cancel, and nothing would be left of it in a
+    distant scene. Its rounding error is about eps times the squared distance of the splats from z0.
+    The mean is not computed about z0: it would have the error of the splats farthest from z0.
 
     Args:
         depths: ``[C, N]`` of the splats; 0 for a culled one.
@@ -50,7 +50,7 @@ def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summa
     """
     if config.depth != "inverse" and not config.depth_variance:
         return None
-    # What blending does not draw because of its depth must not be drawn with another number.
+    # A splat that is not drawn because of its depth must not be drawn with another number.
     finite = jnp.isfinite(depths)
     radii = jnp.where(finite, radii, 0)
     depths = jnp.where(finite, depths, 0)
@@ -72,7 +72,7 @@ def variance_of(sums: Array, weight: Array) -> Array:
     """
     means = sums / jnp.where(weight > 0, weight, 1)[..., None]
     variance = means[..., 1] - jnp.square(means[..., 0])
-    # Negative by rounding only, so the derivative does not stop there.
+    # Negative only by rounding, so the clamp must not stop the derivative.
     return variance + jax.lax.stop_gradient(jnp.maximum(variance, 0) - variance)
 
 
@@ -81,8 +81,8 @@ def median_depth(depths: Array, ids: Array, deterministic: bool) -> Array:
 
     Args:
         depths: ``[C, N]``.
-        ids: ``[C, H, W]`` int32, or -1 where the result is 0.
-        deterministic: The gradient is a sum in a fixed order on every device.
+        ids: ``[C, H, W]`` int32; -1 where the result is 0.
+        deterministic: Whether the gradient is summed in a fixed order on every device.
     """
     if depths.shape[1] == 0:
         return jnp.zeros(ids.shape, depths.dtype)
@@ -91,16 +91,23 @@ def median_depth(depths: Array, ids: Array, deterministic: bool) -> Array:
     return jnp.where(flat >= 0, taken, 0).reshape(ids.shape)
 
 
-def along_rays(
-    depth: Array, variance: Array | None, lengths: Array, config: Config
-) -> tuple[Array, Array | None]:
-    """Turn z into the distance from the camera centre; ``lengths`` is that of z = 1."""
-    depth = depth / lengths if config.depth == "inverse" else depth * lengths
-    return depth, None if variance is None else variance * jnp.square(lengths)
+def along_rays(output: RenderOutput, lengths: Array, config: Config) -> RenderOutput:
+    """Turn z into the distance from the camera centre.
+
+    Args:
+        output: ``[C?, H, W]`` depth and variance along z.
+        lengths: ``[C?, H, W]`` distance to what each pixel sees at z = 1.
+        config: Reads depth.
+    """
+    depth = output.depth / lengths if config.depth == "inverse" else output.depth * lengths
+    variance = output.depth_variance
+    if variance is not None:
+        variance = variance * jnp.square(lengths)
+    return dataclasses.replace(output, depth=depth, depth_variance=variance)
 
 
 def _middle(depths: Array, radii: Array, order: Array) -> Array:
-    """Depth of the middle one of the splats that are drawn, ``[C, 1]``, a constant."""
+    """Return the depth of the middle one of the drawn splats, ``[C, 1]``, as a constant."""
     if depths.shape[1] == 0:
         return jnp.zeros((depths.shape[0], 1), depths.dtype)
     n_drawn = jnp.sum(radii > 0, axis=1, keepdims=True, dtype=jnp.int32)
@@ -109,7 +116,7 @@ def _middle(depths: Array, radii: Array, order: Array) -> Array:
 
 
 def _reciprocal(depths: Array) -> Array:
-    """1 / z; 0 where z is that of a culled splat or too small for a finite derivative."""
+    """Return 1 / z; 0 where the splat is culled or z too small for a finite derivative."""
     usable = jnp.abs(depths) >= 1 / _MAX_OFFSET
     return jnp.where(usable, 1 / jnp.where(usable, depths, 1), 0)
 
@@ -120,7 +127,7 @@ def _take(values: Array, indices: Array) -> Array:
 
 @jax.custom_vjp
 def _take_in_order(values: Array, indices: Array) -> Array:
-    """``_take`` whose gradient has the same bits on every run: a GPU scatters with atomics."""
+    """Take with a gradient of the same bits on every run: a GPU scatters with atomics."""
     return _take(values, indices)
 
 
@@ -131,13 +138,13 @@ def _take_fwd(values: Array, indices: Array) -> tuple[Array, tuple[Array, Array]
 def _take_bwd(residuals: tuple[Array, Array], v: Array) -> tuple[Array, None]:
     values, indices = residuals
     keys, sums = jax.lax.sort((indices, v), dimension=1, num_keys=1, is_stable=True)
-    before = jnp.pad(keys[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # no id is
+    before = jnp.pad(keys[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # not an id
     begins = keys != before
 
     def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.where(b[1], b[0], a[0] + b[0]), a[1] | b[1]
 
-    # Sums from the begin of the run of equal keys: the last of the run has all of it.
+    # Sums since the start of a run of equal keys: the last entry of the run has the total.
     sums, _ = jax.lax.associative_scan(add, (sums, begins), axis=1)
     wanted = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
     last = jax.vmap(lambda k, w: jnp.searchsorted(k, w, side="right"))(keys, wanted) - 1

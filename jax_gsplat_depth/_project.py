@@ -1,15 +1,16 @@
-"""Stage 1, project: 3D Gaussians to 2D splats."""
+"""Projects 3D Gaussians to 2D splats: stage 1, project."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
-from jax_gsplat_depth._ffi import Absent
+from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
 from jax_gsplat_depth._types import Config, Gaussians, Splats
+from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
 def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = None) -> Splats:
@@ -17,7 +18,7 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
 
     The covariance is projected with the Jacobian of the pinhole at the centre (EWA splatting,
     Zwicker et al. 2001); x/z and y/z in it are limited to the image plus 15 % of its size on each
-    side. ``N`` is the number of Gaussians, ``C`` that of cameras.
+    side. ``N`` is the number of Gaussians, ``C`` of cameras.
 
     Differentiable in means, quats, scales, covars, opacities, viewmat and K; the gradient of a
     culled Gaussian is zero.
@@ -47,95 +48,113 @@ def project_checked(
 ) -> Splats:
     """``project`` without the checks.
 
-    With ``keep_outside`` a footprint that misses the image does not cull, for those who then move
-    the centres.
+    With ``keep_outside`` a footprint that misses the image does not cull: the caller moves the
+    centres.
     """
     has_camera_axis = camera.viewmat.ndim == 3
-    viewmat = camera.viewmat if has_camera_axis else camera.viewmat[None]
-    K = camera.K if has_camera_axis else camera.K[None]
-    operands = _ffi.same_axes(
-        gaussians.means,
-        gaussians.quats,
-        gaussians.scales,
-        gaussians.covars,
-        gaussians.opacities,
-        viewmat,
-        K,
+    inputs = _Inputs(
+        means=gaussians.means,
+        quats=gaussians.quats,
+        scales=gaussians.scales,
+        covars=gaussians.covars,
+        opacities=gaussians.opacities,
+        viewmat=with_camera_axis(camera.viewmat, has_camera_axis),
+        K=with_camera_axis(camera.K, has_camera_axis),
     )
-    results = _project((config, camera.width, camera.height, keep_outside), *operands)
-    return Splats(*(results if has_camera_axis else (x[0] for x in results)))
+    static = _Static(config, camera.width, camera.height, keep_outside)
+    return without_camera_axis(_project(static, same_axes(inputs)), has_camera_axis)
 
 
-Static = tuple[Config, int, int, bool]
+class _Static(NamedTuple):
+    config: Config
+    width: int
+    height: int
+    keep_outside: bool
 
 
-@_ffi.custom_vjp
-def _project(static: Static, *operands: Array | None) -> tuple[Array, ...]:
-    """Operands: means, quats, scales, covars, opacities, viewmat [C, 4, 4], K [C, 3, 3]."""
-    means, viewmat = operands[0], operands[5]
-    assert means is not None and viewmat is not None
-    n, c, dtype = means.shape[0], viewmat.shape[0], means.dtype
+class _Inputs(NamedTuple):
+    """The operands of the forward pass in the order of the handler; or their gradients."""
+
+    means: Any  # [N, 3]
+    quats: Any  # [N, 4] or None
+    scales: Any  # [N, 3] or None
+    covars: Any  # [N, 6] or None
+    opacities: Any  # [N]
+    viewmat: Any  # [C, 4, 4]
+    K: Any  # [C, 3, 3]
+
+
+_RANKS = _Inputs(means=2, quats=2, scales=2, covars=2, opacities=1, viewmat=3, K=3)
+
+
+@custom_vjp
+def _project(static: _Static, inputs: _Inputs) -> Splats:
+    n, c, dtype = inputs.means.shape[0], inputs.viewmat.shape[0], inputs.means.dtype
     results = [
-        ((c, n, 2), dtype),
-        ((c, n), dtype),
-        ((c, n, 3), dtype),
-        ((c, n), dtype),
-        ((c, n), jnp.int32),
+        ((c, n, 2), dtype),  # means2d
+        ((c, n), dtype),  # depths
+        ((c, n, 3), dtype),  # conics
+        ((c, n), dtype),  # opacities
+        ((c, n), jnp.int32),  # radii
     ]
-    return tuple(_call("jgd_project_fwd", static, operands, [], results))
+    return Splats(*_call("jgd_project_fwd", static, inputs, [], results))
 
 
-def _project_fwd(static: Static, *primals: Any) -> tuple[tuple[Array, ...], Any]:
-    operands, needed = _ffi.values_and_needed(primals)
-    results = _project(static, *operands)
-    return results, (operands, results[4], needed)
+def _project_fwd(static: _Static, primals: _Inputs) -> tuple[Splats, Any]:
+    inputs, needed = values_and_needed(primals)
+    splats = _project(static, inputs)
+    return splats, (inputs, splats.radii, needed)
 
 
-def _project_bwd(static: Static, residuals: Any, cotangents: Any) -> tuple[Array | None, ...]:
-    operands, radii, needed = residuals
-    v_means2d, v_depths, v_conics, v_opacities = (_ffi.known(v) for v in cotangents[:4])
+def _project_bwd(static: _Static, residuals: Any, cotangents: Splats) -> tuple[_Inputs | None]:
+    inputs, radii, needed = residuals
+    v_means2d = none_if_zero(cotangents.means2d)
+    v_depths = none_if_zero(cotangents.depths)
+    v_conics = none_if_zero(cotangents.conics)
+    v_opacities = none_if_zero(cotangents.opacities)
     if all(v is None for v in (v_means2d, v_depths, v_conics, v_opacities)):
-        return (None,) * len(operands)
-    cotangent_operands = [
-        Absent(rank) if v is None else v
-        for v, rank in ((v_means2d, 3), (v_depths, 2), (v_conics, 3), (v_opacities, 2))
+        return (None,)
+    others = [
+        radii,
+        or_absent(v_means2d, 3),
+        or_absent(v_depths, 2),
+        or_absent(v_conics, 3),
+        or_absent(v_opacities, 2),
     ]
     results = [
-        (x.shape if wanted else Absent(rank), operands[0].dtype)
-        for x, wanted, rank in zip(operands, needed.inputs, _RANKS, strict=True)
+        (x.shape if wanted else Absent(rank), inputs.means.dtype)
+        for x, wanted, rank in zip(inputs, needed.inputs, _RANKS, strict=True)
     ]
-    others = [radii, *cotangent_operands]
-    return tuple(_call("jgd_project_bwd", static, operands, others, results))
+    return (_Inputs(*_call("jgd_project_bwd", static, inputs, others, results)),)
 
 
 _project.defvjp(_project_fwd, _project_bwd, symbolic_zeros=True)
 
-# Of means, quats, scales, covars, opacities, viewmat, K.
-_RANKS = (2, 2, 2, 2, 1, 3, 3)
-
 
 def _call(
     target: str,
-    static: Static,
-    operands: Sequence[Any],
-    others: Sequence[Array | Absent],
-    results: Sequence[tuple[Any, Any]],
+    static: _Static,
+    inputs: _Inputs,
+    others: Sequence[Operand],
+    results: Sequence[Result],
 ) -> list[Any]:
-    config, width, height, keep_outside = static
-    present = [Absent(rank) if x is None else x for x, rank in zip(operands, _RANKS, strict=True)]
+    config = static.config
     return _ffi.call(
         target,
-        [*present, *others],
+        [*map(or_absent, inputs, _RANKS), *others],
         results,
         sizes=_ffi.Sizes(
-            n_cameras=operands[5].shape[0], n=operands[0].shape[0], width=width, height=height
+            n_cameras=inputs.viewmat.shape[0],
+            n=inputs.means.shape[0],
+            width=static.width,
+            height=static.height,
         ),
         near_plane=config.near_plane,
         far_plane=config.far_plane,
         eps2d=config.eps2d,
-        width=width,
-        height=height,
+        width=static.width,
+        height=static.height,
         antialiased=config.antialiased,
         three_sigma=config.footprint == "3sigma",
-        keep_outside=keep_outside,
+        keep_outside=static.keep_outside,
     )

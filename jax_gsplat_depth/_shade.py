@@ -1,14 +1,17 @@
-"""Stage 2, shade: spherical harmonics to colours."""
+"""Evaluates spherical harmonics to colours: stage 2, shade."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
-from jax_gsplat_depth._ffi import Absent
+from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
 from jax_gsplat_depth._types import SH_CONVENTIONS, Config, Gaussians
+from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
 def shade(
@@ -21,13 +24,13 @@ def shade(
     """Evaluate the colour of each Gaussian as seen from a camera.
 
     Colour = max(SH(direction) + 0.5, 0) with the basis and signs of 3DGS (Kerbl et al. 2023), in
-    the direction from the camera centre to the mean. ``N`` is the number of Gaussians, ``C`` that
-    of cameras, ``B`` that of coefficients.
+    the direction from the camera centre to the mean. ``N`` is the number of Gaussians, ``C`` of
+    cameras, ``B`` of coefficients.
 
     Differentiable in sh, means and viewmat; zero where the colour is clamped at 0.
 
     Args:
-        gaussians: Means with sh; if they have colors instead, those are returned as they are.
+        gaussians: Means with sh; colors in their place are returned unchanged.
         camera: Only the camera centre is used.
         sh_degree: 0 to 4, at most what B allows (default). Higher coefficients are not read.
         config: Static settings; reads sh_convention.
@@ -43,86 +46,106 @@ def shade(
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "appearance"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
-    return shade_checked(gaussians, camera, sh_degree, config, radii=None)
+    degree, _ = _check.check_appearance(gaussians, sh_degree)
+    return shade_checked(gaussians, camera, degree, config, radii=None)
 
 
 def shade_checked(
     gaussians: Gaussians,
     camera: Camera,
-    sh_degree: int | None,
+    degree: int | None,
     config: Config,
     *,
     radii: Array | None,
 ) -> Array:
-    """``shade`` without the checks of the arrays.
+    """``shade`` without the checks; the degree is None for colors.
 
-    With ``radii`` ``[N]`` or ``[C, N]`` the coefficients of what is culled are not even read: its
-    colour is 0. Colours that are given are returned as they are all the same.
+    With ``radii`` ``[N]`` or ``[C, N]`` the coefficients of a culled Gaussian are not even read:
+    its colour is 0. Colors are returned unchanged all the same.
     """
     if gaussians.colors is not None:
-        if sh_degree is not None:
-            raise ValueError("sh_degree is given but gaussians has colors, expected sh")
         return gaussians.colors
-    assert gaussians.sh is not None
-    degree = _check.check_sh_degree(sh_degree, gaussians.sh.shape[1])
+    assert degree is not None
     has_camera_axis = camera.viewmat.ndim == 3
-    viewmat = camera.viewmat if has_camera_axis else camera.viewmat[None]
-    if radii is not None and not has_camera_axis:
-        radii = radii[None]
-    operands = _ffi.same_axes(gaussians.means, gaussians.sh, viewmat, radii)
-    colors = _shade((degree, SH_CONVENTIONS.index(config.sh_convention)), *operands)
-    return colors if has_camera_axis else colors[0]
+    inputs = _Inputs(
+        means=gaussians.means,
+        sh=gaussians.sh,
+        viewmat=with_camera_axis(camera.viewmat, has_camera_axis),
+        radii=with_camera_axis(radii, has_camera_axis),
+    )
+    static = _Static(degree, SH_CONVENTIONS.index(config.sh_convention))
+    return without_camera_axis(_shade(static, same_axes(inputs)), has_camera_axis)
 
 
-Static = tuple[int, int]
+def cull_by_color(radii: Array, colors: Array) -> Array:
+    """Return the radii with 0 where a colour is not finite.
+
+    Such a colour culls its Gaussian like any other parameter: blend has not drawn it.
+
+    Args:
+        radii: ``[N]`` or ``[C, N]`` int32.
+        colors: ``[N, D]`` or ``[C, N, D]``.
+    """
+    finite = jnp.all(jnp.isfinite(colors), axis=-1)
+    return jnp.where(jnp.broadcast_to(finite, radii.shape), radii, 0)
 
 
-@_ffi.custom_vjp
-def _shade(static: Static, means: Array, sh: Array, viewmat: Array, radii: Array | None) -> Array:
-    results = [((viewmat.shape[0], means.shape[0], 3), means.dtype)]
-    return _call("jgd_shade_fwd", static, [means, sh, viewmat, _or_absent(radii)], results)[0]
+class _Static(NamedTuple):
+    degree: int
+    convention: int
 
 
-def _shade_fwd(static: Static, *primals: Any) -> tuple[Array, Any]:
-    operands, needed = _ffi.values_and_needed(primals)
-    return _shade(static, *operands), (operands, needed)
+class _Inputs(NamedTuple):
+    """The operands of the forward pass in the order of the handler; or their gradients."""
+
+    means: Any  # [N, 3]
+    sh: Any  # [N, B, 3]
+    viewmat: Any  # [C, 4, 4]
+    radii: Any  # [C, N] or None; has no gradient
 
 
-def _shade_bwd(static: Static, residuals: Any, cotangent: Any) -> tuple[Array | None, ...]:
-    operands, needed = residuals
-    v_colors = _ffi.known(cotangent)
+@custom_vjp
+def _shade(static: _Static, inputs: _Inputs) -> Array:
+    """Return the colours, ``[C, N, 3]``."""
+    shape = (inputs.viewmat.shape[0], inputs.means.shape[0], 3)
+    (colors,) = _call("jgd_shade_fwd", static, inputs, [], [(shape, inputs.means.dtype)])
+    return colors
+
+
+def _shade_fwd(static: _Static, primals: _Inputs) -> tuple[Array, Any]:
+    inputs, needed = values_and_needed(primals)
+    return _shade(static, inputs), (inputs, needed)
+
+
+def _shade_bwd(static: _Static, residuals: Any, cotangent: Any) -> tuple[_Inputs | None]:
+    inputs, needed = residuals
+    v_colors = none_if_zero(cotangent)
     if v_colors is None:
-        return (None,) * len(operands)
-    *arrays, radii = operands
+        return (None,)
+    arrays = (inputs.means, inputs.sh, inputs.viewmat)
+    wanted = (needed.inputs.means, needed.inputs.sh, needed.inputs.viewmat)
     results = [
-        (x.shape if wanted else Absent(x.ndim), x.dtype)
-        for x, wanted in zip(arrays, needed.inputs[:-1], strict=True)
+        (x.shape if w else Absent(x.ndim), x.dtype) for x, w in zip(arrays, wanted, strict=True)
     ]
-    v_arrays = _call("jgd_shade_bwd", static, [*arrays, _or_absent(radii), v_colors], results)
-    return (*v_arrays, None)
+    v_means, v_sh, v_viewmat = _call("jgd_shade_bwd", static, inputs, [v_colors], results)
+    return (_Inputs(v_means, v_sh, v_viewmat, radii=None),)
 
 
 _shade.defvjp(_shade_fwd, _shade_bwd, symbolic_zeros=True)
 
 
-def _or_absent(radii: Array | None) -> Array | Absent:
-    return Absent(2) if radii is None else radii
-
-
 def _call(
     target: str,
-    static: Static,
-    operands: Sequence[Array | Absent],
-    results: Sequence[tuple[Any, Any]],
+    static: _Static,
+    inputs: _Inputs,
+    others: Sequence[Operand],
+    results: Sequence[Result],
 ) -> list[Any]:
-    means, _, viewmat = operands[:3]
-    assert not isinstance(means, Absent) and not isinstance(viewmat, Absent)
-    degree, convention = static
     return _ffi.call(
         target,
-        operands,
+        [*inputs._replace(radii=or_absent(inputs.radii, 2)), *others],
         results,
-        sizes=_ffi.Sizes(n_cameras=viewmat.shape[0], n=means.shape[0]),
-        degree=degree,
-        convention=convention,
+        sizes=_ffi.Sizes(n_cameras=inputs.viewmat.shape[0], n=inputs.means.shape[0]),
+        degree=static.degree,
+        convention=static.convention,
     )

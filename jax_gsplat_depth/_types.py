@@ -1,4 +1,4 @@
-"""The data that travels between the stages, and the static settings.
+"""Defines the containers that travel between the stages, and the static settings.
 
 The containers are frozen dataclasses and pytrees: they pass through ``jax.jit``, ``jax.vmap``,
 ``jax.grad`` and ``jax.export`` unchanged. Their constructors neither check nor convert, because
@@ -20,12 +20,12 @@ from jax_gsplat_depth._camera import Camera
 
 Footprint = Literal["exact", "3sigma"]
 Depth = Literal["expected", "median", "inverse"]
-ShConvention = Literal["3dgs", "e3nn", "e3nn-seed"]
+ShConvention = Literal["3dgs", "e3nn", "e3nn-legacy"]
 
 FOOTPRINTS = ("exact", "3sigma")
 DEPTHS = ("expected", "median", "inverse")
 # Their positions are the values of the enum in csrc/math/sh.h.
-SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-seed")
+SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-legacy")
 
 
 @jax.tree_util.register_dataclass
@@ -40,13 +40,13 @@ class Gaussians:
 
     Attributes:
         means: ``[N, 3]`` centres, world frame, world units.
-        quats: ``[N, 4]`` rotations from the own axes to the world, wxyz, of any length but zero.
-        scales: ``[N, 3]`` standard deviations along the own axes, world units, positive.
+        quats: ``[N, 4]`` rotations from the local axes to the world, wxyz, of any length but zero.
+        scales: ``[N, 3]`` standard deviations along the local axes, world units, positive.
         opacities: ``[N]`` opacity at the centre, 0..1.
         sh: ``[N, B, 3]`` spherical-harmonics coefficients of RGB, B = 1, 4, 9, 16 or 25.
         colors: ``[N, D]`` any number D of feature channels, the same from every direction.
         covars: ``[N, 6]`` world covariances in the order xx, xy, xz, yy, yz, zz, or ``[N, 3, 3]``,
-            of which the symmetric part is used. World units squared.
+            whose symmetric part is used. World units squared.
     """
 
     means: Array
@@ -68,7 +68,7 @@ class Splats:
         means2d: ``[N, 2]`` centres (x, y) in pixels.
         depths: ``[N]`` camera z, world units.
         conics: ``[N, 3]`` inverse 2D covariance (xx, xy, yy), 1 / pixels squared.
-        opacities: ``[N]`` opacities, after the antialiasing compensation where that is on.
+        opacities: ``[N]`` opacities, with the antialiasing compensation if it is on.
         radii: ``[N]`` int32, three standard deviations in pixels, rounded up; 0 where culled.
     """
 
@@ -81,7 +81,7 @@ class Splats:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Intersections:
+class Bins:
     """Drawing order and tile load, what ``bin`` returns. Leading ``[C]`` if the camera has it.
 
     Attributes:
@@ -99,19 +99,19 @@ class RenderOutput:
     """What ``render`` and ``blend`` return. Leading ``[C]`` if the camera has it.
 
     Attributes:
-        image: ``[H, W, D]`` sum of w c plus the background times what is left of the light.
-        depth: ``[H, W]`` sum of w z over sum of w in world units, 0 where nothing was hit; or what
-            ``Config.depth`` and ``Config.ray_depth`` make it.
+        image: ``[H, W, D]`` sum of w c plus the background times the remaining transmittance.
+        depth: ``[H, W]`` sum of w z over sum of w in world units, 0 where nothing was hit; or
+            another, by ``Config.depth`` and ``Config.ray_depth``.
         weight: ``[H, W]`` sum of w, 0..1: how much of the pixel the Gaussians cover.
         radii: ``[N]`` int32, as in ``Splats``.
         n_isects: ``[]`` int32, the (Gaussian, tile) pairs of the image; 2^31 - 1 if there are more.
-        n_isects_listed: ``[]`` int32, those of them that were in the lists of the GPU, which
-            ``Config.capacity`` limits; on the CPU all. If it is less than ``n_isects`` the result
-            is the same, but took longer: the largest ``n_isects`` of a scene, and some 10 % on top,
-            is a good capacity.
-        depth_variance: ``[H, W]`` how much the depths that make up the pixel vary: sum of w z^2
-            over sum of w minus the square of the expected depth, world units squared, 0 or more
-            and 0 where nothing was hit. None without ``Config.depth_variance``.
+        n_isects_listed: ``[]`` int32, how many of them fitted into the lists of the GPU, which
+            ``Config.capacity`` limits; on the CPU all. If it is less than ``n_isects``, the result
+            is the same but took longer. The largest ``n_isects`` of a scene plus some 10 % is a
+            good capacity.
+        depth_variance: ``[H, W]`` variance of the depths that make up the pixel: sum of w z^2 over
+            sum of w minus the square of the expected depth, world units squared; 0 or more, and 0
+            where nothing was hit. None without ``Config.depth_variance``.
     """
 
     image: Array
@@ -135,18 +135,16 @@ class Config:
             so that no Gaussian gets thinner than about a pixel.
         footprint: Which pixels a Gaussian may reach. "exact" (default): all where its alpha is at
             least 1/255. "3sigma": the pixels of the 16x16 tiles touched by the square of
-            half-width ``radii`` around its centre, as the original 3DGS rasterizer has it; any
-            opacity from 0 on then has a radius, although no pixel shows one below 1/255.
+            half-width ``radii`` around its centre, as in the original 3DGS rasterizer; every
+            opacity of at least 0 then has a radius, although no pixel shows an alpha below 1/255.
         antialiased: Default False. True scales opacities down by what eps2d adds to the area, so
-            that small Gaussians do not get brighter as the image gets coarser.
-        sh_convention: What the coefficients belong to. "3dgs" (default), or "e3nn": the same
-            polynomials with the axes (x, y, z) replaced by (z, x, y). "e3nn-seed" is for models
-            that were trained with the e3nn seed: "e3nn" with that rasterizer's wrong polynomial,
-            z (z^2 - x^2) for y (z^2 - x^2), of coefficient 14.
-        absgrad: Default False. True makes the gradient of ``means2d_offset`` the sum over pixels
-            of absolute values, a densification criterion; no other gradient changes.
-        deterministic: Default False. True gives gradients that are the same bits on every run on a
-            GPU too, for a second backward pass. On the CPU they always are.
+            that small Gaussians do not become brighter in a coarser image.
+        sh_convention: The basis of the coefficients. "3dgs" (default), or "e3nn": the same
+            polynomials with the axes (x, y, z) replaced by (z, x, y). "e3nn-legacy" is for
+            models that were trained with ``diff_gaussian_rasterization_e3nn_depth``: "e3nn" with
+            that rasterizer's wrong polynomial of coefficient 14, z (z^2 - x^2) for y (z^2 - x^2).
+        deterministic: Default False. True gives gradients of the same bits on every run on a GPU
+            too, at the cost of a second backward pass. On the CPU they always have.
         capacity: How many (Gaussian, tile) pairs the lists of one image hold on a GPU: None
             (default) for 8 N + 64 times the number of tiles, or a positive number, raised to the
             number of tiles. Only time and memory depend on it, never the result; see
@@ -154,8 +152,8 @@ class Config:
         depth: What ``RenderOutput.depth`` is. "expected" (default): sum of w z over sum of w.
             "inverse": sum of w / z over sum of w, in 1 / world units, 0 where nothing was hit.
             "median": z of the Gaussian at which the transmittance first falls to 1/2 or below, so
-            that an edge is not a blend of near and far; 0 where it never does. Its gradient
-            reaches the depth of that Gaussian alone.
+            that an edge does not mix near and far; 0 where it never does. Its gradient reaches the
+            depth of that Gaussian alone.
         ray_depth: Default False. True gives the distance from the camera centre along the ray of
             the pixel instead of z: a depth times ``Camera.ray_lengths``, an inverse depth divided
             by it, the variance times its square; differentiable in K as well.
@@ -172,7 +170,6 @@ class Config:
     footprint: Footprint = "exact"
     antialiased: bool = False
     sh_convention: ShConvention = "3dgs"
-    absgrad: bool = False
     deterministic: bool = False
     capacity: int | None = None
     depth: Depth = "expected"
@@ -183,7 +180,7 @@ class Config:
         """Check every value and store it as a plain Python value, so that equal configs match."""
         for name in ("near_plane", "far_plane", "eps2d"):
             self._set(name, (int, float, np.integer, np.floating), float)
-        for name in ("antialiased", "absgrad", "deterministic", "ray_depth", "depth_variance"):
+        for name in ("antialiased", "deterministic", "ray_depth", "depth_variance"):
             self._set(name, (bool, np.bool_), bool)
         if self.capacity is not None:
             self._set("capacity", (int, np.integer), int)
@@ -229,5 +226,5 @@ def _register_for_export(cls: type) -> None:
     )
 
 
-for _cls in (Gaussians, Camera, Splats, Intersections, RenderOutput):
+for _cls in (Gaussians, Camera, Splats, Bins, RenderOutput):
     _register_for_export(_cls)

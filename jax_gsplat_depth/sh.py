@@ -1,8 +1,8 @@
-"""Rotation and conversion of spherical-harmonics coefficients, in JAX alone.
+"""Rotates and converts spherical-harmonics coefficients, in JAX alone.
 
 The coefficients of degree l belong to a space of functions that every rotation maps to itself:
 Y(R d) = D(R) Y(d) for all directions d, with an orthogonal matrix D(R) of size 2 l + 1, the Wigner
-matrix for real harmonics. Since Y is orthonormal, D(R) is the integral of Y(R d) Y(d)^T over the
+matrix of real harmonics. Since Y is orthonormal, D(R) is the integral of Y(R d) Y(d)^T over the
 sphere, and a quadrature that is exact for degree 2 l gives it, and its derivative, exactly.
 """
 
@@ -22,13 +22,21 @@ from jax_gsplat_depth._types import SH_CONVENTIONS, ShConvention
 _PERMUTATION = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float64)
 _MAX_DEGREE = 4
 
+SH_C0 = 0.28209479177387814
+"""Value of the constant basis function: a colour is 0.5 + SH_C0 * the first coefficient."""
+
+
+def sh_degrees(n_coefficients: int) -> np.ndarray:
+    """Return the degree ``[B]`` int32 of each of ``B`` coefficients."""
+    return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)
+
 
 def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs") -> Array:
     """Rotate spherical-harmonics coefficients together with what they belong to.
 
-    The colour that Gaussians with the new coefficients have in the direction R d is the one that
-    they had in the direction d: a scene whose means, quats and coefficients are rotated by R looks
-    the same to a camera that is rotated by R. Differentiable in both arguments.
+    With the new coefficients a Gaussian has in direction R d the colour that it had in direction d:
+    a scene whose means, quats and coefficients are rotated by R looks the same to a camera that is
+    rotated by R. Differentiable in both arguments.
 
     Args:
         sh: ``[..., B, 3]`` coefficients, B = 1, 4, 9, 16 or 25.
@@ -41,7 +49,7 @@ def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs")
 
     Raises:
         ValueError: A shape disagrees, or the convention is another: the wrong polynomial of
-            "e3nn-seed" has no rotated version.
+            "e3nn-legacy" has no rotated version.
         TypeError: A dtype disagrees.
     """
     sh, R = _check.check_sh_and_rotation(sh, R)
@@ -60,15 +68,15 @@ def convert_sh(sh: ArrayLike, *, source: ShConvention, target: ShConvention) -> 
 
     Args:
         sh: ``[..., B, 3]`` coefficients, B = 1, 4, 9, 16 or 25.
-        source: "3dgs" or "e3nn", that of ``sh``.
-        target: "3dgs" or "e3nn", that of the result.
+        source: "3dgs" or "e3nn", the convention of ``sh``.
+        target: "3dgs" or "e3nn", the convention of the result.
 
     Returns:
         ``[..., B, 3]``. Degree 1 is permuted, with signs; higher degrees are mixed.
 
     Raises:
-        ValueError: The shape disagrees, or a convention is another one: what "e3nn-seed" renders is
-            not in general a sum of harmonics of the same degrees.
+        ValueError: The shape disagrees, or a convention is another one: "e3nn-legacy" does not in
+            general render a sum of harmonics of the same degrees.
         TypeError: The dtype is not a float.
     """
     sh, _ = _check.check_sh_and_rotation(sh, np.eye(3))
@@ -136,7 +144,7 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
 def _basis(directions: Any, degree: int) -> Any:
     """Evaluate the 3DGS basis at unit vectors ``[..., 3]``; ``[..., (degree + 1)^2]``.
 
-    In NumPy, hence in float64, what is a NumPy array.
+    NumPy directions are evaluated by NumPy, in float64.
     """
     xp = jnp if isinstance(directions, Array) else np
     x, y, z = (directions[..., i] for i in range(3))

@@ -1,16 +1,16 @@
-// What the blend stages have to compute for each (pixel, splat) pair and nothing else: no lists, no
-// culling, no early exit, one tile whose state stays in the first-level cache. Its pairs per second
-// are the peak that the benchmark holds the stages against.
+// Computes for each (pixel, splat) pair only what the blend stages cannot do without: no lists, no
+// culling, no early exit, one tile whose state stays in the first-level cache.
 //
-// native.py compiles this with the flags of the package's kernels and calls it from several threads
-// at the same time; nothing here has state.
+// Its pairs per second are the peak that the benchmark compares the stages with. native.py compiles
+// this file with the flags of the package's kernels and calls it from several threads at the same
+// time; nothing here has state.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <utility>
 
-#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
 #include "math/constants.h"
 
 namespace jgd::cpu::JGD_ISA {
@@ -21,7 +21,7 @@ constexpr int kLanes = Simd<float>::kLanes;
 constexpr int kColumns = kTileSize / kLanes;  // vectors beside each other in a row
 constexpr int kPixels = kTileSize * kTileSize;
 
-// A row of the argument `splats`: what blend has of a splat after packing.
+// A row of the argument `splats`: the fields of a splat that blending reads.
 struct Splat {
   float x, y;  // centre, pixels of the tile
   float xx, xy, yy, log2_opacity;  // log2(alpha) = log2_opacity + xx dx^2 + xy dx dy + yy dy^2
@@ -45,7 +45,7 @@ V zero_unless(Simd<float>::M mask, V v) {
 #endif
 }
 
-// Capped, and zero where the splat is not seen: what follows then needs no mask.
+// Alpha, capped, and zero where the splat is not seen, so that later steps need no mask.
 V alpha_of(V exponent, V uncapped) {
   const auto seen = less_equal(splat(float(kLog2AlphaMin)), exponent);
   const V cap = splat(float(kAlphaMax));
@@ -68,7 +68,8 @@ struct Centers {
   }
 };
 
-// The exponent along a row is constant + (linear + xx dx) dx. Computed for all rows at once.
+// The terms of the exponent along a row, constant + (linear + xx dx) dx, computed for all rows at
+// once.
 struct RowTerms {
   alignas(64) float constant[kTileSize];
   alignas(64) float linear[kTileSize];
@@ -82,9 +83,9 @@ struct RowTerms {
   }
 };
 
-// The state of one vector of pixels stays in registers while a chunk of the splats passes, a chunk
-// because the row terms have to stay in the cache. `state`: transmittance, weight, weighted depth
-// and three colours, each [row][column].
+// The state of one vector of pixels stays in registers while a chunk of the splats passes, and the
+// chunk is small enough for its row terms to stay in the cache. `state`: transmittance, weight,
+// weighted depth and three colours, each [row][column].
 void forward(const Splat* splats, int64_t n, float* state) {
   constexpr int64_t kChunk = 32;
   const Centers centers;
@@ -137,7 +138,7 @@ V fold(V a, V b, std::index_sequence<kLane...>) {
          __builtin_shufflevector(a, b, (lane_before_fold(kLane, kHalf) + kHalf)...);
 }
 
-// Sums of the lanes of n <= kLanes vectors at once: folded in pairs, they share their additions.
+// Sums the lanes of n <= kLanes vectors at once: folded in pairs, they share their additions.
 template <int kHalf = kLanes / 2>
 void lane_sums(V* v, int n, float* sums) {
   for (int i = 0; i < (n + 1) / 2; ++i) {
@@ -159,9 +160,10 @@ int lane_of_sum(int i) {
   return lane;
 }
 
-// One splat after the other, back to front; its sums over the pixels stay in registers. The pixels
-// start from `transmittance`, behind nothing; `v_image` is [colour][row][column]. Of each splat
-// `gradients` gets the sums of v_sigma {1, dx, dy, dx^2, dx dy, dy^2} and of the three w v_color.
+// Walks through the splats from back to front; the sums of a splat over the pixels stay in
+// registers. The pixels start from `transmittance`, with nothing behind; `v_image` is
+// [colour][row][column]. For each splat `gradients` gets the sums of v_sigma {1, dx, dy, dx^2, dx
+// dy, dy^2} and of the three w v_color.
 void backward(const Splat* splats, int64_t n, const float* v_image, const float* transmittance,
               float* gradients) {
   constexpr int kGradients = 9;
@@ -225,7 +227,7 @@ void backward(const Splat* splats, int64_t n, const float* v_image, const float*
 }  // namespace
 }  // namespace jgd::cpu::JGD_ISA
 
-// `repeats` times the same, so that the call costs nothing.
+// Each does the same `repeats` times, so that the cost of the call does not count.
 extern "C" {
 
 void bare_forward(const void* splats, int64_t n, int64_t repeats, float* state) {

@@ -1,7 +1,9 @@
-// How many (pixel, splat) pairs an image really draws: alpha at least 1/255, in a pixel that has
-// not ended. And how many pairs there are in the vectors of pixels that one of these is in, aligned
-// as the kernels have them: whoever works on whole vectors cannot do less. Splat after splat over
-// the whole image, without tiles: nothing of the stages is reused but the definition of the
+// Counts the (pixel, splat) pairs that an image really draws: alpha at least 1/255, in a pixel that
+// has not ended.
+//
+// It also counts the pairs in all vectors of pixels, aligned like those of the kernels, that hold a
+// drawn pair: a program that works on whole vectors cannot do less. It blends splat after splat
+// over the whole image, without tiles, and shares nothing with the stages but the definition of the
 // exponent.
 
 #include <algorithm>
@@ -10,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
 #include "math/blend.h"
 #include "math/constants.h"
 
@@ -25,8 +27,8 @@ extern "C" void drawn_pairs(const float* means2d, const float* conics, const flo
   const int pitch = (width + kLanes - 1) / kLanes;
   V offset;
   for (int i = 0; i < kLanes; ++i) offset[i] = float(i) + 0.5f;
-  // A pixel that has ended has a transmittance of zero, and so have those that fill the last vector
-  // of a row: no splat leaves enough of that.
+  // A pixel that has ended has a transmittance of zero, and so have the pixels that fill the last
+  // vector of a row: no splat leaves enough of it to be drawn.
   std::vector<float> transmittance(int64_t{pitch} * kLanes * height, 0.0f);
   for (int row = 0; row < height; ++row) {
     std::fill_n(transmittance.data() + int64_t{row} * pitch * kLanes, width, 1.0f);

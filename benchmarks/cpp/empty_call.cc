@@ -1,4 +1,4 @@
-// A call from XLA that does nothing: what is left is the cost of calling.
+// Defines an XLA call that does nothing, so that its time is the cost of calling.
 
 #include "xla/ffi/api/ffi.h"
 

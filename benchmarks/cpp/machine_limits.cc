@@ -1,8 +1,9 @@
-// The two limits of a machine: multiply-adds per second, and bytes per second to and from memory.
+// Measures the two limits of a machine: multiply-adds per second, and bytes per second to and from
+// memory.
 
 #include <cstdint>
 
-#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
 
 namespace {
 
@@ -14,8 +15,8 @@ constexpr int kChains = 10;
 
 extern "C" {
 
-// Returns how many floating-point operations that was, two for each multiply-add. `value` has the
-// sums, so that they are not left out.
+// Returns the number of floating-point operations, two for each multiply-add. The sums go to
+// `value`, so that the compiler cannot leave them out.
 int64_t multiply_adds(int64_t n, float factor, float summand, float* value) {
   using namespace jgd::cpu::JGD_ISA;
   using V = Simd<float>::V;

@@ -1,5 +1,8 @@
-// Tiles are independent and claimed a few at a time. The gradient of a splat is the sum of what its
-// tiles left in the slots of its instances, in slot order: the same bits for any number of threads.
+// Blends the tiles of each image on all threads, in both directions; kernels/ blends one tile.
+//
+// Tiles are independent, and a thread claims a few at a time. Each tile of a splat stores its part
+// of the splat's gradient in a slot of its own, and the slots are added in their order: the same
+// bits for any number of threads.
 
 #include "cpu/blend.h"
 
@@ -9,9 +12,9 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/bin.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "cpu/scratch.h"
+#include "cpu/tile_lists.h"
 #include "math/blend.h"
 #include "stages/load.h"
 
@@ -20,7 +23,7 @@ namespace {
 
 constexpr int64_t kSplatGrain = 2048;
 
-// What the tiles of one camera share.
+// The inputs that the tiles of one camera share.
 template <typename T>
 struct CameraInputs {
   ImageSplats<T> splats;
@@ -38,22 +41,24 @@ struct CameraInputs {
 template <typename T>
 Tile<T> make_tile(const BlendInputs<T>& in, const CameraInputs<T>& camera,
                   const TileIndex<T>& index, const TileLists<T>& lists, int64_t tile, T* scratch) {
-  return {index.splats(),
-          lists.ids(tile),
-          lists.size(tile),
-          camera.colors,
-          camera.background,
-          in.n_channels,
-          static_cast<int>(tile % index.n_tiles_x()) * kTileSize,
-          static_cast<int>(tile / index.n_tiles_x()) * kTileSize,
-          in.splats.width,
-          in.splats.height,
-          scratch};
+  Tile<T> args;
+  args.splats = index.splats();
+  args.ids = lists.ids(tile);
+  args.n = lists.size(tile);
+  args.colors = camera.colors;
+  args.background = camera.background;
+  args.n_channels = in.n_channels;
+  args.x = static_cast<int>(tile % index.n_tiles_x()) * kTileSize;
+  args.y = static_cast<int>(tile / index.n_tiles_x()) * kTileSize;
+  args.width = in.splats.width;
+  args.height = in.splats.height;
+  args.scratch = scratch;
+  return args;
 }
 
-// Calls body(worker, tile) for the tiles [begin, end), a few per claim: so many that a claim is
-// worth its cost, so few that claims even out. Tiles with long lists come first, so that no thread
-// begins with one when the others are done.
+// Calls body(worker, tile) for the tiles [begin, end), a few per claim: enough to be worth the cost
+// of a claim, few enough to keep the threads equally busy. Tiles with long lists come first, so
+// that no thread begins one when the others are done.
 template <typename T, typename Body>
 void for_each_tile(ThreadPool& pool, const TileIndex<T>& index, int64_t begin, int64_t end,
                    const Body& body) {
@@ -75,7 +80,8 @@ T* camera_of(const Batched<T>& array, const BatchShape& batch, int64_t b, int64_
   return array.data ? array.at(batch, b) + offset : nullptr;
 }
 
-// Of what all cameras share, the first one writes the gradients and the others add to them.
+// Where the gradients of one camera's splats go. The first camera writes the gradients of shared
+// colours and the others add to them.
 template <typename T>
 SplatGradientSums<T> splat_gradient_sums(const BlendBackward<T>& args, int64_t b, int64_t camera) {
   const BlendInputs<T>& in = args.in;
@@ -109,18 +115,20 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
       std::min<int64_t>(index.n_instances(), std::numeric_limits<int32_t>::max()));
   *camera_of(args.n_isects, batch, b, camera) = n_isects;
   *camera_of(args.n_isects_listed, batch, b, camera) = n_isects;
+  TileForward<T> outputs{};
+  outputs.image = camera_of(args.image, batch, b, first_pixel * in.n_channels);
+  outputs.depth = camera_of(args.depth, batch, b, first_pixel);
+  outputs.weight = camera_of(args.weight, batch, b, first_pixel);
+  outputs.transmittance = camera_of(args.transmittance, batch, b, first_pixel);
+  outputs.last = camera_of(args.last, batch, b, first_pixel);
+  outputs.median = camera_of(args.median, batch, b, first_pixel);
   const std::vector<int64_t> groups = index.groups(sizeof(int32_t));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
     for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
-      kernels<T>().blend_forward->tile(
-          {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
-           camera_of(args.image, batch, b, first_pixel * in.n_channels),
-           camera_of(args.depth, batch, b, first_pixel),
-           camera_of(args.weight, batch, b, first_pixel),
-           camera_of(args.transmittance, batch, b, first_pixel),
-           camera_of(args.last, batch, b, first_pixel),
-           camera_of(args.median, batch, b, first_pixel)});
+      TileForward<T> forward = outputs;
+      forward.tile = make_tile(in, inputs, index, lists, tile, scratch.of(worker));
+      kernels<T>().blend_forward->tile(forward);
     });
   }
 }
@@ -137,6 +145,15 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
       camera_of(args.v_background, batch, b, in.shared_background ? 0 : camera * in.n_channels);
   const TileIndex<T> index(pool, in.splats, inputs.splats, inputs.order, inputs.colors,
                            in.n_channels);
+  TileBackward<T> pixels{};
+  pixels.depth = camera_of(args.depth, batch, b, first_pixel);
+  pixels.weight = camera_of(args.weight, batch, b, first_pixel);
+  pixels.transmittance = camera_of(args.transmittance, batch, b, first_pixel);
+  pixels.last = camera_of(args.last, batch, b, first_pixel);
+  pixels.v_image = camera_of(args.v_image, batch, b, first_pixel * in.n_channels);
+  pixels.v_depth = camera_of(args.v_depth, batch, b, first_pixel);
+  pixels.v_weight = camera_of(args.v_weight, batch, b, first_pixel);
+  pixels.absolute = args.v_means2d_abs.data != nullptr;
   const int64_t slot_size = kMoments + in.n_channels;
   std::vector<double> background_sum(in.n_channels, 0.0);
   const std::vector<int64_t> groups =
@@ -149,18 +166,14 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
     std::vector<T> v_tile_background;
     if (v_background) v_tile_background.assign(n_tiles * in.n_channels, T(0));
     for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
-      T* v_tile = nullptr;
-      if (v_background) v_tile = &v_tile_background[(tile - groups[g]) * in.n_channels];
-      kernels<T>().blend_backward->tile(
-          {make_tile(in, inputs, index, lists, tile, scratch.of(worker)),
-           camera_of(args.depth, batch, b, first_pixel),
-           camera_of(args.weight, batch, b, first_pixel),
-           camera_of(args.transmittance, batch, b, first_pixel),
-           camera_of(args.last, batch, b, first_pixel),
-           camera_of(args.v_image, batch, b, first_pixel * in.n_channels),
-           camera_of(args.v_depth, batch, b, first_pixel),
-           camera_of(args.v_weight, batch, b, first_pixel), lists.slots(tile), moments.get(),
-           args.v_means2d_abs.data != nullptr, v_tile});
+      TileBackward<T> backward = pixels;
+      backward.tile = make_tile(in, inputs, index, lists, tile, scratch.of(worker));
+      backward.slots = lists.slots(tile);
+      backward.moments = moments.get();
+      if (v_background) {
+        backward.v_background = &v_tile_background[(tile - groups[g]) * in.n_channels];
+      }
+      kernels<T>().blend_backward->tile(backward);
     });
     gradients.moments = moments.get();
     gradients.slot_begin = lists.slot_begin();
@@ -178,7 +191,8 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
   }
 }
 
-// Cameras run one after the other, each on all threads: shared gradients collect in their order.
+// Cameras run one after the other, each on all threads, so that shared gradients are added in the
+// order of the cameras.
 template <typename T, typename Body>
 void for_each_camera(ThreadPool& pool, const BlendInputs<T>& in, const Body& body) {
   const Scratch<T> scratch(max_workers(pool), tile_scratch(in.n_channels));

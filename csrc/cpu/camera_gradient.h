@@ -1,4 +1,4 @@
-// The gradient of a camera: what all Gaussians of a scene have for it, summed.
+// Accumulates the gradient of one camera over all Gaussians.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace jgd::cpu {
 
-// Sum of the gradients that all Gaussians have for one camera, in double: there are many of them.
+// The sum is in double because it has a term for each Gaussian.
 struct CameraGradient {
   double R[9] = {};
   double t[3] = {};
@@ -58,7 +58,7 @@ struct CameraGradient {
   }
 };
 
-// The gradient of one camera from partial[range * n_cameras + camera], added in range order.
+// Sums partial[range * n_cameras + camera] over the ranges, in their order.
 inline CameraGradient sum_over_ranges(const std::vector<CameraGradient>& partial, int64_t n_cameras,
                                       int64_t camera) {
   CameraGradient sum;

@@ -1,6 +1,8 @@
-// A stable radix sort, least significant digit first. The items are cut into pieces; where the
-// items of a piece with some digit go follows from the numbers of all pieces, so that the pieces
-// can be moved at the same time. A stable sort has one result, whatever the pieces are.
+// Sorts splats by depth: a stable radix sort, least significant digit first.
+//
+// The items are cut into pieces. Where the items of a piece with a given digit go follows from the
+// counts of all pieces, so that the pieces can be moved at the same time. A stable sort has only
+// one result, however the pieces are cut.
 
 #include "cpu/depth_sort.h"
 
@@ -14,7 +16,7 @@ namespace jgd::cpu {
 namespace {
 
 constexpr int64_t kPiece = 16384;
-// Bits of a digit: for few items, fewer counters that have to be cleared and added up.
+// Bits of a digit: few items get few counters, because all of them are cleared and added up.
 int digit_bits(int64_t n) { return n < 4096 ? 8 : 11; }
 
 template <typename Key>
@@ -36,8 +38,8 @@ void for_each_piece(ThreadPool& pool, int64_t n_pieces, const Body& body) {
   });
 }
 
-// The splats that are drawn, in a piece for every kPiece indices; behind them, backwards, the
-// others.
+// Collects the drawn splats in a piece for every kPiece indices. The others stand at the end of the
+// piece's part of `items`, in reverse.
 template <typename T, typename Key>
 std::vector<Piece<Key>> find_items(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n,
                                    Item<Key>* items) {
@@ -115,7 +117,7 @@ void depth_order(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n, int3
     sort_by_digit(pool, pieces, shift, places,
                   [&](int64_t place, const Item<Key>& item) { to[place] = item; });
     std::swap(from, to);
-    for (size_t i = 0; i < pieces.size(); ++i) {  // without gaps from now on
+    for (size_t i = 0; i < pieces.size(); ++i) {  // the pieces have no gaps from now on
       const int64_t begin = std::min<int64_t>(i * kPiece, n_drawn);
       pieces[i] = {from + begin, std::min<int64_t>(kPiece, n_drawn - begin)};
     }

@@ -1,4 +1,4 @@
-// The depth order of the splats of one image, on all threads.
+// Declares the depth order of the splats of one image, found on all threads.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace jgd::cpu {
 
-// Writes a permutation of 0..n-1: by depth, ties by index, what is not drawn last.
+// Writes a permutation of 0..n-1: by depth, ties by index, splats that are not drawn last.
 template <typename T>
 void depth_order(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n, int32_t* order);
 

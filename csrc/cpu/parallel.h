@@ -1,4 +1,4 @@
-// Loops on a thread pool that belongs to somebody else (XLA). No thread of our own, no state.
+// Runs loops on a thread pool that belongs to the caller, XLA: no thread of our own, no state.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 
 namespace jgd::cpu {
 
-// What a loop needs of a pool; the FFI layer wraps XLA's, C++ tests bring their own.
+// The part of a thread pool that a loop needs. The FFI layer wraps XLA's pool; C++ tests bring
+// their own.
 class ThreadPool {
  public:
   virtual ~ThreadPool() = default;
@@ -25,13 +26,13 @@ inline int64_t max_workers(const ThreadPool& pool) {
   return std::max<int64_t>(pool.num_threads(), 1);
 }
 
-// Calls body(worker, begin, end) for consecutive ranges of at most `grain` that cover [0, n), or
-// for all of it at once if there is one worker.
+// Calls body(worker, begin, end) for consecutive ranges of at most `grain` indices that cover
+// [0, n), or once for all of [0, n) if there is only one worker.
 //
 // The caller claims ranges as well and waits only for ranges that a running thread has claimed, so
 // the loop finishes even if the pool never runs a scheduled task: XLA calls handlers on this very
-// pool, where waiting for a task in the queue can deadlock. Helpers that start late find nothing
-// to claim and touch nothing but the shared counters. `body` must not throw.
+// pool, where waiting for a queued task can deadlock. A helper that starts late finds nothing to
+// claim and touches nothing but the shared counters. `body` must not throw.
 template <typename Body>
 void parallel_for(ThreadPool& pool, int64_t n, int64_t grain, const Body& body) {
   if (n <= 0) return;
@@ -68,7 +69,7 @@ void parallel_for(ThreadPool& pool, int64_t n, int64_t grain, const Body& body) 
   shared->all_done.wait(lock, [&] { return shared->n_done.load() == n_ranges; });
 }
 
-// Uninitialised array for plain data; std::vector would clear it first.
+// Makes an uninitialised array of plain data; std::vector would clear it first.
 template <typename T>
 std::unique_ptr<T[]> make_array(int64_t n) {
   return std::unique_ptr<T[]>(new T[static_cast<size_t>(n)]);

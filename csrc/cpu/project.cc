@@ -1,13 +1,15 @@
-// Cuts the Gaussians into ranges for the threads; project_pack.cc does the work. A range is the
-// unit of the partial sums of the camera gradients too, so that their order never depends on the
-// number of threads.
+// Cuts the Gaussians into ranges for the threads; kernels/project.cc projects a range.
+//
+// The camera gradients are summed within each range and then over the ranges, so that the order of
+// a sum never depends on the number of threads.
 
 #include "cpu/project.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "cpu/camera_gradient.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
@@ -30,25 +32,31 @@ struct Cameras {
 
 template <typename T>
 ProjectScene<T> scene_of(const ProjectInputs<T>& in, int64_t b, const Cameras<T>& cameras) {
-  return {in.means.at(in.batch, b),
-          in.quats.at(in.batch, b),
-          in.scales.at(in.batch, b),
-          in.covars.at(in.batch, b),
-          in.opacities.at(in.batch, b),
-          cameras.poses.data(),
-          cameras.pinholes.data(),
-          in.n,
-          in.n_cameras,
-          in.settings};
+  ProjectScene<T> scene;
+  scene.means = in.means.at(in.batch, b);
+  scene.quats = in.quats.at(in.batch, b);
+  scene.scales = in.scales.at(in.batch, b);
+  scene.covars = in.covars.at(in.batch, b);
+  scene.opacities = in.opacities.at(in.batch, b);
+  scene.poses = cameras.poses.data();
+  scene.pinholes = cameras.pinholes.data();
+  scene.n = in.n;
+  scene.n_cameras = in.n_cameras;
+  scene.settings = in.settings;
+  return scene;
 }
 
 template <typename T>
 void forward_batch_element(ThreadPool& pool, const ProjectForward<T>& args, int64_t b) {
   const ProjectInputs<T>& in = args.in;
   const Cameras<T> cameras(in, b);
-  const ProjectSceneForward<T> scene{scene_of(in, b, cameras),       args.means2d.at(in.batch, b),
-                                     args.depths.at(in.batch, b),    args.conics.at(in.batch, b),
-                                     args.opacities.at(in.batch, b), args.radii.at(in.batch, b)};
+  ProjectSceneForward<T> scene;
+  scene.in = scene_of(in, b, cameras);
+  scene.means2d = args.means2d.at(in.batch, b);
+  scene.depths = args.depths.at(in.batch, b);
+  scene.conics = args.conics.at(in.batch, b);
+  scene.opacities = args.opacities.at(in.batch, b);
+  scene.radii = args.radii.at(in.batch, b);
   const auto kernel = kernels<T>().project->forward;
   parallel_for(pool, in.n, kGrain,
                [&](int64_t, int64_t begin, int64_t end) { kernel(scene, begin, end); });
@@ -58,13 +66,18 @@ template <typename T>
 void backward_batch_element(ThreadPool& pool, const ProjectBackward<T>& args, int64_t b) {
   const ProjectInputs<T>& in = args.in;
   const Cameras<T> cameras(in, b);
-  const ProjectSceneBackward<T> scene{
-      scene_of(in, b, cameras),        args.radii.at(in.batch, b),
-      args.v_means2d.at(in.batch, b),  args.v_depths.at(in.batch, b),
-      args.v_conics.at(in.batch, b),   args.v_splat_opacities.at(in.batch, b),
-      args.v_means.at(in.batch, b),    args.v_quats.at(in.batch, b),
-      args.v_scales.at(in.batch, b),   args.v_covars.at(in.batch, b),
-      args.v_opacities.at(in.batch, b)};
+  ProjectSceneBackward<T> scene;
+  scene.in = scene_of(in, b, cameras);
+  scene.radii = args.radii.at(in.batch, b);
+  scene.v_means2d = args.v_means2d.at(in.batch, b);
+  scene.v_depths = args.v_depths.at(in.batch, b);
+  scene.v_conics = args.v_conics.at(in.batch, b);
+  scene.v_splat_opacities = args.v_splat_opacities.at(in.batch, b);
+  scene.v_means = args.v_means.at(in.batch, b);
+  scene.v_quats = args.v_quats.at(in.batch, b);
+  scene.v_scales = args.v_scales.at(in.batch, b);
+  scene.v_covars = args.v_covars.at(in.batch, b);
+  scene.v_opacities = args.v_opacities.at(in.batch, b);
   T* v_viewmat = args.v_viewmat.at(in.batch, b);
   T* v_K = args.v_K.at(in.batch, b);
   const auto kernel = kernels<T>().project->backward;

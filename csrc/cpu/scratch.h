@@ -1,4 +1,4 @@
-// Memory that a loop needs for itself.
+// Provides arrays and per-worker scratch memory that begin on cache lines.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace jgd::cpu {
 
-// An array that begins on a cache line, not initialised.
+// An uninitialised array that begins on a cache line.
 template <typename T>
 class AlignedArray {
  public:

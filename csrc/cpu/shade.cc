@@ -1,12 +1,14 @@
-// Colours of all Gaussians for all cameras. Same division of work and of sums as project.cc;
-// shade_pack.cc does the work.
+// Cuts the Gaussians into ranges for the threads; kernels/shade.cc shades a range for all cameras.
+//
+// Work and sums are divided as in project.cc.
 
 #include "cpu/shade.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "cpu/camera_gradient.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
@@ -25,27 +27,32 @@ std::vector<Vec3<T>> camera_centers(const ShadeInputs<T>& in, int64_t b) {
 
 template <typename T>
 ShadeScene<T> scene_of(const ShadeInputs<T>& in, int64_t b, const std::vector<Vec3<T>>& centers) {
-  return {in.means.at(in.batch, b),
-          in.sh.at(in.batch, b),
-          in.radii.at(in.batch, b),
-          centers.data(),
-          in.n,
-          in.n_bases,
-          in.n_cameras,
-          in.convention};
+  ShadeScene<T> scene;
+  scene.means = in.means.at(in.batch, b);
+  scene.sh = in.sh.at(in.batch, b);
+  scene.radii = in.radii.at(in.batch, b);
+  scene.centers = centers.data();
+  scene.n = in.n;
+  scene.n_bases = in.n_bases;
+  scene.n_cameras = in.n_cameras;
+  scene.convention = in.convention;
+  return scene;
 }
 
 template <typename T>
 void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
   const std::vector<Vec3<T>> centers = camera_centers(in, b);
-  const ShadeSceneForward<T> scene{scene_of(in, b, centers), args.colors.at(in.batch, b)};
+  ShadeSceneForward<T> scene;
+  scene.in = scene_of(in, b, centers);
+  scene.colors = args.colors.at(in.batch, b);
   const auto kernel = kernels<T>().shade->forward[in.degree];
   parallel_for(pool, in.n, kGrain,
                [&](int64_t, int64_t begin, int64_t end) { kernel(scene, begin, end); });
 }
 
-// The gradient of a camera from those of the offsets from its centre, in the order of the ranges.
+// Writes the gradient of a camera from the gradients of the offsets from its centre, which are
+// added in the order of the ranges.
 template <typename T>
 void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
                            const std::vector<Vec3<double>>& partial, T* v_viewmat) {
@@ -55,7 +62,7 @@ void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
   Pose<double> wide{{}, {pose.t.x, pose.t.y, pose.t.z}};
   for (int i = 0; i < 9; ++i) wide.R.m[i] = pose.R.m[i];
   CameraGradient gradient;
-  // A camera that is not finite draws nothing: 0 times that must not get through.
+  // A camera that is not finite draws nothing; 0 times its pose would be NaN.
   const bool drawn = v_center.x != 0 || v_center.y != 0 || v_center.z != 0;
   if (drawn) gradient.add(camera_center_vjp(wide, v_center));
   gradient.store_viewmat(v_viewmat, camera);
@@ -65,8 +72,11 @@ template <typename T>
 void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
   const std::vector<Vec3<T>> centers = camera_centers(in, b);
-  const ShadeSceneBackward<T> scene{scene_of(in, b, centers), args.v_colors.at(in.batch, b),
-                                    args.v_means.at(in.batch, b), args.v_sh.at(in.batch, b)};
+  ShadeSceneBackward<T> scene;
+  scene.in = scene_of(in, b, centers);
+  scene.v_colors = args.v_colors.at(in.batch, b);
+  scene.v_means = args.v_means.at(in.batch, b);
+  scene.v_sh = args.v_sh.at(in.batch, b);
   T* v_viewmat = args.v_viewmat.at(in.batch, b);
   const auto kernel = kernels<T>().shade->backward[in.degree];
 

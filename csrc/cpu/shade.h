@@ -1,4 +1,4 @@
-// Stage 2 on the CPU.
+// Declares stage 2 on the CPU, in both directions.
 #pragma once
 
 #include "cpu/parallel.h"

@@ -1,5 +1,7 @@
-// The depth order of all images: N keys each, sorted once. Equal depths keep the order of the ids
-// because the sort is stable, and what is not drawn has the largest key and comes last.
+// Sorts the splats of all images by depth and counts those of each tile.
+//
+// All images are sorted at once, N keys each. Equal depths keep the order of the ids because the
+// sort is stable; a splat that is not drawn has the largest key and comes last.
 
 #include "cuda/bin.h"
 #include "cuda/device.h"
@@ -52,7 +54,7 @@ __global__ void tile_counts_kernel(SplatInputs<T> in, int64_t n_splats, int n_ti
   const Footprint<T> footprint = present ? splats.footprint(id) : Footprint<T>{};
   for_each_span(footprint, present, n_tiles_x, n_tiles_y,
                 [&](int owner, int row, Range columns, int64_t) {
-                  // Only the lanes that share a splat come here together with another owner.
+                  // `owner` is another lane only where the lanes share a splat.
                   const int64_t first_lane = i - lane();
                   const int64_t of_image = (first_lane + owner) / in.n;
                   int32_t* counts = tile_counts + (of_image * n_tiles_y + row) * n_tiles_x;

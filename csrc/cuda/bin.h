@@ -1,4 +1,4 @@
-// Stage 3 on the GPU.
+// Declares stage 3 on the GPU.
 #pragma once
 
 #include "cuda/context.h"

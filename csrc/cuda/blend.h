@@ -1,4 +1,4 @@
-// Stage 4 on the GPU.
+// Declares stage 4 on the GPU, in both directions.
 #pragma once
 
 #include "cuda/context.h"

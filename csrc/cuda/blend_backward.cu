@@ -1,4 +1,4 @@
-// Gradients of image, depth and weight to splats, colours and background.
+// Pulls the cotangents of image, depth and weight back to splats, colours and background.
 //
 // Each pixel is walked from its last contributor to the front (blend_step_vjp).
 
@@ -15,7 +15,8 @@ namespace {
 
 constexpr int kThreads = 128;  // of the kernels other than blend_backward_kernel
 
-// Blocks that a multiprocessor holds at a time; with more, registers would be spilled.
+// Blocks that a multiprocessor holds at a time; more of them would make the compiler spill
+// registers.
 template <typename T, int kChannels>
 constexpr int kBackwardBlocks = sizeof(T) == 4 ? (kChannels < 0 ? 4 : 5) : 2;
 
@@ -28,7 +29,7 @@ struct BackwardArrays {
   bool absolute;
 };
 
-// What the pixels of one image read; null where an operand is absent.
+// The arrays that the pixels of one image read; null where an operand is absent.
 template <typename T>
 struct ImageArrays {
   const T *depth, *weight, *transmittance, *v_image, *v_depth, *v_weight;
@@ -58,28 +59,28 @@ struct ImageArrays {
 
 template <typename T, int kHeld>
 struct PixelGradient {
-  T transmittance = T(0);     // in front of what has been visited
+  T transmittance = T(0);     // in front of the splats that have been visited
   T behind = T(0);            // see blend_step_vjp
   T v_weight = T(0);          // dL/d(sum w), from weight and depth
   T v_weighted_depth = T(0);  // dL/d(sum w z)
   T v_channels[kHeld > 0 ? kHeld : 1] = {};
   const T* v_image = nullptr;  // [D], where it is not held in v_channels
-  int32_t last = 0;            // 1 + rank of the last contributor; 0 outside of the image
+  int32_t last = 0;            // 1 + rank of the last contributor; 0 outside the image
 };
 
-// kChannels < 0: any number, not held in registers.
+// The channels of a pixel. kChannels < 0: any number of them, not held in registers.
 template <typename T, int kChannels>
 struct Channels {
   static constexpr int kHeld = kChannels > 0 ? kChannels : 0;
-  int64_t n;  // all of them, of the image
+  int64_t n;  // all channels of the image
 
-  // The sum over channels of color v_image.
+  // Adds the sum over channels of color v_image to `sum`.
   __device__ T dot(const T* held_color, const T* color, const PixelGradient<T, kHeld>& pixel,
                    T sum) const {
     JGD_UNROLL
     for (int d = 0; d < kHeld; ++d) sum = std::fma(held_color[d], pixel.v_channels[d], sum);
     if constexpr (kChannels < 0) {
-      if (pixel.v_image == nullptr) return sum;  // outside of the image
+      if (pixel.v_image == nullptr) return sum;  // outside the image
       for (int64_t d = 0; d < n; ++d) sum = std::fma(color[d], pixel.v_image[d], sum);
     }
     return sum;
@@ -90,7 +91,7 @@ template <typename T, int kChannels>
 __device__ void load_pixel(const ImageArrays<T>& arrays, Channels<T, kChannels> channels,
                            int64_t at, PixelGradient<T, Channels<T, kChannels>::kHeld>& pixel) {
   pixel.last = arrays.last[at];
-  if (pixel.last == 0) return;  // hit by nothing: whatever its cotangent, it has no part in this
+  if (pixel.last == 0) return;  // hit by nothing: its cotangent, whatever it is, reaches no splat
   pixel.transmittance = arrays.transmittance[at];
   if (arrays.v_weight) pixel.v_weight = arrays.v_weight[at];
   if (arrays.v_depth) {
@@ -111,8 +112,8 @@ __device__ void load_pixel(const ImageArrays<T>& arrays, Channels<T, kChannels> 
 
 constexpr int kSums = 16;  // moments and held channels, rounded up for reduce_values
 
-// Adds what the pixel has for the splat, of which `exponent` is the one at the pixel; returns w.
-// Without a branch: alpha = 0, where the splat is not `drawn`, changes nothing.
+// Adds one pixel's contribution to the sums of the splat; `exponent` is log2(alpha) there. Returns
+// w. There is no branch: alpha = 0, where the splat is not `drawn`, changes nothing.
 template <typename T, int kChannels>
 __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& item, const T* color,
                        T exponent, bool drawn, T dx, T dy, bool absolute,
@@ -151,8 +152,8 @@ __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& ite
 }
 
 // One block for each tile of all images, one warp for each quarter of it (see blend_walk.h). Shared
-// memory: one WarpBatch for each warp. The pixels of a warp are summed in a fixed tree; how the
-// warps are summed, see gradient_sums.h.
+// memory: one WarpBatch for each warp. The pixels of a warp are summed in a fixed tree, and the
+// sums of the warps as gradient_sums.h says.
 template <typename T, int kChannels, Pass kPass>
 __global__ void __launch_bounds__(kBlendThreads, kBackwardBlocks<T, kChannels>)
     blend_backward_kernel(TileLists<T> lists, BackwardArrays<T> args) {
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(kBlendThreads, kBackwardBlocks<T, kChannels>)
     for (int k = 0; k < n; ++k) {
       const ColoredSplat<T, kHeld> item = batch.splats[k];
       const int32_t rank = batch.ranks[k];
-      const PackedSplat<T>& splat = item.splat;
+      const TileSplat<T>& splat = item.splat;
       const T dx = x - splat.center.x;
       T dy[kPixelsPerLane], exponent[kPixelsPerLane];
       bool drawn[kPixelsPerLane];
@@ -233,7 +234,7 @@ __global__ void __launch_bounds__(kBlendThreads, kBackwardBlocks<T, kChannels>)
   }
 }
 
-// One thread for each Gaussian of each batch element; cameras in their order.
+// One thread for each Gaussian of each batch element; cameras are added in their order.
 template <typename T>
 __global__ void splat_gradients_kernel(BlendInputs<T> in, GradientSums<T> sums, int64_t n_batch,
                                        T* v_means2d, T* v_means2d_abs, T* v_depths, T* v_conics,
@@ -248,7 +249,7 @@ __global__ void splat_gradients_kernel(BlendInputs<T> in, GradientSums<T> sums, 
     const ImageSplats<T> splats(in.splats, b, camera);
     const int64_t at = (b * n_cameras + camera) * n + id;
     SplatGradient<T> v{};
-    if (splats.drawable(id)) {  // others may hold anything, and 0 times that is not always 0
+    if (splats.drawable(id)) {  // the others may hold anything, and 0 times NaN is not 0
       T moments[kMoments];
       JGD_UNROLL
       for (int j = 0; j < kMoments; ++j) moments[j] = sums.sum(at * sums.stride + j);
@@ -274,8 +275,8 @@ __global__ void splat_gradients_kernel(BlendInputs<T> in, GradientSums<T> sums, 
   }
 }
 
-// kBackgroundBlocks blocks for each image, each with every kBackgroundBlocks-th row of threads: the
-// sum of T v_image. Shared memory: one number for each warp. Fixed order.
+// Sums T v_image. kBackgroundBlocks blocks for each image, each with every kBackgroundBlocks-th row
+// of kThreads pixels. Shared memory: one number for each warp. The order of a sum is fixed.
 template <typename T>
 __global__ void background_parts_kernel(BackwardArrays<T> args, double* parts) {
   const SplatInputs<T>& in = args.in.splats;
@@ -303,15 +304,15 @@ __global__ void background_parts_kernel(BackwardArrays<T> args, double* parts) {
   }
 }
 
-// One thread for each channel of each background; blocks in their order, then cameras in theirs, as
-// if each had been a call of its own.
+// One thread for each channel of each background. Blocks are added in their order, then cameras in
+// theirs, as if each camera had been a call of its own.
 template <typename T>
 __global__ void background_kernel(const double* parts, int64_t n_backgrounds, int64_t n_images,
                                   int64_t n_channels, T* v_background) {
   const int64_t i = thread_index();
   if (i >= n_backgrounds * n_channels) return;
   const int64_t d = i % n_channels;
-  const int64_t n_cameras = n_images / n_backgrounds;  // that share one
+  const int64_t n_cameras = n_images / n_backgrounds;  // that share a background
   const int64_t first = i / n_channels * n_cameras;
   T total = T(0);
   for (int64_t image = first; image < first + n_cameras; ++image) {
@@ -381,17 +382,21 @@ void blend_backward(Context& context, const BlendBackward<T>& args) {
   const int64_t n_sums = sizes.n_images() * sizes.n * stride;
   int term_bits = 2;  // the quarters of a tile
   while ((int64_t{1} << (term_bits - 2)) <= sizes.n_tiles()) ++term_bits;
-  const BackwardArrays<T> backward{
-      args.in,
-      args.depth,
-      args.weight,
-      args.transmittance,
-      args.v_image,
-      args.v_depth,
-      args.v_weight,
-      args.last,
-      {arrays.moments, arrays.magnitude, arrays.fixed, stride, term_bits},
-      args.v_means2d_abs.data != nullptr};
+  BackwardArrays<T> backward;
+  backward.in = args.in;
+  backward.depth = args.depth;
+  backward.weight = args.weight;
+  backward.transmittance = args.transmittance;
+  backward.v_image = args.v_image;
+  backward.v_depth = args.v_depth;
+  backward.v_weight = args.v_weight;
+  backward.last = args.last;
+  backward.sums.moments = arrays.moments;
+  backward.sums.magnitude = arrays.magnitude;
+  backward.sums.fixed = arrays.fixed;
+  backward.sums.stride = stride;
+  backward.sums.term_bits = term_bits;
+  backward.absolute = args.v_means2d_abs.data != nullptr;
   if (args.deterministic) {
     fill_bytes(context, arrays.magnitude, 0, n_sums);
     fill_bytes(context, arrays.fixed, 0, n_sums);

@@ -1,4 +1,4 @@
-// Splats in depth order to image, depth and weight.
+// Blends splats in depth order into image, depth and weight.
 
 #include "cuda/blend.h"
 #include "cuda/blend_walk.h"
@@ -8,7 +8,8 @@
 namespace jgd::cuda {
 namespace {
 
-// Blocks that a multiprocessor holds at a time; with more, registers would be spilled.
+// Blocks that a multiprocessor holds at a time; more of them would make the compiler spill
+// registers.
 template <typename T, bool kMedian>
 constexpr int kForwardBlocks = sizeof(T) == 4 ? (kMedian ? 5 : 6) : 3;
 
@@ -20,7 +21,7 @@ struct ForwardArrays {
   T* weight;
   T* transmittance;  // both null if no backward pass follows
   int32_t* last;
-  int32_t* median;  // null if nobody asked for it
+  int32_t* median;  // null if it is not wanted
   int first_channel;  // of this launch
   int n_used;         // channels of this launch, at most kChannels
 };
@@ -33,16 +34,17 @@ struct Pixel {
   T channels[kChannels] = {};
   int32_t last = 0;
   int32_t median = -1;
-  // The exponent a splat needs to be drawn: infinite outside of the image and once the pixel ended.
+  // The exponent that a splat needs to be drawn: infinite outside the image and once the pixel has
+  // ended.
   T cutoff = kInfinity<T>;
 
   __device__ bool live() const { return cutoff < kInfinity<T>; }
 };
 
-// The pixel takes the splat: alpha T of its colour, unless that would end the pixel. Without a
-// branch: some lane of the warp nearly always takes it, and alpha = 0 changes nothing.
+// Blends the splat into the pixel: alpha T of its colour, unless that would end the pixel. There is
+// no branch: some lane of the warp nearly always takes the splat, and alpha = 0 changes nothing.
 template <bool kMedian, typename T, int kChannels>
-__device__ void blend_splat(const PackedSplat<T>& splat, const T* color, int32_t rank, T dx, T dy,
+__device__ void blend_splat(const TileSplat<T>& splat, const T* color, int32_t rank, T dx, T dy,
                             Pixel<T, kChannels>& pixel) {
   const T exponent = log2_alpha(splat.exponent, dx, dy);
   const bool drawn = exponent >= pixel.cutoff && exponent <= splat.exponent.log2_opacity;
@@ -61,7 +63,7 @@ __device__ void blend_splat(const PackedSplat<T>& splat, const T* color, int32_t
 }
 
 // One block for each tile of all images, one warp for each quarter of it (see blend_walk.h). Shared
-// memory: one WarpBatch for each warp. A pixel is summed by one lane in depth order.
+// memory: one WarpBatch for each warp. One lane sums a pixel, in depth order.
 template <typename T, int kChannels, bool kMedian>
 __global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T, kMedian>)
     blend_forward_kernel(TileLists<T> lists, ForwardArrays<T> args) {
@@ -123,7 +125,8 @@ __global__ void __launch_bounds__(kBlendThreads, kForwardBlocks<T, kMedian>)
   }
 }
 
-// The first launch of a call writes all but the channels of the others.
+// Launches the kernel for a portion of the channels. The first launch of a call also writes all
+// other outputs.
 template <typename T, int kChannels>
 void launch_channels(Context& context, const TileLists<T>& lists, const ForwardArrays<T>& args,
                      int64_t n_blocks) {
@@ -147,16 +150,16 @@ void blend_forward(Context& context, const BlendForward<T>& args) {
   const TileLists<T> lists =
       build_tile_lists(context, args.in, arrays, args.n_isects.data, args.n_isects_listed.data);
   const int64_t blocks = sizes.n_images() * sizes.n_tiles();
-  ForwardArrays<T> forward{args.in,
-                           args.image.data,
-                           args.depth.data,
-                           args.weight.data,
-                           args.transmittance.data,
-                           args.last.data,
-                           args.median.data,
-                           0,
-                           0};
-  // More channels than registers hold go in portions; a portion repeats the walk.
+  ForwardArrays<T> forward;
+  forward.in = args.in;
+  forward.image = args.image.data;
+  forward.depth = args.depth.data;
+  forward.weight = args.weight.data;
+  forward.transmittance = args.transmittance.data;
+  forward.last = args.last.data;
+  forward.median = args.median.data;
+  forward.first_channel = 0;
+  // More channels than registers hold are blended in portions; each portion repeats the walk.
   constexpr int kPortion = 4;
   const int n_channels = static_cast<int>(args.in.n_channels);
   do {

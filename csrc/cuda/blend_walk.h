@@ -1,11 +1,11 @@
-// How a warp goes through the splats of its pixels, in both directions of blend.
+// Walks a warp through the splats of its pixels, in both directions of blend.
 //
-// A warp owns a quarter of a tile, 8x8 pixels, two for each lane, and works alone: no barrier of
-// the block, and it stops as soon as its own pixels are finished. It takes splats in batches of
-// 32: each lane fetches one and tests whether it can be seen anywhere in the quarter; those that
-// can are put into shared memory in their order, and then all lanes blend them one by one.
+// A warp owns a quarter of a tile, 8x8 pixels, two for each lane, and works alone: it needs no
+// barrier of the block and stops as soon as its own pixels are finished. It takes splats in batches
+// of 32. Each lane fetches one and tests whether it can be seen anywhere in the quarter; the
+// visible ones are put into shared memory in their order, and then all lanes blend them one by one.
 //
-// The splats come from the list of the tile, and beyond the lists from all splats in depth order.
+// The splats come from the list of the tile and, behind the lists, from all splats in depth order.
 // The test is the same for both, so an image does not depend on where the lists end.
 #pragma once
 
@@ -25,8 +25,8 @@ static_assert(kPixelsPerLane == 2);
 // The part of an image that this warp owns.
 struct SubTile {
   int64_t image;
-  int64_t tile;  // of the image
-  int x, y;      // first pixel
+  int64_t tile;  // number in the image
+  int x, y;  // first pixel
   int width, height;  // of the image
 
   __device__ SubTile(int64_t n_tiles, int n_tiles_x, int width, int height)
@@ -41,15 +41,16 @@ struct SubTile {
   __device__ int column() const { return x + lane() % kSubTileSize; }
   __device__ int row(int i) const { return y + lane() / kSubTileSize + i * kRowsApart; }
   __device__ bool has_pixel(int i) const { return column() < width && row(i) < height; }
-  // Of the lane's pixel i in its image.
+  // The index in the image of the lane's pixel i.
   __device__ int64_t pixel(int i) const { return int64_t{row(i)} * width + column(); }
 };
 
-// A splat with its colour as all lanes read it from shared memory: a few 16-byte loads.
+// A splat with its colour, laid out so that all lanes read it from shared memory with a few 16-byte
+// loads.
 template <typename T, int kChannels>
 struct alignas(16) ColoredSplat {
   static constexpr int kPadded = kChannels <= 0 ? 0 : (kChannels + 3) / 4 * 4;
-  PackedSplat<T> splat;
+  TileSplat<T> splat;
   T color[kPadded > 0 ? kPadded : 4];
 };
 
@@ -60,13 +61,13 @@ struct WarpBatch {
   int32_t ranks[kWarpSize];
 };
 
-// What a warp walks through: positions from near to far, those of the tile's list and then those of
-// the ranks behind all lists.
+// The positions that a warp walks through, from near to far: first those of the tile's list, then
+// those of the ranks behind all lists.
 template <typename T>
 struct Walk {
   const SubTile& part;
-  const PackedSplat<T>* splats;  // of the image, by rank
-  const uint32_t* list;          // of the tile
+  const TileSplat<T>* splats;  // of the image, by rank
+  const uint32_t* list;  // of the tile
   int64_t n_list;
   int32_t n_listed_ranks;
   int32_t end_rank;
@@ -85,22 +86,22 @@ struct Walk {
     }
   }
 
-  // Number of positions, and of those with a rank below `rank`.
+  // The number of positions, and of positions with a rank below `rank`.
   __device__ int64_t size() const { return n_list + max(end_rank - n_listed_ranks, 0); }
   __device__ int64_t size_below(int32_t rank) const {
     if (rank > n_listed_ranks) return n_list + (min(rank, end_rank) - n_listed_ranks);
     return lower_bound(list, n_list, static_cast<uint32_t>(rank));
   }
 
-  // Puts the splats at the given positions, one for each lane, into `batch` if they can be seen
-  // here, in the order of the lanes; returns how many. A position outside of [0, size()) has none.
-  // `colors` has n_channels for each Gaussian, of which the first n_used are copied.
+  // Puts the splats at the given positions, one for each lane, into `batch` in the order of the
+  // lanes if they can be seen here; returns how many. A position outside [0, size()) has no splat.
+  // `colors` has n_channels for each Gaussian; the first n_used are copied.
   template <int kChannels>
   __device__ int fetch(int64_t position, const T* colors, int64_t n_channels, int n_used,
                        WarpBatch<T, kChannels>& batch) const {
     bool present = position >= 0 && position < size();
     int32_t rank = 0;
-    PackedSplat<T> splat;
+    TileSplat<T> splat;
     if (present) {
       const bool listed = position < n_list;
       rank = listed ? static_cast<int32_t>(list[position])
@@ -128,8 +129,9 @@ struct Walk {
     return count_bits(found);
   }
 
-  // The exact footprint decides by the exponent alone; that of the seeds by the tile as well.
-  __device__ bool in_footprint(const PackedSplat<T>& splat) const {
+  // The exact footprint is decided by the exponent alone, the original rasterizers' by the tile
+  // too.
+  __device__ bool in_footprint(const TileSplat<T>& splat) const {
     if (radii == nullptr) return true;
     const Footprint<T> f = square_footprint(splat.center, radii[splat.id]);
     const Range rows = tile_rows(f, tile_count(part.height));

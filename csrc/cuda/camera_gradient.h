@@ -1,6 +1,7 @@
-// The gradient of a camera: what all Gaussians of a scene have for it, summed in a fixed order.
-// Each block of Gaussians sums its own into CameraGradientArrays::partial, then one block for each
-// camera sums those.
+// Accumulates the gradient of each camera over all Gaussians, in a fixed order.
+//
+// Each block of Gaussians writes its sum to CameraGradientArrays::partial, and one block for each
+// camera adds these.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@
 
 namespace jgd::cuda {
 
-// What one Gaussian has for one camera.
+// The contribution of one Gaussian to the gradient of one camera.
 template <typename T>
 struct CameraTerm {
   T values[kCameraGradientSize] = {};
@@ -35,13 +36,13 @@ struct CameraTerm {
   }
 };
 
-// Values of shared memory that store_block_sum needs.
+// The number of values in the shared memory of store_block_sum.
 template <typename T>
 constexpr int kBlockSumSize = 2 * kCameraGradientThreads<T> / kWarpSize * kCameraGradientSize;
 
-// Sums the terms of the block for one camera: lanes, then warps in their order. Called by all
-// threads, for the cameras in their order: two of them use the shared memory in turn, so that one
-// barrier is enough.
+// Sums the terms of the block for one camera: first lanes, then warps in their order. All threads
+// call it for the cameras in their order. Consecutive cameras use different halves of the shared
+// memory, so that one barrier is enough.
 template <typename T>
 __device__ void store_block_sum(CameraTerm<T>& term, int64_t camera, T* shared, T* out) {
   static_assert(kCameraGradientSize * 2 == kWarpSize);
@@ -91,7 +92,7 @@ __global__ void sum_camera_gradient(const T* partial, int64_t n_partial, CameraO
   sync_block();
   if (group == 0) {
     for (int i = 1; i < kGroups; ++i) sum += sums[i * kCameraGradientSize + value];
-    sums[value] = sum;  // of this thread alone
+    sums[value] = sum;  // no other thread reads or writes it before the barrier
   }
   sync_block();
   if (viewmat && thread < 16) {
@@ -111,8 +112,8 @@ __global__ void sum_camera_gradient(const T* partial, int64_t n_partial, CameraO
   }
 }
 
-// Writes v_viewmat and v_K, where they are wanted, from n_partial blocks for each camera; zeros if
-// there are none.
+// Writes v_viewmat and v_K, where they are wanted, from n_partial partial sums for each camera;
+// zeros if there are none.
 template <typename T>
 void store_camera_gradient(Context& context, const T* partial, int64_t n_partial,
                            const CameraOutputs<T>& out) {

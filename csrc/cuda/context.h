@@ -1,4 +1,5 @@
-// Where the kernels of a call go: XLA's stream. No kernel code; the XLA boundary includes it too.
+// Holds the stream of a call, which is XLA's, and its first error. No kernel code: the XLA boundary
+// includes this file too.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,11 +12,11 @@ namespace jgd::cuda {
 // may run while XLA records a CUDA graph.
 struct Context {
   cudaStream_t stream;
-  std::string error{};  // of the first launch that failed; empty if none did
+  std::string error{};  // of the first launch that failed; empty if all succeeded
 
   bool failed() const { return !error.empty(); }
 
-  // Remembers an error of the CUDA runtime, and with require() one of our own.
+  // Remembers an error of the CUDA runtime; require() remembers one of our own.
   void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess && error.empty()) {
       error = std::string(what) + ": " + cudaGetErrorString(status);

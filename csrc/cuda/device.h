@@ -1,7 +1,8 @@
-// The words of a kernel: who am I, and what threads of a warp or a block do together.
+// Wraps the parts of CUDA that kernels use: thread indices, shared memory, and warp and block
+// primitives.
 //
-// Kernels use these and nothing else of CUDA, so that tests/cuda_host can put an emulation in their
-// place. All warp functions are for whole warps: every lane calls them.
+// Kernels use nothing else of CUDA, so that tests/cuda_host can put an emulation in place of this
+// file. All warp functions are for whole warps: every lane calls them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,7 +16,6 @@ constexpr int kWarpSize = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ inline int thread_in_block() { return static_cast<int>(threadIdx.x); }
-__device__ inline int threads_per_block() { return static_cast<int>(blockDim.x); }
 __device__ inline int64_t block_index() { return blockIdx.x; }
 __device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
@@ -29,7 +29,7 @@ __device__ T* shared_memory() {
 }
 
 __device__ inline void sync_block() { __syncthreads(); }
-// The same, and whether any thread of the block says yes.
+// The same; returns whether the predicate is true in any thread of the block.
 __device__ inline bool sync_block_any(bool predicate) { return __syncthreads_or(predicate) != 0; }
 // Makes the shared memory that a lane wrote visible to the other lanes of its warp.
 __device__ inline void sync_warp() { __syncwarp(); }
@@ -45,14 +45,14 @@ template <typename T>
 __device__ T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(kAllLanes, value, mask);
 }
-// The value of the lane `distance` below; a lane that has none keeps its own.
+// The value of the lane `distance` below; a lane without one keeps its own.
 template <typename T>
 __device__ T shuffle_up(T value, int distance) {
   return __shfl_up_sync(kAllLanes, value, distance);
 }
 
 __device__ inline int count_bits(unsigned bits) { return __popc(bits); }
-// Set bits of lanes below this one.
+// The number of set bits of lanes below this one.
 __device__ inline int rank_among(unsigned bits) { return __popc(bits & ((1u << lane()) - 1u)); }
 
 template <typename T>
@@ -64,12 +64,12 @@ __device__ void atomic_add(T* address, T value) {
     atomicAdd(address, value);
   }
 }
-// Of uint32_t.
+// For uint32_t.
 template <typename T>
 __device__ void atomic_min(T* address, T value) {
   atomicMin(address, value);
 }
-// Of uint32_t and uint64_t.
+// For uint32_t and uint64_t.
 template <typename T>
 __device__ void atomic_max(T* address, T value) {
   if constexpr (sizeof(T) == 8) {

@@ -1,9 +1,10 @@
-// Where the gradients of all pixels meet: for each Gaussian of each image a sum for each moment and
-// channel. Float atomics by default: fast, and their order changes from run to run.
+// Sums the gradients of all pixels: a sum for each moment and channel of each Gaussian of each
+// image.
 //
-// Deterministic sums take the same walk twice. The first pass finds the largest term of each sum
-// (a maximum does not depend on the order), the second adds the terms as integers in units chosen
-// from it, so that no bit depends on the order either, nor on where the tile lists end.
+// By default these are float atomics, which are fast, but their order changes from run to run.
+// Deterministic sums take the same walk twice. The first pass finds the largest term of each sum (a
+// maximum does not depend on the order). The second adds the terms as integers in units derived
+// from that maximum, so that no bit depends on the order either, nor on where the tile lists end.
 #pragma once
 
 #include <cstring>
@@ -18,7 +19,7 @@ enum class Pass { kAtomic, kMagnitude, kFixed };
 template <typename T>
 struct GradientSums {
   using Bits = typename GradientArrays<T>::Bits;
-  T* moments;  // see GradientArrays: this, or the next two
+  T* moments;  // see GradientArrays; either this or the next two are used
   Bits* magnitude;
   int64_t* fixed;
   int64_t stride;  // kMoments + D
@@ -56,7 +57,7 @@ struct GradientSums {
     memcpy(&value, &bits, sizeof(T));
     return value;
   }
-  // Power of two that makes terms integers and keeps the sum below 2^62.
+  // The power of two that makes integers of the terms and keeps the sum below 2^62.
   __device__ int shift(T largest) const {
     int exponent = 0;
     std::frexp(largest, &exponent);

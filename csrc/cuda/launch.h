@@ -1,4 +1,4 @@
-// The one place where kernels are launched and memory is set.
+// Launches kernels and sets memory; nothing else in the backend does either.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,8 +12,8 @@ namespace jgd::cuda {
 inline int64_t n_blocks(int64_t n, int threads) { return (n + threads - 1) / threads; }
 
 // Runs kernel(args...) in `blocks` blocks of `threads` threads with `shared_bytes` of dynamic
-// shared memory (at most 48 KiB, so that no attribute has to be set). Nothing runs after an error:
-// a kernel relies on what was written before it.
+// shared memory (at most 48 KiB, so that no attribute has to be set). Nothing runs after an error,
+// because a kernel relies on the results of earlier ones.
 template <typename... Params, typename... Args>
 void launch(Context& context, const char* name, void (*kernel)(Params...), int64_t blocks,
             int threads, int64_t shared_bytes, const Args&... args) {

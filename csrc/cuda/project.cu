@@ -1,4 +1,4 @@
-// Gaussians to splats; the mathematics is that of the CPU (math/projection.h).
+// Projects Gaussians to splats, with the same formulas as the CPU (math/projection.h).
 
 #include "cuda/camera_gradient.h"
 #include "cuda/device.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kForwardThreads = 256;
 
-// What the cameras share.
+// A Gaussian, in the form that all cameras share.
 template <typename T>
 struct Gaussian {
   Vec3<T> mean;
@@ -20,7 +20,7 @@ struct Gaussian {
   T opacity;
 };
 
-// Whether Gaussian i of batch element b has a covariance at all; writes it.
+// Loads Gaussian i of batch element b; returns whether it has a covariance at all.
 template <typename T>
 __device__ bool load_gaussian(const ProjectInputs<T>& in, int64_t b, int64_t i, Gaussian<T>& g) {
   if (in.covars.data) {
@@ -36,8 +36,7 @@ __device__ bool load_gaussian(const ProjectInputs<T>& in, int64_t b, int64_t i, 
   return true;
 }
 
-// One thread for each (batch, camera, Gaussian); the threads of a block have the first two in
-// common.
+// One thread for each (batch, camera, Gaussian); the threads of a block share batch and camera.
 template <typename T>
 __global__ void forward_kernel(ProjectForward<T> args, int64_t blocks) {
   const ProjectInputs<T>& in = args.in;
@@ -59,9 +58,9 @@ __global__ void forward_kernel(ProjectForward<T> args, int64_t blocks) {
   args.radii.at(in.batch, b)[j] = p.radius;
 }
 
-// One thread for each (batch, Gaussian), which adds up the cameras in their order in registers.
+// One thread for each (batch, Gaussian), which adds the cameras in their order in registers.
 // `partial` is null if no gradient of a camera is wanted. Registers limit how many blocks a
-// multiprocessor runs: 4 cost no spills.
+// multiprocessor runs: 4 are possible without spills.
 template <typename T>
 __global__ void __launch_bounds__(kCameraGradientThreads<T>, 4)
     backward_kernel(ProjectBackward<T> args, T* partial, int64_t blocks) {
@@ -148,8 +147,12 @@ void project_backward(Context& context, const ProjectBackward<T>& args) {
   launch(context, "project backward", backward_kernel<T>, sizes.n_batch * blocks,
          kCameraGradientThreads<T>, wants_camera ? kBlockSumSize<T> * sizeof(T) : 0, args,
          wants_camera ? arrays.partial : nullptr, blocks);
-  store_camera_gradient(context, arrays.partial, blocks,
-                        CameraOutputs<T>{in.batch, in.n_cameras, args.v_viewmat, args.v_K});
+  CameraOutputs<T> out;
+  out.batch = in.batch;
+  out.n_cameras = in.n_cameras;
+  out.v_viewmat = args.v_viewmat;
+  out.v_K = args.v_K;
+  store_camera_gradient(context, arrays.partial, blocks, out);
 }
 
 #define JGD_INSTANTIATE(T)                                                \

@@ -1,3 +1,4 @@
+// Declares stage 1 on the GPU, in both directions.
 #pragma once
 
 #include "cuda/context.h"

@@ -1,4 +1,4 @@
-// Sums of several values over the lanes of a warp.
+// Sums several values at once over the lanes of a warp.
 #pragma once
 
 #include "cuda/device.h"
@@ -6,8 +6,8 @@
 
 namespace jgd::cuda {
 
-// From 2 kHalf values to 1. Pairs of lanes share the sums from then on: each keeps half of the
-// values and gives the other half away.
+// Reduces 2 kHalf values to 1. In each step pairs of lanes share their sums: each lane keeps half
+// of the values and gives the other half away.
 template <int kHalf, int kN, typename T>
 __device__ void share_values(T (&values)[kN]) {
   if constexpr (kHalf >= 1) {

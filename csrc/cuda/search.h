@@ -1,4 +1,4 @@
-// Binary search.
+// Searches sorted arrays.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Colours of all Gaussians for all cameras; the mathematics is that of the CPU (math/sh.h).
+// Shades all Gaussians for all cameras, with the same formulas as the CPU (math/sh.h).
 
 #include <type_traits>
 
@@ -20,17 +20,17 @@ constexpr int kThreads = kCameraGradientThreads<T>;  // Gaussians of a block
 template <int kDegree>
 constexpr int kUsed = 3 * sh_bases(kDegree);  // coefficients of a Gaussian
 
-// The coefficients of a block in shared memory, a row for each Gaussian. The length of a row is
-// odd, so that threads which read the same coefficient of their rows meet no bank twice.
+// The length of a row of coefficients in shared memory, a row for each Gaussian of a block. It is
+// odd, so that threads that read the same coefficient of their rows use different banks.
 template <int kDegree>
 constexpr int kPitch = kUsed<kDegree> | 1;
 
 template <typename T, int kDegree>
 constexpr int64_t kTileValues = int64_t{kThreads<T>} * kPitch<kDegree>;
 
-// Copies the coefficients in use of `rows` Gaussians, 1 or more, which are `stride` apart. Loads of
-// neighbouring threads are of neighbouring values. Rows that do not exist get copies of the last:
-// without a condition the compiler starts all loads of a chunk before it waits for the first.
+// Copies the coefficients in use of `rows` >= 1 Gaussians, which are `stride` apart. Neighbouring
+// threads load neighbouring values. Rows that do not exist get copies of the last one: without a
+// condition the compiler starts all loads of a chunk before it waits for the first.
 template <int kDegree, typename T>
 __device__ void load_tile(const T* sh, int64_t rows, int64_t stride, T* tile) {
   const int last = rows < kThreads<T> ? static_cast<int>(rows) - 1 : kThreads<T> - 1;
@@ -47,7 +47,7 @@ __device__ void load_tile(const T* sh, int64_t rows, int64_t stride, T* tile) {
   sync_block();
 }
 
-// Copies the tile to `rows` rows of `width`, and zeros to where the tile has no column.
+// Copies the tile to `rows` rows of `width`; columns that the tile lacks become 0.
 template <int kDegree, typename T>
 __device__ void store_tile(const T* tile, int64_t rows, int width, T* sh) {
   sync_block();
@@ -66,8 +66,8 @@ __device__ void store_tile(const T* tile, int64_t rows, int width, T* sh) {
   }
 }
 
-// One thread for each (batch, camera, Gaussian); the threads of a block have the first two in
-// common. A block without a Gaussian that is drawn loads nothing. Shared memory: the tile.
+// One thread for each (batch, camera, Gaussian); the threads of a block share batch and camera. A
+// block without a drawn Gaussian loads nothing. Shared memory: the tile.
 template <typename T, int kDegree>
 __global__ void forward_kernel(ShadeForward<T> args, int64_t blocks) {
   const ShadeInputs<T>& in = args.in;
@@ -99,9 +99,9 @@ __global__ void forward_kernel(ShadeForward<T> args, int64_t blocks) {
   store_vec3(args.colors.at(in.batch, b), camera * in.n + i, color);
 }
 
-// One thread for each (batch, Gaussian), which adds up the cameras in their order in registers.
-// `partial` is null if no gradient of a camera is wanted. Shared memory: the tile, first with the
-// coefficients, then each thread puts their gradients into its own row; store_block_sum's.
+// One thread for each (batch, Gaussian), which adds the cameras in their order in registers.
+// `partial` is null if no gradient of a camera is wanted. Shared memory: the tile, which holds the
+// coefficients and in the end their gradients, a row for each thread; and that of store_block_sum.
 template <typename T, int kDegree>
 __global__ void backward_kernel(ShadeBackward<T> args, T* partial, int64_t blocks) {
   const ShadeInputs<T>& in = args.in;
@@ -130,7 +130,8 @@ __global__ void backward_kernel(ShadeBackward<T> args, T* partial, int64_t block
     CameraTerm<T> term;
     const Vec3<T> v_color =
         usable && drawn_by(camera) ? load_vec3(v_colors, camera * in.n + i) : Vec3<T>{};
-    // Not drawn, possibly because something is not finite: 0 times that must not get through.
+    // Without a cotangent the Gaussian was not drawn, possibly because a parameter is not finite,
+    // and 0 times that parameter would be NaN.
     if (v_color.x != T(0) || v_color.y != T(0) || v_color.z != T(0)) {
       const Pose<T> pose = load_pose(viewmat, camera);
       T v_coefficients[kUsed<kDegree>];
@@ -197,13 +198,17 @@ void shade_backward(Context& context, const ShadeBackward<T>& args) {
   const int64_t blocks = arrays.n_camera_gradient_blocks(in.n);
   with_degree(in.degree, [&](auto degree) {
     constexpr int kDegree = decltype(degree)::value;
-    constexpr int64_t kShared = (kTileValues<T, kDegree> + kBlockSumSize<T>)*sizeof(T);
+    constexpr int64_t kValues = kTileValues<T, kDegree> + kBlockSumSize<T>;
+    constexpr int64_t kShared = kValues * sizeof(T);
     static_assert(kShared <= 48 * 1024);
     launch(context, "shade backward", backward_kernel<T, kDegree>, sizes.n_batch * blocks,
            kThreads<T>, kShared, args, partial, blocks);
   });
-  store_camera_gradient(context, partial, blocks,
-                        CameraOutputs<T>{in.batch, in.n_cameras, args.v_viewmat, {}});
+  CameraOutputs<T> out;
+  out.batch = in.batch;
+  out.n_cameras = in.n_cameras;
+  out.v_viewmat = args.v_viewmat;
+  store_camera_gradient(context, partial, blocks, out);
 }
 
 #define JGD_INSTANTIATE(T)                                            \

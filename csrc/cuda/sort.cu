@@ -1,3 +1,5 @@
+// Sorts and scans with CUB.
+
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 
@@ -6,7 +8,8 @@
 namespace jgd::cuda {
 namespace {
 
-// CUB tells how much it needs only for the GPU that is there; what we reserved must be enough.
+// CUB tells the memory that it needs only for the GPU of this machine; the reserved memory must be
+// enough for it.
 bool enough(Context& context, size_t needed, int64_t given) {
   return context.require(static_cast<int64_t>(needed) <= given,
                          "CUB needs more temporary memory than was reserved");

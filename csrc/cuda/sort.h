@@ -1,4 +1,4 @@
-// Device-wide sort and scan. sort.cu has them from CUB; tests/cuda_host from the standard library.
+// Declares device-wide sort and scan. sort.cu uses CUB, tests/cuda_host the standard library.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,15 @@
 
 namespace jgd::cuda {
 
-// Bits of keys from 0 to `largest`.
+// The number of bits of keys from 0 to `largest`.
 inline int key_bits(int64_t largest) {
   int bits = 0;
   for (; largest > 0; largest >>= 1) ++bits;
   return bits;
 }
 
-// Stable sort by the lowest `n_bits` bits of the keys, uint32_t or uint64_t. `temporary` is for n
-// items or more.
+// Sorts by the lowest `n_bits` bits of the keys, uint32_t or uint64_t, and is stable. `temporary`
+// is for n items or more.
 template <typename Key>
 void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
                 int n_bits, const Temporary& temporary);

@@ -1,5 +1,5 @@
-// Which tiles a splat touches, walked by a warp: counting, listing and publishing all go through
-// here, so they can never disagree about a tile.
+// Walks a warp through the tiles that its splats touch. Counting, listing and publishing all use
+// it, so they can never disagree about a tile.
 #pragma once
 
 #include "cuda/device.h"
@@ -21,8 +21,8 @@ __device__ Footprint<T> shuffle_footprint(const Footprint<T>& f, int source) {
 // each lane (none where `present` is false), and returns the number of tiles of the lane's own
 // splat. `owner` is the lane of the splat, `first` the number of its tiles in earlier rows.
 //
-// A lane walks a small splat alone; the lanes share the rows of a large one, so that one splat that
-// covers the image does not keep its warp waiting.
+// A lane walks through a small splat alone; the lanes share the rows of a large one, so that one
+// splat that covers the image does not keep its warp waiting.
 template <typename T, typename Visit>
 __device__ int64_t for_each_span(const Footprint<T>& footprint, bool present, int n_tiles_x,
                                  int n_tiles_y, const Visit& visit) {

@@ -1,4 +1,5 @@
-// Count the tiles of each splat, sum, write (tile, rank) pairs in depth order, sort them by tile.
+// Builds the tile lists: counts the tiles of each splat, sums the counts, writes (tile, rank) pairs
+// in depth order and sorts them by tile.
 
 #include "cuda/device.h"
 #include "cuda/launch.h"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// An image and a rank in it, from the number of a thread; `inside` is false beyond the last one.
+// The image of a thread and its rank in it; `inside` is false beyond the last one.
 template <typename T>
 struct Place {
   int64_t index;  // image * n + rank
@@ -34,8 +35,8 @@ struct Place {
   }
 };
 
-// One thread for each rank of each image. The order may come from anybody: an id that is in it
-// twice is drawn where it comes first.
+// One thread for each rank of each image. The order is not trusted: an id that is in it twice is
+// drawn where it comes first.
 template <typename T>
 __global__ void first_ranks_kernel(BlendInputs<T> in, int64_t n_splats, uint32_t* first_rank) {
   const Place<T> place(in.splats, n_splats);
@@ -53,11 +54,12 @@ __device__ bool colors_finite(const BlendInputs<T>& in, const Place<T>& place, i
   return zero == T(0);
 }
 
-// One thread for each rank of each image, one warp for 32 of them: what blending reads of the
-// splat, and in how many tiles it is.
+// Writes the tile splats and the number of tiles of each. One thread for each rank of each image,
+// one warp for 32 of them.
 template <typename T>
-__global__ void pack_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, int n_tiles_y,
-                            const uint32_t* first_rank, PackedSplat<T>* packed, int64_t* pairs) {
+__global__ void tile_splats_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x,
+                                   int n_tiles_y, const uint32_t* first_rank,
+                                   TileSplat<T>* tile_splats, int64_t* pairs) {
   const Place<T> place(in.splats, n_splats);
   const ImageSplats<T> splats(in.splats, place.batch, place.camera);
   const int32_t id = place.inside ? place.id(in) : -1;
@@ -65,7 +67,7 @@ __global__ void pack_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, 
                      first_rank[place.image * in.splats.n + id] == place.rank &&
                      splats.drawable(id) && colors_finite(in, place, id);
   Footprint<T> footprint{};
-  PackedSplat<T> splat{};
+  TileSplat<T> splat{};
   splat.id = -1;
   if (drawn) {
     footprint = splats.footprint(id);
@@ -77,7 +79,7 @@ __global__ void pack_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, 
       for_each_span(footprint, drawn, n_tiles_x, n_tiles_y, [](int, int, Range, int64_t) {});
   if (!place.inside) return;
   if (n_tiles == 0) splat.id = -1;
-  packed[place.index] = splat;
+  tile_splats[place.index] = splat;
   pairs[place.index] = n_tiles;
 }
 
@@ -89,7 +91,7 @@ __device__ inline int32_t saturated(int64_t n) {
   return n < 2147483647 ? static_cast<int32_t>(n) : 2147483647;
 }
 
-// One thread for each image: how far the lists go. `pairs` is summed by now.
+// Finds the extent of the lists. One thread for each image; `pairs` is already summed.
 __global__ void images_kernel(const int64_t* pairs, int64_t n, int64_t n_images, int64_t capacity,
                               ImageLists* images, int32_t* n_isects, int32_t* n_isects_listed) {
   const int64_t image = thread_index();
@@ -111,16 +113,16 @@ __global__ void images_kernel(const int64_t* pairs, int64_t n, int64_t n_images,
   if (n_isects_listed) n_isects_listed[image] = saturated(lists.n_listed);
 }
 
-// One thread for each rank of each image, one warp for 32 of them: writes the pairs of a splat
-// where the sums say, if all of them fit.
+// Writes the pairs of a splat where the sums put them, if all of them fit. One thread for each rank
+// of each image, one warp for 32 of them.
 template <typename T>
 __global__ void emit_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, int n_tiles_y,
-                            const PackedSplat<T>* packed, const int64_t* pairs, uint32_t* tiles,
+                            const TileSplat<T>* tile_splats, const int64_t* pairs, uint32_t* tiles,
                             uint32_t* ranks) {
   const Place<T> place(in.splats, n_splats);
   const ImageSplats<T> splats(in.splats, place.batch, place.camera);
-  const int32_t id = place.inside ? packed[place.index].id : -1;
-  int64_t begin = 0;  // of the splat's pairs, in those of its image
+  const int32_t id = place.inside ? tile_splats[place.index].id : -1;
+  int64_t begin = 0;  // of the splat's pairs, among the pairs of its image
   int64_t end = 0;
   if (id >= 0) {
     const int64_t before = pairs_before(pairs, place.image * in.splats.n);
@@ -130,7 +132,7 @@ __global__ void emit_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, 
   const bool listed = id >= 0 && end <= in.capacity;
   const Footprint<T> footprint = listed ? splats.footprint(id) : Footprint<T>{};
   const int64_t n_tiles = int64_t{n_tiles_x} * n_tiles_y;
-  // A large splat is written by all lanes, so its numbers are in shared memory.
+  // All lanes write a large splat, so its numbers are in shared memory.
   struct Owner {
     int64_t image, rank, begin;
   };
@@ -150,7 +152,7 @@ __global__ void emit_kernel(BlendInputs<T> in, int64_t n_splats, int n_tiles_x, 
                 });
 }
 
-// One thread for each tile of all images, and one for the end.
+// Finds where each list begins. One thread for each tile of all images, and one for the end.
 __global__ void tile_begin_kernel(const uint32_t* tiles, int64_t n_pairs, int64_t n_tiles,
                                   int64_t* tile_begin) {
   const int64_t tile = thread_index();
@@ -186,13 +188,13 @@ TileLists<T> build_tile_lists(Context& context, const BlendInputs<T>& in,
   fill_bytes(context, arrays.first_rank, 0xff, n_splats);
   launch(context, "first_ranks", first_ranks_kernel<T>, blocks, kThreads, 0, in, n_splats,
          arrays.first_rank);
-  launch(context, "pack", pack_kernel<T>, blocks, kThreads, 0, in, n_splats, n_tiles_x, n_tiles_y,
-         arrays.first_rank, arrays.splats, arrays.pairs);
+  launch(context, "tile_splats", tile_splats_kernel<T>, blocks, kThreads, 0, in, n_splats,
+         n_tiles_x, n_tiles_y, arrays.first_rank, arrays.splats, arrays.pairs);
   inclusive_sum(context, arrays.pairs, n_splats, arrays.temporary);
   launch(context, "images", images_kernel, n_blocks(n_images, kThreads), kThreads, 0, arrays.pairs,
          sizes.n, n_images, sizes.capacity, arrays.images, n_isects, n_isects_listed);
 
-  // Places that no splat takes keep the largest key and end up behind all lists.
+  // Places that no splat takes keep the largest key, which sorts them behind all lists.
   DoubleArray<uint32_t> tiles = arrays.tiles;
   DoubleArray<uint32_t> ranks = arrays.ranks;
   fill_bytes(context, tiles.current, 0xff, n_pairs);
@@ -202,8 +204,15 @@ TileLists<T> build_tile_lists(Context& context, const BlendInputs<T>& in,
   sort_pairs(context, tiles, ranks, n_pairs, key_bits(n_tiles), arrays.temporary);
   launch(context, "tile_begin", tile_begin_kernel, n_blocks(n_tiles + 1, kThreads), kThreads, 0,
          tiles.current, n_pairs, n_tiles, arrays.tile_begin);
-  return {arrays.splats, arrays.images, ranks.current, arrays.tile_begin,
-          sizes.n,       n_tiles_x,     n_tiles_y};
+  TileLists<T> lists;
+  lists.splats = arrays.splats;
+  lists.images = arrays.images;
+  lists.ranks = ranks.current;
+  lists.tile_begin = arrays.tile_begin;
+  lists.n = sizes.n;
+  lists.n_tiles_x = n_tiles_x;
+  lists.n_tiles_y = n_tiles_y;
+  return lists;
 }
 
 #define JGD_INSTANTIATE(T)                                                                 \

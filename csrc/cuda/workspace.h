@@ -1,5 +1,7 @@
-// The scratch arrays of each op on the GPU, and with them the size of its workspace. Plain C++: the
-// size is needed where the call is compiled, which may be a machine without CUDA.
+// Declares the scratch arrays of each op on the GPU, and with them the size of its workspace.
+//
+// This is plain C++: the size is needed where the call is compiled, possibly on a machine without
+// CUDA.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +15,7 @@
 
 namespace jgd::cuda {
 
-// What the sizes depend on. An image is one camera of one batch element.
+// The numbers that the sizes depend on. An image is one camera of one batch element.
 struct CallSizes {
   int64_t n_batch = 1;
   int64_t n_cameras = 1;
@@ -24,10 +26,14 @@ struct CallSizes {
   int64_t capacity = 0;  // pairs in the lists of one image
   bool deterministic = false;
 
-  // Of the inputs of a stage, which have the first three.
+  // The first three, from the inputs of a stage.
   template <typename Inputs>
   static CallSizes of(const Inputs& in) {
-    return {in.batch.count(), in.n_cameras, in.n};
+    CallSizes sizes;
+    sizes.n_batch = in.batch.count();
+    sizes.n_cameras = in.n_cameras;
+    sizes.n = in.n;
+    return sizes;
   }
 
   int64_t n_images() const { return n_batch * n_cameras; }
@@ -57,8 +63,8 @@ struct Temporary {
       : data(w.take<char>(sort_temporary_bytes(n))), bytes(sort_temporary_bytes(n)) {}
 };
 
-// Project and shade, backward: the gradients of each camera from blocks of Gaussians.
-// Gaussians of a block: as many as have room for their coefficients in shared memory.
+// Project and shade, backward: the gradient of each camera from blocks of Gaussians, which are as
+// large as shared memory has room for their coefficients.
 template <typename T>
 inline constexpr int kCameraGradientThreads = 512 / sizeof(T);
 constexpr int kCameraGradientSize = 16;  // R [9], t [3], fx, fy, cx, cy
@@ -88,36 +94,36 @@ struct DepthOrderArrays {
         temporary(w, s.n_images() * s.n) {}
 };
 
-// What blending reads of a splat: one sector.
+// The fields of a splat that blending reads: one sector.
 template <typename T>
-struct alignas(16) PackedSplat {
+struct alignas(16) TileSplat {
   Vec2<T> center;  // pixels
   Exponent<T> exponent;
   T depth;
   int32_t id;  // index of the Gaussian, or -1: not drawn
 };
 
-// One image's lists. The nearest `n_listed_ranks` splats are in the tile lists; those up to
-// `end_rank` that follow are not, and tiles which are not finished by then search them.
+// The extent of one image's lists. The nearest `n_listed_ranks` splats are in the tile lists. The
+// next ones, up to `end_rank`, are not, and tiles that are not finished by then search them.
 struct ImageLists {
-  int64_t n_pairs;  // (splat, tile) pairs there are
-  int64_t n_listed;  // of them in the lists
+  int64_t n_pairs;  // all (splat, tile) pairs of the image
+  int64_t n_listed;  // the pairs in the lists
   int32_t n_listed_ranks;
   int32_t end_rank;
 };
 
 template <typename T>
 struct TileListArrays {
-  PackedSplat<T>* splats;  // [image, rank]
+  TileSplat<T>* splats;  // [image, rank]
   uint32_t* first_rank;  // [image, id] the rank that draws an id
-  int64_t* pairs;  // [image, rank] number of pairs, then its sum over all before
+  int64_t* pairs;  // [image, rank] the number of pairs, later summed over all up to this one
   ImageLists* images;  // [image]
   DoubleArray<uint32_t> tiles;  // [image, capacity] image * n_tiles + tile, sorted
   DoubleArray<uint32_t> ranks;  // [image, capacity] in the order of tiles
   int64_t* tile_begin;  // [image * n_tiles + 1] position in `ranks`
   Temporary temporary;
   TileListArrays(Workspace& w, const CallSizes& s)
-      : splats(w.take<PackedSplat<T>>(s.n_images() * s.n)),
+      : splats(w.take<TileSplat<T>>(s.n_images() * s.n)),
         first_rank(w.take<uint32_t>(s.n_images() * s.n)),
         pairs(w.take<int64_t>(s.n_images() * s.n)),
         images(w.take<ImageLists>(s.n_images())),
@@ -135,7 +141,7 @@ struct GradientArrays {
   using Bits = decltype(depth_key(T(0)));
   T* moments;  // [image, id, kMoments + D]
   Bits* magnitude;  // likewise; bits of the largest |term|, if deterministic
-  int64_t* fixed;  // likewise; the sum in units that magnitude gives
+  int64_t* fixed;  // likewise; the sum in units derived from magnitude
   double* background;  // [image, block, D]
   GradientArrays(Workspace& w, const CallSizes& s) {
     const int64_t n = s.n_images() * s.n * (kMoments + s.n_channels);
@@ -157,7 +163,7 @@ int64_t workspace_bytes_of(const char* target, const CallSizes& sizes) {
   return w.used();
 }
 
-// Size of the workspace of an op of csrc/ffi/ops.inc, for float or double.
+// The size of the workspace of an op of csrc/ffi/ops.inc, for float or double.
 inline int64_t workspace_bytes(const char* target, bool is_double, const CallSizes& sizes) {
   return is_double ? workspace_bytes_of<double>(target, sizes)
                    : workspace_bytes_of<float>(target, sizes);

@@ -1,8 +1,8 @@
-// What differs between the backends at the XLA boundary; the handler files do not.
+// Hides the differences between the backends from the handlers, which are compiled for both.
 //
-// A backend has: XlaContext, what XLA gives a handler, bound as BindContext; Context, made from it,
-// what the stages take; finish(), the result of a handler after its stage; JGD_DEFINE_HANDLER,
-// which defines the symbol of an op from its function and binding.
+// A backend has: XlaContext, the context that XLA passes to a handler, bound as BindContext;
+// Context, which is made from it and passed to the stages; finish(), which makes the result of a
+// handler; JGD_DEFINE_HANDLER, which defines the symbol of an op from its function and binding.
 #pragma once
 
 #include "xla/ffi/api/ffi.h"
@@ -45,7 +45,7 @@ namespace backend = cpu;
 
 namespace cpu {
 
-// XLA's pool as the loops see it.
+// Gives XLA's pool the interface that the loops expect.
 class XlaThreadPool final : public ThreadPool {
  public:
   explicit XlaThreadPool(xla::ffi::ThreadPool& pool) : pool_(pool) {}

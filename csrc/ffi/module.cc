@@ -1,4 +1,4 @@
-// The Python module of one backend: its FFI targets and the constants that Python shares.
+// Defines the Python module of one backend: its FFI targets and the constants that Python shares.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -8,7 +8,7 @@
 #include "xla/ffi/api/c_api.h"
 
 #ifndef JGD_BACKEND_CUDA
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 #endif
 
 namespace nb = nanobind;
@@ -26,14 +26,22 @@ NB_MODULE(JGD_MODULE, m) {
 #undef JGD_OP
     return targets;
   });
-  // What Python has to allocate for an op on a GPU: where a call is compiled there may be none.
+  // The scratch memory that Python allocates for an op on a GPU. It is asked for when a call is
+  // compiled, possibly on a machine without one.
   m.def(
       "workspace_bytes",
       [](const std::string& target, bool is_double, int64_t n_batch, int64_t n_cameras, int64_t n,
          int64_t width, int64_t height, int64_t n_channels, int64_t capacity, bool deterministic) {
-        return jgd::cuda::workspace_bytes(
-            target.c_str(), is_double,
-            {n_batch, n_cameras, n, width, height, n_channels, capacity, deterministic});
+        jgd::cuda::CallSizes sizes;
+        sizes.n_batch = n_batch;
+        sizes.n_cameras = n_cameras;
+        sizes.n = n;
+        sizes.width = width;
+        sizes.height = height;
+        sizes.n_channels = n_channels;
+        sizes.capacity = capacity;
+        sizes.deterministic = deterministic;
+        return jgd::cuda::workspace_bytes(target.c_str(), is_double, sizes);
       },
       "target"_a, "is_double"_a, "n_batch"_a, "n_cameras"_a, "n"_a, "width"_a, "height"_a,
       "n_channels"_a, "capacity"_a, "deterministic"_a);

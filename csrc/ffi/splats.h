@@ -1,29 +1,38 @@
-// The splat operands that bin and blend have in common.
+// Declares and binds the splat operands that bin and blend have in common.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 
-#include "ffi/checks.h"
+#include "ffi/binder.h"
 #include "math/tile.h"
 #include "stages/bin.h"
 
 namespace jgd {
 
+struct SplatOperands {
+  Operand means2d, depths, conics, opacities, radii;
+
+  explicit SplatOperands(Binder& bind)
+      : means2d(bind.operand("means2d", 3)),
+        depths(bind.operand("depths", 2)),
+        conics(bind.operand("conics", 3)),
+        opacities(bind.operand("opacities", 2)),
+        radii(bind.operand("radii", 2)) {}
+};
+
 template <typename T>
-SplatInputs<T> bind_splats(Binder& bind, int64_t width, int64_t height, bool three_sigma,
-                           const xla::ffi::AnyBuffer& means2d, const xla::ffi::AnyBuffer& depths,
-                           const xla::ffi::AnyBuffer& conics, const xla::ffi::AnyBuffer& opacities,
-                           const xla::ffi::AnyBuffer& radii) {
+SplatInputs<T> bind_splats(Binder& bind, const SplatOperands& operands, int64_t width,
+                           int64_t height, bool three_sigma) {
   SplatInputs<T> in;
-  in.n_cameras = core_dim(means2d, 3, 0);
-  in.n = core_dim(means2d, 3, 1);
+  in.n_cameras = operands.means2d.core_dim(0);
+  in.n = operands.means2d.core_dim(1);
   in.batch = bind.batch();
-  in.means2d = bind.in<T>("means2d", means2d, {in.n_cameras, in.n, 2});
-  in.depths = bind.in<T>("depths", depths, {in.n_cameras, in.n});
-  in.conics = bind.in<T>("conics", conics, {in.n_cameras, in.n, 3});
-  in.opacities = bind.in<T>("opacities", opacities, {in.n_cameras, in.n});
-  in.radii = bind.in<int32_t>("radii", radii, {in.n_cameras, in.n});
+  in.means2d = bind.in<T>(operands.means2d, {in.n_cameras, in.n, 2});
+  in.depths = bind.in<T>(operands.depths, {in.n_cameras, in.n});
+  in.conics = bind.in<T>(operands.conics, {in.n_cameras, in.n, 3});
+  in.opacities = bind.in<T>(operands.opacities, {in.n_cameras, in.n});
+  in.radii = bind.in<int32_t>(operands.radii, {in.n_cameras, in.n});
   bind.require(
       fits_int32(in.n) && in.n_cameras >= 1 && is_image_side(width) && is_image_side(height),
       kBadSizes);
@@ -31,8 +40,8 @@ SplatInputs<T> bind_splats(Binder& bind, int64_t width, int64_t height, bool thr
   in.height = static_cast<int>(height);
   in.three_sigma = three_sigma;
 #ifdef JGD_BACKEND_CUDA
-  // Splats and tiles of all images are numbered with 32 bits, to be sorted in one go, and a block
-  // is launched for each tile.
+  // Splats and tiles of all images are numbered with 32 bits, so that one sort serves them all, and
+  // a block is launched for each tile.
   const int64_t n_images = in.batch.count() * in.n_cameras;
   if (!bind.ok()) return in;
   bind.require(n_images * in.n <= std::numeric_limits<int32_t>::max(),

@@ -1,8 +1,8 @@
-// One splat at one pixel: how much it covers, and the derivative. Scalar: the CUDA kernels use it
-// as it is, the CPU kernel has the same formulas on vectors (cpu/blend_forward_tile.cc).
+// Blends one splat into one pixel, and back.
 //
-// Multiply-add is written out, never left to the compiler: forward and backward must see the very
-// same exponent, or they draw different splats.
+// These are scalars: the CUDA kernels use them as they are, the CPU kernels have the same formulas
+// on vectors (cpu/kernels/blend_forward.cc). Multiply-add is written out, never left to the
+// compiler: forward and backward must see the very same exponent, or they draw different splats.
 #pragma once
 
 #include <cmath>
@@ -27,8 +27,8 @@ JGD_HD inline auto depth_key(T value) {
   return (bits & kSign) ? static_cast<Key>(~bits) : static_cast<Key>(bits | kSign);
 }
 
-// log2(opacity exp(-sigma)) = log2_opacity + xx dx^2 + xy dx dy + yy dy^2: the factors of sigma and
-// the opacity folded together, so that the cutoff is tested before an exponential is spent.
+// log2(opacity exp(-sigma)) = log2_opacity + xx dx^2 + xy dx dy + yy dy^2. The factors of sigma and
+// the opacity are folded together, so that the cutoff is tested before an exponential is spent.
 template <typename T>
 struct Exponent {
   T xx, xy, yy, log2_opacity;
@@ -54,7 +54,7 @@ JGD_HD inline bool seen(const Exponent<T>& e, T log2_alpha) {
   return log2_alpha >= T(kLog2AlphaMin) && log2_alpha <= e.log2_opacity;
 }
 
-// Whether a pixel in the box from `low` to `high`, both included, may pass seen(); never false if
+// Whether a pixel in the box from `low` to `high`, both included, may pass seen(). Never false if
 // one does.
 //
 // The exponent is concave, so its maximum over a box without the centre is on an edge that faces
@@ -88,7 +88,7 @@ JGD_HD inline bool may_be_seen(const Exponent<T>& e, const Vec2<T>& center, cons
   return !(highest < T(kLog2AlphaMin) - T(16) * eps * terms);
 }
 
-// A splat takes its part of the light that is left of a pixel.
+// One step: a splat takes its part of the light that is left in a pixel.
 template <typename T>
 struct BlendStep {
   T w;              // weight of the splat, alpha T
@@ -103,8 +103,8 @@ JGD_HD inline BlendStep<T> blend_step(T alpha, T transmittance) {
   return {ends ? T(0) : alpha * transmittance, ends ? transmittance : after, ends};
 }
 
-// Whether the splat of a step is the median of the pixel: the first that leaves at most half of the
-// light. Not where the light stays the same.
+// Whether the splat of a step is the median of the pixel: the first to leave at most half of the
+// light. A step that takes no light never is.
 template <typename T>
 JGD_HD inline bool is_median(T before, T after) {
   return before > T(kTransmittanceMedian) && !(after > T(kTransmittanceMedian));
@@ -119,10 +119,11 @@ struct BlendStepGrad {
 };
 
 // The same step from back to front. With u_i = dL/dw_i at fixed transmittance (colour, depth and
-// weight together) and behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, what the light that passes
-// i still adds:
+// weight together) and behind_i = sum_{j > i} w_j u_j + T_end dL/dT_end, the contribution of the
+// light that passes i:
 //   dL/dalpha_i = T_i u_i - behind_i / (1 - alpha_i),  T_i = T_{i+1} / (1 - alpha_i).
-// Takes 1 / (1 - alpha), which devices have their own way to compute, T_{i+1} and behind_i.
+// `inverse` is 1 / (1 - alpha), which each device computes in its own way; `transmittance` is
+// T_{i+1} and `behind` is behind_i.
 template <typename T>
 JGD_HD inline BlendStepGrad<T> blend_step_vjp(T alpha, T inverse, T u, T transmittance, T behind) {
   const T before = transmittance * inverse;
@@ -130,8 +131,9 @@ JGD_HD inline BlendStepGrad<T> blend_step_vjp(T alpha, T inverse, T u, T transmi
   return {w, before, std::fma(w, u, behind), std::fma(before, u, -(behind * inverse))};
 }
 
-// Sums over pixels that hold the gradient of a splat, with s = dL/dsigma, (dx, dy) = pixel - centre
-// and w = alpha T. They are sums about the centre of the splat, so those of several tiles add up.
+// Sums over pixels from which the gradient of a splat follows, with s = dL/dsigma, (dx, dy) = pixel
+// - centre and w = alpha T. All are taken about the centre of the splat, so the sums of several
+// tiles can be added.
 enum Moment : int {
   kMoment0,      // s
   kMomentX,      // s dx
@@ -158,7 +160,7 @@ struct SplatGradient {
 template <typename T>
 JGD_HD inline SplatGradient<T> splat_gradient(const Sym2<T>& conic, T opacity, const T* m) {
   const T ln2 = T(0.69314718055994530942);  // the absolute moments are in units of log2(alpha)
-  // 0 - x instead of -x: what was not drawn has the gradient 0, not -0.
+  // 0 - x instead of -x: a splat that was not drawn has the gradient 0, not -0.
   return {{T(0) - (conic.xx * m[kMomentX] + conic.xy * m[kMomentY]),
            T(0) - (conic.xy * m[kMomentX] + conic.yy * m[kMomentY])},
           {ln2 * m[kMomentAbsX], ln2 * m[kMomentAbsY]},

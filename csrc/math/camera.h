@@ -1,7 +1,8 @@
-// World to camera to pixels, for a point and for a covariance; second step of projection.
+// Maps points and covariances from the world to the camera and to pixels; second step of
+// projection.
 //
-// OpenCV axes: x right, y down, z forward. Every _vjp writes its outputs (it never accumulates),
-// and is exact, including the derivative with respect to the camera.
+// OpenCV axes: x right, y down, z forward. Every _vjp writes its outputs, never adds to them, and
+// is exact, including the derivative with respect to the camera.
 #pragma once
 
 #include "math/constants.h"
@@ -73,8 +74,8 @@ JGD_HD inline void project_point_vjp(const Pinhole<T>& K, const Vec3<T>& m, cons
   v_K = {v_uv.x * x, v_uv.y * y, v_uv.x, v_uv.y};
 }
 
-// One row of the Jacobian: f / z and -p / z with p = f x / z limited to lie at most kFrustumMargin
-// half image sizes outside the image: p in [-(c + margin), size - c + margin] with
+// One row of the Jacobian is f / z and -p / z. Here p = f x / z is limited to lie at most
+// kFrustumMargin half image sizes outside the image: p in [-(c + margin), size - c + margin] with
 // margin = kFrustumMargin size / 2. Limiting p instead of its multiple x / z needs no division.
 template <typename T>
 struct LimitedOffset {
@@ -88,7 +89,8 @@ JGD_HD inline LimitedOffset<T> limited_offset(T f, T c, T ratio, int size) {
   const T lower = -(c + margin);
   const T upper = (T(size) - c) + margin;
   const T p = f * ratio;
-  const Mask<T> below = p<lower, above = p> upper;
+  const Mask<T> below = p < lower;
+  const Mask<T> above = p > upper;
   return {select(below, lower, select(above, upper, p)), below || above};
 }
 

@@ -1,6 +1,6 @@
-// Every threshold and factor that decides an image, for all stages and all backends.
+// Defines every threshold and factor that decides an image, for all stages and all backends.
 //
-// Doubles, converted at the point of use, T(kAlphaMin), so that float code stays float.
+// They are doubles, converted at the point of use, T(kAlphaMin), so that float code stays float.
 #pragma once
 
 #include <limits>
@@ -9,7 +9,7 @@
 
 namespace jgd {
 
-// As values: device code may not call the functions.
+// These are values because device code may not call the functions.
 template <typename T>
 inline constexpr Scalar<T> kEpsilon = std::numeric_limits<Scalar<T>>::epsilon();
 template <typename T>
@@ -17,15 +17,15 @@ inline constexpr Scalar<T> kInfinity = std::numeric_limits<Scalar<T>>::infinity(
 template <typename T>
 inline constexpr Scalar<T> kNaN = std::numeric_limits<Scalar<T>>::quiet_NaN();
 
-// Blending: a contribution below one 8-bit grey level is skipped; alpha is capped so that the
-// backward pass may divide by 1 - alpha; a pixel ends before its transmittance would fall below the
-// last value.
+// Blending skips a contribution below one 8-bit grey level, caps alpha so that the backward pass
+// may divide by 1 - alpha, and ends a pixel before its transmittance would fall below the last
+// value.
 inline constexpr double kAlphaMin = 1.0 / 255.0;
 inline constexpr double kLog2AlphaMin = -7.99435343685885793770;  // log2 of it
 inline constexpr double kAlphaMax = 0.99;
 inline constexpr double kTransmittanceMin = 1e-4;
 
-// Half of the light of a pixel ends in front of its median depth.
+// The transmittance at the median depth of a pixel: half of the light is taken in front of it.
 inline constexpr double kTransmittanceMedian = 0.5;
 
 // Side of a square tile, pixels.
@@ -37,10 +37,10 @@ inline constexpr double kCompensationMin = 0.005;
 // The EWA Jacobian is taken at most this fraction of half the image size outside the image.
 inline constexpr double kFrustumMargin = 0.3;
 
-// Radius of a splat in standard deviations, and the floor of the eigenvalue discriminant (px^4) in
-// the rule of the seed rasterizers.
+// The radius of a splat in standard deviations, and the floor of the eigenvalue discriminant (px^4)
+// by the original rasterizers' rule.
 inline constexpr double kRadiusSigmas = 3.0;
-inline constexpr double kSeedDiscriminantFloor = 0.1;
+inline constexpr double kThreeSigmaDiscriminantFloor = 0.1;
 
 // Real spherical harmonics. With P_l^m = d^m P_l / dz^m, and c_m + i s_m = (x + i y)^m,
 //   Y_l^m = (-1)^m N_lm P_l^m(z) c_m,  Y_l^-m = (-1)^m N_lm P_l^m(z) s_m,

@@ -1,9 +1,10 @@
-// What the mathematics asks of a number. T is a scalar here, or a vector of numbers that has
-// operators and functions of the same names (cpu/pack.h); they are found through its namespace.
+// Defines the operations that the formulas require of a number.
 //
-// Decisions are written so that they serve both: a comparison gives a Mask, which && || ! combine,
-// and select picks by lane. Code may leave early only where none_of says that no lane goes on. For
-// a scalar all of that is the plain branch.
+// T is a scalar here, or a vector of numbers with operators and functions of the same names
+// (cpu/simd/pack.h), which are found through its namespace. Decisions are written so that they
+// serve both: a comparison gives a Mask, which && || ! combine, and select picks by lane. Code may
+// return early only where none_of says that no lane goes on. For a scalar all of this is a plain
+// branch.
 #pragma once
 
 #include <type_traits>
@@ -26,7 +27,7 @@ using Int = typename NumberTraits<T>::Int;  // as many integers
 template <typename T>
 using Mask = typename NumberTraits<T>::Mask;  // as many answers
 
-// Both values are computed.
+// Both values are computed, unlike those of ?:.
 template <typename T>
 JGD_HD inline std::enable_if_t<std::is_arithmetic_v<T>, T> select(bool mask, T a, T b) {
   return mask ? a : b;

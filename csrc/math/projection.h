@@ -1,7 +1,7 @@
-// One Gaussian to one splat, with every culling rule; the body of the project stage.
+// Projects one Gaussian to one splat, with every culling rule; the body of the project stage.
 //
-// Invariant: what project_gaussian returns with radius > 0 is finite and may touch a pixel;
-// everything else, whatever was wrong with it, is returned as zeros and gets no gradient.
+// Invariant: a splat that project_gaussian returns with radius > 0 is finite and may touch a pixel.
+// Any other Gaussian, whatever is wrong with it, gives zeros and gets no gradient.
 #pragma once
 
 #include "math/camera.h"
@@ -17,21 +17,21 @@ namespace jgd {
 template <typename T>
 struct ProjectionSettings {
   T near_plane, far_plane;  // drawn where near_plane < depth < far_plane
-  T eps2d;                  // added to the diagonal of the 2D covariance, px^2
-  int width, height;        // image, pixels
-  bool antialiased;         // opacity is compensated for eps2d
-  bool three_sigma;  // footprint and culling rule of the seeds instead of the exact footprint
-  bool keep_outside = false;  // a footprint outside of the image does not cull
+  T eps2d;  // added to the diagonal of the 2D covariance, px^2
+  int width, height;  // image, pixels
+  bool antialiased;  // opacity is compensated for eps2d
+  bool three_sigma;  // the original rasterizers' footprint and culling instead of the exact ones
+  bool keep_outside = false;  // a footprint outside the image does not cull
 };
 
-// A splat. radius 0: culled, and every other field is 0.
+// A splat. Where the radius is 0 the Gaussian is culled and every other field is 0 too.
 template <typename T>
 struct Projected {
   Vec2<T> mean2d;  // pixels; the centre of the top left pixel is (0.5, 0.5)
-  T depth;         // z in the camera frame
-  Sym2<T> conic;   // inverse of the 2D covariance, px^-2
-  T opacity;       // after compensation
-  Int<T> radius;   // pixels
+  T depth;  // z in the camera frame
+  Sym2<T> conic;  // inverse of the 2D covariance, px^-2
+  T opacity;  // after compensation
+  Int<T> radius;  // pixels
 };
 
 // Cotangents of the differentiable fields of Projected.
@@ -43,7 +43,8 @@ struct ProjectedGrad {
   T opacity;
 };
 
-// Whether rotation and scales define a Gaussian: finite, quaternion not zero, scales positive.
+// Whether rotation and scales define a Gaussian: all finite, the quaternion not zero, the scales
+// positive.
 template <typename T>
 JGD_HD inline Mask<T> valid_quat_scale(const Quat<T>& q, const Vec3<T>& s) {
   return is_finite(q) && max_abs(q) > T(0) && is_finite(s) && s.x > T(0) && s.y > T(0) &&
@@ -56,8 +57,8 @@ JGD_HD inline Mask<T> touches_image(T mean, T extent, int size) {
   return mean + extent >= T(0) && mean - extent <= T(size);
 }
 
-// The seeds give a radius to any opacity that is not negative; their pixels test alpha all the
-// same.
+// The original rasterizers give a radius to any opacity that is not negative; their pixels test
+// alpha all the same.
 template <typename T>
 JGD_HD inline Mask<T> opacity_visible(T opacity, const ProjectionSettings<T>& settings) {
   return settings.three_sigma ? opacity >= T(0) : opacity > T(kAlphaMin);
@@ -73,8 +74,8 @@ JGD_HD inline Mask<T> footprint_visible(const Vec2<T>& mean2d, const Sym2<T>& co
            !tile_columns(f, Int<T>(0), tile_count(settings.width)).empty();
   }
   // The ellipse sigma <= ln(o / kAlphaMin) has the half-extents sqrt(2 ln(o / kAlphaMin) cov_ii).
-  // The centres of the outermost pixels lie half a pixel within the image: room for the rounding of
-  // the extents, and for a logarithm that is good to a few eps.
+  // The centres of the outermost pixels lie half a pixel within the image, which leaves room for
+  // the rounding of the extents and for a logarithm with an error of a few eps.
   const T reach = T(2) * max(log(opacity / T(kAlphaMin)), T(0));
   return touches_image(mean2d.x, sqrt(reach * cov2d.xx), settings.width) &&
          touches_image(mean2d.y, sqrt(reach * cov2d.yy), settings.height);
@@ -117,7 +118,7 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
   drawn = drawn && opacity_visible(effective, settings);
   if (none_of(drawn)) return culled;
 
-  const T floor = settings.three_sigma ? T(kSeedDiscriminantFloor) : T(0);
+  const T floor = settings.three_sigma ? T(kThreeSigmaDiscriminantFloor) : T(0);
   const Int<T> r = radius(cov2d, floor);
   drawn = drawn && r > Int<T>(0);
   if (!settings.keep_outside) {
@@ -129,7 +130,7 @@ JGD_HD inline Projected<T> project_gaussian(const Vec3<T>& mean, const Sym3<T>& 
           select(drawn, r, Int<T>(0))};
 }
 
-// The chain of the steps above in reverse, only for radius > 0. Writes all outputs.
+// The steps above in reverse, only for radius > 0. Writes all outputs.
 template <typename T>
 JGD_HD inline void project_gaussian_vjp(const Vec3<T>& mean, const Sym3<T>& cov3d, T opacity,
                                         const Pose<T>& pose, const Pinhole<T>& K,

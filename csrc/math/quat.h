@@ -1,8 +1,8 @@
-// Quaternion (wxyz) and scales to the world-frame covariance; first step of projection.
+// Makes a world-frame covariance of a quaternion (wxyz) and scales; first step of projection.
 //
-// Quaternions of any non-zero length are normalised here, without overflow or underflow of the
-// squared length. A zero or non-finite quaternion gives the identity and zero gradients, so that no
-// NaN can arise; the caller culls it (valid_quat_scale in projection.h).
+// A quaternion of any non-zero length is normalised here, without overflow or underflow of the
+// squared length. A zero or non-finite one gives the identity and zero gradients, so that no NaN
+// can arise; the caller culls it (valid_quat_scale in projection.h).
 #pragma once
 
 #include "math/hd.h"

@@ -1,7 +1,8 @@
-// Spherical harmonics coefficients and a viewing direction to a colour; the whole shade stage.
+// Makes a colour of spherical-harmonics coefficients and a viewing direction; the body of the shade
+// stage.
 //
-// Basis, order and signs of 3DGS (see constants.h): Y_l^m stands at l^2 + l + m, so that degree 1
-// is (-y, z, -x).
+// Basis, order and signs are those of 3DGS (see constants.h): Y_l^m stands at l^2 + l + m, so that
+// degree 1 is (-y, z, -x).
 #pragma once
 
 #include "math/constants.h"
@@ -12,11 +13,12 @@ namespace jgd {
 
 inline constexpr int kMaxShDegree = 4;
 
-// What the coefficients belong to. The values are those of SH_CONVENTIONS in _types.py.
+// The basis that the coefficients belong to. The values are the positions in SH_CONVENTIONS of
+// _types.py.
 enum class ShConvention {
   k3dgs = 0,
-  kE3nn = 1,      // the polynomials of 3DGS on the axes (z, x, y)
-  kE3nnSeed = 2,  // the same, but for one polynomial that the e3nn seed has wrong: base 14
+  kE3nn = 1,  // the polynomials of 3DGS on the axes (z, x, y)
+  kE3nnLegacy = 2,  // kE3nn with the one wrong polynomial, base 14, of an original rasterizer
 };
 inline constexpr int kShConventions = 3;
 
@@ -52,7 +54,7 @@ JGD_HD inline void sh_basis(int degree, const Vec3<T>& dir, ShConvention convent
   out[11] = q31 * y;
   out[12] = T(kSh30) * z * (T(5) * zz - T(3));
   out[13] = q31 * x;
-  out[14] = (convention == ShConvention::kE3nnSeed ? T(kSh32) * x : q32) * c2;
+  out[14] = (convention == ShConvention::kE3nnLegacy ? T(kSh32) * x : q32) * c2;
   out[15] = T(-kSh33) * c3;
   if (degree < 4) return;
 
@@ -83,8 +85,8 @@ JGD_HD inline void sh_pair_vjp(T m, T q, T dq, T c, T s, T c_lower, T s_lower, T
   v_dir.z += dq * (v_c * c + v_s * s);
 }
 
-// v_dir = sum_b v_basis_b dY_b/d(x, y, z), of the polynomials as written, with x, y, z free.
-// Returns v_dir.
+// v_dir = sum_b v_basis_b dY_b/d(x, y, z) of the polynomials above, with x, y and z free. Returns
+// v_dir.
 template <typename T>
 JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, ShConvention convention,
                                    const T* v) {
@@ -106,9 +108,9 @@ JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, ShConvention 
   v_dir.z += T(kSh30) * (T(15) * zz - T(3)) * v[12];
   sh_pair_vjp(T(1), T(-kSh31) * (T(5) * zz - T(1)), T(-10 * kSh31) * z, x, y, T(1), T(0), v[13],
               v[11], v_dir);
-  const bool seed = convention == ShConvention::kE3nnSeed;
-  sh_pair_vjp(T(2), T(kSh32) * z, T(kSh32), c2, s2, x, y, seed ? T(0) : v[14], v[10], v_dir);
-  if (seed) {  // d(x c2) = (c2 + 2 x^2) dx - 2 x y dy
+  const bool legacy = convention == ShConvention::kE3nnLegacy;
+  sh_pair_vjp(T(2), T(kSh32) * z, T(kSh32), c2, s2, x, y, legacy ? T(0) : v[14], v[10], v_dir);
+  if (legacy) {  // d(x c2) = (c2 + 2 x^2) dx - 2 x y dy
     v_dir.x += T(kSh32) * v[14] * (c2 + T(2) * x * x);
     v_dir.y -= T(kSh32) * v[14] * s2;
   }
@@ -126,7 +128,7 @@ JGD_HD inline Vec3<T> sh_basis_vjp(int degree, const Vec3<T>& dir, ShConvention 
   return v_dir;
 }
 
-// offset / |offset| without overflow or underflow; zero for a zero or non-finite offset.
+// offset / |offset| without overflow or underflow; zero where the offset is zero or not finite.
 template <typename T>
 JGD_HD inline Vec3<T> direction(const Vec3<T>& offset) {
   const Vec3<T> zero{T(0), T(0), T(0)};
@@ -150,8 +152,8 @@ JGD_HD inline Vec3<T> direction_vjp(const Vec3<T>& offset, const Vec3<T>& v_dir)
   return select(valid, (v_dir - dot(dir, v_dir) * dir) / length / scale, zero);
 }
 
-// The direction at which the 3DGS polynomials are evaluated: itself, or cyclically permuted axes,
-// which makes them the real harmonics of e3nn at (-x, y, -z).
+// The direction at which the 3DGS polynomials are evaluated: the viewing direction itself, or its
+// cyclic permutation, which makes them the real harmonics of e3nn at (-x, y, -z).
 template <typename T>
 JGD_HD inline Vec3<T> sh_axes(const Vec3<T>& dir, ShConvention convention) {
   return convention == ShConvention::k3dgs ? dir : Vec3<T>{dir.z, dir.x, dir.y};
@@ -170,8 +172,8 @@ JGD_HD inline Mask<T> sh_unclamped(T value) {
   return value > T(0) && is_finite(value);
 }
 
-// Of the first n coefficients. The clamp at 0 would hide one of -inf or NaN; blend culls by the
-// colour.
+// Whether the first n coefficients are finite. The clamp at 0 would hide -inf and NaN; the callers
+// write NaN instead, and blend culls by the colour.
 template <typename T>
 JGD_HD inline Mask<T> all_finite(const T* sh, int n) {
   T zero = T(0);
@@ -180,8 +182,8 @@ JGD_HD inline Mask<T> all_finite(const T* sh, int n) {
   return zero == T(0);
 }
 
-// SH + 0.5, before the clamp, from the basis values. The degree is a compile-time constant so that
-// the basis stays in registers.
+// sum_b Y_b sh[b] + 0.5, before the clamp. The degree is a compile-time constant so that the basis
+// stays in registers.
 template <int kDegree, typename T>
 JGD_HD inline Vec3<T> sh_sum(const T* basis, const T* sh) {
   Vec3<T> sum{T(0), T(0), T(0)};
@@ -192,6 +194,8 @@ JGD_HD inline Vec3<T> sh_sum(const T* basis, const T* sh) {
   return sum + Vec3<T>{T(0.5), T(0.5), T(0.5)};
 }
 
+// Colour max(sum_b Y_b(dir) sh[b] + 0.5, 0) with dir = offset / |offset|, offset = mean - camera
+// centre. sh is [B, 3] with B >= sh_bases(kDegree).
 template <int kDegree, typename T>
 JGD_HD inline Vec3<T> sh_color_of_degree(const T* sh, const Vec3<T>& offset,
                                          ShConvention convention) {
@@ -203,6 +207,9 @@ JGD_HD inline Vec3<T> sh_color_of_degree(const T* sh, const Vec3<T>& offset,
           select(sh_unclamped(value.z), value.z, T(0))};
 }
 
+// v_sh[b] = Y_b v, v_basis_b = sh[b] . v, then through the basis and the normalisation, where v is
+// v_color with the clamped channels set to 0. Writes v_sh for the sh_bases(kDegree) bases only, and
+// v_offset.
 template <int kDegree, typename T>
 JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset,
                                           ShConvention convention, const Vec3<T>& v_color, T* v_sh,
@@ -228,46 +235,6 @@ JGD_HD inline void sh_color_of_degree_vjp(const T* sh, const Vec3<T>& offset,
   }
   v_offset = direction_vjp(
       offset, sh_axes_vjp(sh_basis_vjp(kDegree, axes, convention, v_basis), convention));
-}
-
-// Colour max(sum_b Y_b(dir) sh[b] + 0.5, 0) with dir = offset / |offset|, offset = mean - camera
-// centre. sh is [B,3] with B >= sh_bases(degree), degree 0..4.
-template <typename T>
-JGD_HD inline Vec3<T> sh_color(int degree, const T* sh, const Vec3<T>& offset,
-                               ShConvention convention) {
-  switch (degree) {
-    case 0:
-      return sh_color_of_degree<0>(sh, offset, convention);
-    case 1:
-      return sh_color_of_degree<1>(sh, offset, convention);
-    case 2:
-      return sh_color_of_degree<2>(sh, offset, convention);
-    case 3:
-      return sh_color_of_degree<3>(sh, offset, convention);
-    default:
-      return sh_color_of_degree<4>(sh, offset, convention);
-  }
-}
-
-// v_sh[b] = Y_b v, v_basis_b = sh[b] . v, then through the basis and the normalisation, where v is
-// v_color with the clamped channels set to 0. Writes v_sh for the sh_bases(degree) bases only, and
-// v_offset.
-template <typename T>
-JGD_HD inline void sh_color_vjp(int degree, const T* sh, const Vec3<T>& offset,
-                                ShConvention convention, const Vec3<T>& v_color, T* v_sh,
-                                Vec3<T>& v_offset) {
-  switch (degree) {
-    case 0:
-      return sh_color_of_degree_vjp<0>(sh, offset, convention, v_color, v_sh, v_offset);
-    case 1:
-      return sh_color_of_degree_vjp<1>(sh, offset, convention, v_color, v_sh, v_offset);
-    case 2:
-      return sh_color_of_degree_vjp<2>(sh, offset, convention, v_color, v_sh, v_offset);
-    case 3:
-      return sh_color_of_degree_vjp<3>(sh, offset, convention, v_color, v_sh, v_offset);
-    default:
-      return sh_color_of_degree_vjp<4>(sh, offset, convention, v_color, v_sh, v_offset);
-  }
 }
 
 }  // namespace jgd

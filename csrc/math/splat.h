@@ -1,4 +1,5 @@
-// The 2D Gaussian of one splat: conic, antialiasing compensation, radius; last step of projection.
+// Derives conic, antialiasing compensation and radius of a splat from its 2D covariance; last step
+// of projection.
 #pragma once
 
 #include "math/constants.h"
@@ -66,8 +67,8 @@ JGD_HD inline void compensation_vjp(const Sym2<T>& before, const Sym2<T>& after,
 
 // ceil(3 sqrt(lambda_max)), pixels, with
 // lambda_max = mid + sqrt(max(discriminant_floor, mid^2 - det)). The floor is 0, or
-// kSeedDiscriminantFloor for the rule of the seeds. Not differentiable. Values that no int holds,
-// and NaN, give the largest int.
+// kThreeSigmaDiscriminantFloor by the original rasterizers' rule. Not differentiable. NaN and
+// values that no int holds give the largest int.
 template <typename T>
 JGD_HD inline Int<T> radius(const Sym2<T>& cov2d, T discriminant_floor) {
   constexpr int kLargest = 2147483647;

@@ -1,10 +1,10 @@
-// Tiles: which 16x16 tiles a splat can touch. What counts them and what lists them use the same
-// function, so the two can never disagree.
+// Finds the 16x16 tiles that a splat can touch. Counting and listing use the same functions, so the
+// two can never disagree.
 //
 // Invariant for the exact footprint: every pixel with alpha >= 1/255 lies in a listed tile, in
 // floating point too, because the ellipse is enlarged by more than the rounding error of the
-// exponent. A list may hold a few tiles more than needed; it never holds fewer, so tiles cannot
-// change an image.
+// exponent. A splat may be listed in a few tiles more than needed but never in fewer, so tiles
+// cannot change an image.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@
 
 namespace jgd {
 
-// Half-open range of tiles or pixels, or one for each lane.
+// A half-open range of tiles or pixels, or one for each lane.
 template <typename Index>
 struct RangeOf {
   Index begin;
@@ -32,7 +32,7 @@ JGD_HD inline RangeOf<Index> select(M mask, const RangeOf<Index>& a, const Range
 
 JGD_HD inline int tile_count(int pixels) { return (pixels + kTileSize - 1) / kTileSize; }
 
-// floor(v) limited to [lo, hi], lo for NaN; the limit comes first, so no cast can overflow.
+// floor(v) limited to [lo, hi], lo for NaN. The limit is applied first, so no cast can overflow.
 template <typename T>
 JGD_HD inline Int<T> floor_clamped(T v, int lo, int hi) {
   const Mask<T> inside = v > T(lo) && v < T(hi);
@@ -45,15 +45,15 @@ template <typename T>
 struct Footprint {
   Vec2<T> center;  // pixels
   Sym2<T> conic;
-  T det;           // of the conic
-  T bound;         // 2 * (largest sigma inside), enlarged against rounding
+  T det;  // of the conic
+  T bound;  // 2 * (largest sigma inside), enlarged against rounding
   Vec2<T> extent;  // half size of the bounding box, pixels
   bool rectangle;  // 3-sigma rule: all tiles of a rectangle instead of an ellipse
 };
 
-// Ellipse of the pixels with opacity * exp(-sigma) >= 1/255, i.e. sigma <= ln(255 opacity).
-// Extent < 0 for what no pixel can see; infinite (every tile) for a needle so thin that rounding
-// leaves nothing of the determinant.
+// The ellipse of the pixels with opacity * exp(-sigma) >= 1/255, which is sigma <= ln(255 opacity).
+// The extent is negative if no pixel can see the splat, and infinite (every tile) for a needle so
+// thin that rounding leaves nothing of the determinant.
 template <typename T>
 JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T>& conic,
                                              T opacity) {
@@ -75,8 +75,8 @@ JGD_HD inline Footprint<T> ellipse_footprint(const Vec2<T>& center, const Sym2<T
   return f;
 }
 
-// The seeds' rule: the tiles touched by the square of half width `radius` around the centre, in
-// their pixel coordinates (pixel centres at whole numbers).
+// The original rasterizers' rule: the tiles touched by the square of half width `radius` around the
+// centre, in their pixel coordinates (pixel centres at whole numbers).
 template <typename T>
 JGD_HD inline Footprint<T> square_footprint(const Vec2<T>& center, Int<T> radius) {
   return {center, {}, T(0), T(0), {T(radius), T(radius)}, true};
@@ -106,8 +106,8 @@ JGD_HD inline RangeOf<Int<T>> cells_in_box(T center, T extent, int size, int n) 
                 RangeOf<Int<T>>{0, 0});
 }
 
-// Tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the seeds' square; p counts from the
-// centre of the first pixel.
+// The tiles [floor((p - r) / 16), floor((p + r + 15) / 16)) of the square; p counts from the centre
+// of the first pixel.
 template <typename T>
 JGD_HD inline RangeOf<Int<T>> tiles_of_square(T center, T radius, int n) {
   const T p = center - T(0.5);
@@ -122,10 +122,10 @@ JGD_HD inline RangeOf<Int<T>> tile_rows(const Footprint<T>& f, int n_tiles_y) {
                      : cells_in_box(f.center.y, f.extent.y, kTileSize, n_tiles_y);
 }
 
-// Tiles of tile row `row` that the ellipse touches. The band of pixel centres in the row is
-// dy in [low, high]; x(dy) of the right edge is concave, so its maximum over the band is at the
-// ellipse's rightmost point if that lies in the band and at the nearer end otherwise; the left
-// edge is its mirror image.
+// The tiles of tile row `row` that the footprint touches. The pixel centres of the row form the
+// band dy in [low, high]. x(dy) of the right edge of an ellipse is concave, so its maximum over the
+// band is at the rightmost point of the ellipse if that lies in the band, and at the nearer end
+// otherwise. The left edge is the mirror image of the right one.
 template <typename T>
 JGD_HD inline RangeOf<Int<T>> tile_columns(const Footprint<T>& f, Int<T> row, int n_tiles_x) {
   if (f.rectangle) return tiles_of_square(f.center.x, f.extent.x, n_tiles_x);

@@ -1,4 +1,4 @@
-// The small vectors and matrices that the mathematics passes by value; arithmetic only.
+// Defines the small vectors and matrices that the formulas pass by value, and their arithmetic.
 //
 // Sym2 and Sym3 hold the unique entries of a symmetric matrix. The cotangent of such a value is the
 // derivative with respect to each stored entry as a free variable: an off-diagonal entry counts
@@ -69,7 +69,7 @@ JGD_HD inline Mask<T> is_finite(const Sym3<T>& a) {
          is_finite(a.yz) && is_finite(a.zz);
 }
 
-// By lane, of every entry.
+// Selects each entry by lane.
 template <typename T>
 JGD_HD inline Vec2<T> select(Mask<T> mask, const Vec2<T>& a, const Vec2<T>& b) {
   return {select(mask, a.x, b.x), select(mask, a.y, b.y)};

@@ -1,5 +1,7 @@
-// Leading axes that `jax.vmap` puts in front of an op. Every operand has the same number of them,
-// each of full size or of size 1 (not mapped); an unmapped operand is read in place, never copied.
+// Describes the leading axes that `jax.vmap` puts in front of the operands of an op.
+//
+// Every operand has the same number of them, each of full size or, where it is not mapped, of size
+// 1; an unmapped operand is read in place, never copied.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +23,9 @@ struct BatchShape {
   }
 };
 
-// An operand with its stride (in elements) along each leading axis; stride 0 where it has size 1.
-// A null `data` stands for an operand that is absent: an unused input, a cotangent that is known
-// to be zero, or a gradient that nobody asked for.
+// An operand with its stride in elements along each leading axis, 0 where the axis has size 1. A
+// null `data` stands for an absent operand: an unused input, a cotangent that is known to be zero,
+// or a gradient that is not wanted.
 template <typename T>
 struct Batched {
   T* data = nullptr;
@@ -32,8 +34,9 @@ struct Batched {
   JGD_HD T* at(const BatchShape& batch, int64_t index) const {
     if (data == nullptr) return nullptr;
     int64_t offset = 0;
-    JGD_NO_UNROLL  // a 64-bit division is long, and there is rarely more than one axis
-        for (int i = batch.n_axes - 1; i >= 0; --i) {
+    // A 64-bit division is long, and there is rarely more than one axis.
+    JGD_NO_UNROLL
+    for (int i = batch.n_axes - 1; i >= 0; --i) {
       offset += (index % batch.size[i]) * stride[i];
       index /= batch.size[i];
     }

@@ -1,4 +1,4 @@
-// Stage 4, blend: splats in depth order to image, depth and weight.
+// Declares the arguments of stage 4, blend: splats in depth order to image, depth and weight.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct BlendInputs {
   Batched<const T> colors;        // [C or 1, N, D]
   Batched<const T> background;    // [C or 1, D]
   int64_t n_channels = 0;         // D
-  int64_t capacity = 0;           // pairs that the lists of one image hold, on the GPU
+  int64_t capacity = 0;           // (splat, tile) pairs in the lists of one image, on the GPU
   bool shared_colors = false;     // one set of colours for all cameras
   bool shared_background = false;
 
@@ -33,16 +33,16 @@ template <typename T>
 struct BlendForward {
   BlendInputs<T> in;
   Batched<T> image;          // [C, H, W, D]
-  Batched<T> depth;          // [C, H, W] sum w z / sum w, 0 where nothing was hit
+  Batched<T> depth;          // [C, H, W] sum w z / sum w, 0 where nothing is hit
   Batched<T> weight;         // [C, H, W] sum w
-  Batched<int32_t> median;   // [C, H, W] id of the first that halves T, -1 if none; or absent
+  Batched<int32_t> median;   // [C, H, W] id of the first splat that halves T, or -1; or absent
   // Only for the backward pass; both absent if none follows.
-  Batched<T> transmittance;  // [C, H, W] what reaches the background
-  Batched<int32_t> last;  // [C, H, W] the place (GPU: depth rank) from which on nothing is drawn
-  // (Gaussian, tile) pairs, and those of them that were in the lists; the largest int if more.
+  Batched<T> transmittance;  // [C, H, W] the light that reaches the background
+  Batched<int32_t> last;  // [C, H, W] the place (GPU: depth rank) from which nothing is drawn
+  // The number of (splat, tile) pairs, and of the pairs in the lists; at most the largest int.
   Batched<int32_t> n_isects;  // [C]
   Batched<int32_t> n_isects_listed;  // [C]
-  Workspace workspace;  // of the GPU
+  Workspace workspace;  // used on the GPU
 };
 
 template <typename T>
@@ -62,8 +62,8 @@ struct BlendBackward {
   Batched<T> v_opacities;  // [C, N]
   Batched<T> v_colors;  // [C or 1, N, D], summed over cameras if shared, or absent
   Batched<T> v_background;  // [C or 1, D], likewise
-  bool deterministic = false;  // the GPU sums in a way that has one result
-  Workspace workspace;  // of the GPU
+  bool deterministic = false;  // the GPU gives the same bits on every run
+  Workspace workspace;  // used on the GPU
 };
 
 }  // namespace jgd

@@ -1,4 +1,4 @@
-// The splats of one image, one camera of one batch element, as bin and blend see them.
+// Gives bin and blend the splats of one image, which is one camera of one batch element.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace jgd {
 
-// Visible and finite. The one test that decides what is sorted, counted, listed and drawn.
+// Whether a splat is visible and finite: the one test that decides which splats are sorted,
+// counted, listed and drawn.
 template <typename T>
 JGD_HD inline Mask<T> drawable(const Vec2<T>& mean2d, T depth, const Sym2<T>& conic, T opacity,
                                Int<T> radius) {

@@ -1,4 +1,4 @@
-// Loads and stores between the arrays of the stages and the values of math/.
+// Loads the values of math/ from the arrays of the stages, and stores them.
 #pragma once
 
 #include <cstdint>
@@ -86,24 +86,6 @@ JGD_HD inline void store_sym3(T* data, int64_t i, const Sym3<T>& v) {
   p[3] = v.yy;
   p[4] = v.yz;
   p[5] = v.zz;
-}
-
-// The `add` family puts a gradient on top of that of earlier cameras.
-template <typename T>
-JGD_HD inline void add_vec3(T* data, int64_t i, const Vec3<T>& v) {
-  store_vec3(data, i, load_vec3(data, i) + v);
-}
-
-template <typename T>
-JGD_HD inline void add_quat(T* data, int64_t i, const Quat<T>& v) {
-  Quat<T> sum = load_quat(data, i);
-  store_quat(data, i, sum += v);
-}
-
-template <typename T>
-JGD_HD inline void add_sym3(T* data, int64_t i, const Sym3<T>& v) {
-  Sym3<T> sum = load_sym3(data, i);
-  store_sym3(data, i, sum += v);
 }
 
 }  // namespace jgd

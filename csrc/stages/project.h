@@ -1,4 +1,5 @@
-// Stage 1, project: 3D Gaussians of a scene to the 2D splats of C cameras.
+// Declares the arguments of stage 1, project: 3D Gaussians of a scene to the 2D splats of C
+// cameras.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ struct ProjectForward {
   Batched<T> depths;       // [C, N] camera z
   Batched<T> conics;       // [C, N, 3] inverse of the 2D covariance: xx xy yy
   Batched<T> opacities;    // [C, N] after antialiasing compensation
-  Batched<int32_t> radii;  // [C, N] pixels; 0 = culled, all other outputs 0 then
+  Batched<int32_t> radii;  // [C, N] pixels; 0 = culled, and all other outputs are 0 too
 };
 
 template <typename T>
@@ -49,7 +50,7 @@ struct ProjectBackward {
   Batched<T> v_opacities;              // [N] or absent
   Batched<T> v_viewmat;                // [C, 4, 4] or absent
   Batched<T> v_K;                      // [C, 3, 3] or absent
-  Workspace workspace;                 // of the GPU
+  Workspace workspace;                 // used on the GPU
 };
 
 }  // namespace jgd

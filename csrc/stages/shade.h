@@ -1,4 +1,5 @@
-// Stage 2, shade: spherical-harmonics coefficients to the RGB colour each camera sees.
+// Declares the arguments of stage 2, shade: spherical-harmonics coefficients to the RGB colours
+// that each camera sees.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@ struct ShadeInputs {
   Batched<const T> means;    // [N, 3] world
   Batched<const T> sh;       // [N, B, 3]
   Batched<const T> viewmat;  // [C, 4, 4] world to camera
-  Batched<const int32_t> radii;  // [C, N] or absent; the colour of what is culled (0) is 0
+  Batched<const int32_t> radii;  // [C, N] or absent; where it is 0 (culled) the colour is 0
   BatchShape batch;
   int64_t n = 0;
   int64_t n_bases = 0;  // B, at least (degree + 1)^2
@@ -36,7 +37,7 @@ struct ShadeBackward {
   Batched<T> v_means;         // [N, 3] or absent
   Batched<T> v_sh;            // [N, B, 3] or absent; 0 above the degree in use
   Batched<T> v_viewmat;       // [C, 4, 4] or absent
-  Workspace workspace;        // of the GPU
+  Workspace workspace;        // used on the GPU
 };
 
 }  // namespace jgd

@@ -1,8 +1,8 @@
-// Scratch memory of a call: one buffer that XLA provides, cut into arrays.
+// Cuts the scratch memory of a call, one buffer that XLA provides, into arrays.
 //
-// A stage describes its arrays once, as the constructor of a struct that takes them from a
-// Workspace. With a Workspace that measures, the same constructor tells how large the buffer has to
-// be, so size and use cannot disagree.
+// A stage describes its arrays once, in the constructor of a struct that takes them from a
+// Workspace. With a Workspace that only measures, the same constructor tells how large the buffer
+// has to be, so size and use cannot disagree.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ class Workspace {
   Workspace() = default;  // measures: every array is null
   Workspace(void* data, int64_t size) : data_(static_cast<char*>(data)), size_(size) {}
 
-  // The next array, of n values, aligned for any type and any vector access.
+  // Takes the next array, of n values, aligned for any type and any vector access.
   template <typename T>
   T* take(int64_t n) {
     const int64_t begin = used_;

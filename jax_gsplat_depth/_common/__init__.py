@@ -1,1 +1,1 @@
-"""Helpers that several packages share: optional libraries, files that appear whole, colours."""
+"""Holds what several packages share: extras, files and folders, fusion, colours, rotations."""

@@ -1,12 +1,12 @@
-"""How depth becomes colours, for the pictures of the fit and those of the tools."""
+"""Chooses colour map and range of depth pictures, the same for all commands."""
 
 import numpy as np
 
 DEPTH_COLORMAP = "viridis"
-"""Name of a colour map of matplotlib; near is its first colour."""
+"""Name of a colour map of matplotlib, whose first colour is the nearest depth."""
 
 _QUANTILES = (0.01, 0.99)
-"""So that a few stray Gaussians do not take all the colours."""
+"""Quantiles of depth with the first and last colour: a few stray Gaussians must not take them."""
 
 
 def color_range(depths: np.ndarray) -> tuple[float, float]:

@@ -37,10 +37,10 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
 
     Args:
         package: Its ``__name__``.
-        module_of: The module in the package that has the name, or "" if the name is a module.
+        module_of: Module of the package that defines each name, or "" if the name is a module.
 
     Raises:
-        ImportError: By the function, if a package of the ``fit`` extra is not installed.
+        ImportError: The function raises it if a package of the ``fit`` extra is not installed.
     """
 
     def getattr_of_package(name: str) -> Any:

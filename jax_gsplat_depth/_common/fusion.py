@@ -8,11 +8,11 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 
 def unfused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of arrays that on a CPU is compiled as a call of its own.
+    """Return the function of arrays so that the CPU backend compiles it as a call of its own.
 
-    Nothing outside is fused with it and shapes are not changed across it. An optimisation barrier
-    does not do that: it is gone before the CPU backend fuses. Other backends see the function as it
-    is. Differentiable and mappable like it.
+    Nothing outside is fused with it, and no shape is changed across it. An optimisation barrier is
+    no substitute: it is gone before the CPU backend fuses. Other backends see the function as it
+    is. The result can be differentiated and mapped like the function.
 
     Args:
         function: Takes and returns pytrees of arrays.
@@ -20,7 +20,7 @@ def unfused(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @jax.jit
     def callee(*operands: Any) -> Any:
-        # Not for the calls inside of it.
+        # The attribute is not for the calls inside.
         with set_xla_metadata(inlineable=None):
             return function(*operands)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.json"
-"""Its presence with our name in it marks a folder as one of ours."""
+"""Name of the file that marks a folder as one of ours by the name of our command in it."""
 
 _TEMPORARY = ".jax-gsplat-depth-"
-"""What the names of our hidden folders begin with; a kill while writing leaves one."""
+"""Start of the names of our hidden folders; a kill while writing leaves one behind."""
 
 
 class OutputError(OSError):
@@ -26,12 +26,12 @@ class OutputError(OSError):
 
 
 def check_folder(target: Path, program: str, *, may_hold: Collection[str] = ()) -> None:
-    """Find out before hours of work whether a result can be written to ``target``.
+    """Check, before hours of work, that a result can be written to ``target``.
 
     Args:
         target: The folder; it may exist if it is empty or holds an earlier result of ``program``.
         program: The command that writes there, as ``metrics.json`` names it.
-        may_hold: Names that do not make the folder someone else's: other things of the program.
+        may_hold: Names of other files of the program, which make the folder nobody else's.
 
     Raises:
         OutputError: It is a file, a folder with someone else's files, or not writable.
@@ -47,7 +47,7 @@ def check_folder(target: Path, program: str, *, may_hold: Collection[str] = ()) 
                 f"{target} is not empty and holds no earlier result of {program}: choose another "
                 "folder"
             )
-        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=_workplace(target)):
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=_existing_folder(target)):
             pass
     except OutputError:
         raise
@@ -77,13 +77,13 @@ def publish(
         OutputError: As in ``check_folder``, or the disk is full.
     """
     check_folder(target, program, may_hold=may_hold)
-    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=_workplace(target)))
+    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=_existing_folder(target)))
     try:
         # mkdtemp makes folders that only the owner can read.
         temporary.chmod(0o777 & ~_umask())
         build(temporary)
         if target.is_dir():
-            _replace(temporary, target, program)
+            _move_files(temporary, target, program)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.rename(target)
@@ -99,7 +99,7 @@ def write_metrics(folder: Path, program: str, metrics: dict[str, Any]) -> dict[s
     Args:
         folder: Holds the other files already.
         program: As in ``check_folder``.
-        metrics: What else goes into the file; infinity and NaN, which JSON does not have, become
+        metrics: All other entries of the file; infinity and NaN, which JSON does not have, become
             null.
 
     Returns:
@@ -119,7 +119,7 @@ def list_files(folder: Path) -> list[str]:
     )
 
 
-def _replace(source: Path, target: Path, program: str) -> None:
+def _move_files(source: Path, target: Path, program: str) -> None:
     """Move the files of ``source`` over those of ``target``, the marker last."""
     new = list_files(source)
     stale = set(_earlier_files(target, program) or []) - set(new)
@@ -143,8 +143,8 @@ def _earlier_files(target: Path, program: str) -> list[str] | None:
     return [name for name in files if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
 
-def _workplace(target: Path) -> Path:
-    """Return the folder itself, or the nearest one above it: on its disk, so moving is atomic."""
+def _existing_folder(target: Path) -> Path:
+    """Return the folder, or the nearest one above it: on the same disk, where moving is atomic."""
     folder = target.absolute()
     while not folder.exists():
         folder = folder.parent

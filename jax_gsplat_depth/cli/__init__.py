@@ -1,4 +1,4 @@
-"""The command ``jax-gsplat-depth``: ``_main`` is its entry point, each command has a file."""
+"""Runs the command ``jax-gsplat-depth``: ``_main`` chooses among the commands, one file each."""
 
 from jax_gsplat_depth.cli._main import main
 

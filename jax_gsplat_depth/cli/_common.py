@@ -1,13 +1,15 @@
-"""What the commands share: parsers of numbers, and errors of the user as sentences."""
+"""Holds what the commands share: annotations of arguments, and errors of the user as sentences."""
 
-import argparse
-import math
+import functools
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import jax
 import numpy as np
+import tyro
 
 from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
 
@@ -17,87 +19,72 @@ USAGE_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a command that Ctrl-C stopped."""
 
+Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 
 AXES = {
-    sign + name: factor * axis
-    for sign, factor in (("", 1.0), ("-", -1.0))
-    for name, axis in zip("xyz", np.eye(3), strict=True)
+    name: (-1.0 if name.startswith("-") else 1.0) * np.eye(3)["xyz".index(name[-1])]
+    for name in get_args(Axis)
 }
 """Directions by name."""
 
+
+def shown_as(metavar: str) -> Any:
+    """Return the annotation of an argument whose value the help calls ``metavar``."""
+    return tyro.conf.arg(metavar=metavar)
+
+
+def stated_default(text: str) -> Any:
+    """Return the annotation of an argument that stands for ``text`` where it is not given."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+SplatsFile = Annotated[tyro.conf.Positional[Path], shown_as("SPLATS")]
+"""The argument for a file of Gaussians."""
+
 _BUILT_IN = "builtin"
 
-
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers within limits."""
-    expected = f"at least {low}" if high is None else f"between {low} and {high}"
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
-        return value
-
-    return parse
-
-
-def number(low: float, high: float, *, open_interval: bool = False) -> Callable[[str], float]:
-    """Return a parser of finite numbers from ``low`` to ``high``, or strictly between them."""
-    expected = f"between {low:g} and {high:g}" if high < math.inf else f"of at least {low:g}"
-    if open_interval:
-        expected = f"above {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        inside = low < value < high if open_interval else low <= value <= high
-        if not inside or not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
-        return value
-
-    return parse
+Settings = TypeVar("Settings")
 
 
 def guarded(
-    run: Callable[[argparse.Namespace], str | int | None],
     *,
     out_of_memory: str = "there is not enough memory",
     expected: tuple[type[Exception], ...] = (OSError, ValueError, ImportError),
-) -> Callable[[argparse.Namespace], int]:
-    """Return a command that turns what can go wrong for the user into one sentence.
+) -> Callable[[Callable[[Settings], str | int | None]], Callable[[Settings], int]]:
+    """Return a decorator of commands: what can go wrong for the user becomes one sentence.
+
+    The command returns what to tell at the end, an exit code, or None; decorated, the exit code.
 
     Args:
-        run: The work; returns what to tell at the end, an exit code, or None.
         out_of_memory: The sentence for that case.
         expected: Other errors that are the user's; what is not among them is a bug and is raised.
     """
 
-    def command(options: argparse.Namespace) -> int:
-        try:
-            result = run(options)
-        except expected as error:
-            # Errors of ours have a sentence only.
-            if isinstance(error, OSError) and error.strerror is not None:
-                return fail(f"{error.filename or 'a file'}: {error.strerror}")
-            return fail(error)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            return fail(out_of_memory)
-        except KeyboardInterrupt:
-            say("stopped")
-            return INTERRUPTED
-        if isinstance(result, str):
-            say(result)
-            return 0
-        return result or 0
+    def decorate(run: Callable[[Settings], str | int | None]) -> Callable[[Settings], int]:
+        @functools.wraps(run)
+        def command(settings: Settings) -> int:
+            try:
+                result = run(settings)
+            except expected as error:
+                # Errors of ours have a sentence only.
+                if isinstance(error, OSError) and error.strerror is not None:
+                    return fail(f"{error.filename or 'a file'}: {error.strerror}")
+                return fail(error)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                return fail(out_of_memory)
+            except KeyboardInterrupt:
+                say("stopped")
+                return INTERRUPTED
+            if isinstance(result, str):
+                say(result)
+                return 0
+            return result or 0
 
-    return command
+        return command
+
+    return decorate
 
 
 def say(message: str) -> None:

@@ -1,15 +1,47 @@
-"""The command ``jax-gsplat-depth``: parses arguments, and turns errors of the user into sentences.
+"""Runs ``jax-gsplat-depth``: chooses the command, reads its arguments, returns its exit code.
 
 Exit codes: 0 done, 2 the arguments or the input cannot be used, 130 stopped by Ctrl-C.
 """
 
-import argparse
+import functools
 import importlib.metadata
-from collections.abc import Sequence
-from typing import NoReturn
+import operator
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
-from jax_gsplat_depth.cli import _eval, _files, _fit, _render, _view
+import docstring_parser
+import tyro
+
+from jax_gsplat_depth.cli import _convert, _eval, _fit, _info, _render, _view
+from jax_gsplat_depth.cli._arguments import REGISTRY
 from jax_gsplat_depth.cli._common import USAGE_ERROR
+from jax_gsplat_depth.cli._refusals import Refusal, invalid_choice, refusals
+
+_PROGRAM = "jax-gsplat-depth"
+_DESCRIPTION = (
+    "3D Gaussian splatting with depth, for JAX. Each command has a --help of its own; --version "
+    "prints the version."
+)
+
+
+class _Command(NamedTuple):
+    """What can be chosen, and what is done with it."""
+
+    settings: type
+    run: Callable[[Any], int]
+
+
+_COMMANDS = {
+    "fit": _Command(_fit.Fit, _fit.run),
+    "render": _Command(_render.Render, _render.run),
+    "eval": _Command(_eval.Eval, _eval.run),
+    "view": _Command(_view.View, _view.run),
+    "convert": _Command(_convert.Convert, _convert.run),
+    "info": _Command(_info.Info, _info.run),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,28 +54,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
 
     Raises:
-        SystemExit: A wrong argument (code 2), or after ``--help`` and ``--version`` (code 0).
+        SystemExit: After ``--help`` (code 0).
     """
-    options = _parser().parse_args(arguments)
-    return options.run(options)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--version"]:
+        print(f"{_PROGRAM} {_version()}")
+        return 0
+    known = bool(arguments) and arguments[0] in _COMMANDS
+    program = f"{_PROGRAM} {arguments[0]}" if known else _PROGRAM
+    try:
+        settings = parse(arguments)
+    except Refusal as refusal:
+        print(f"{program}: {refusal} (see {program} --help)", file=sys.stderr)
+        return USAGE_ERROR
+    return _COMMANDS[arguments[0]].run(settings)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument as one sentence, without the usage lines."""
+def parse(arguments: Sequence[str]) -> Any:
+    """Return the settings of the command that a command line asks for.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+    Args:
+        arguments: Command line without the program's name.
+
+    Raises:
+        Refusal: They cannot be used.
+        SystemExit: After ``--help`` (code 0).
+    """
+    name, *rest = arguments or [""]
+    command = _COMMANDS.get(name)
+    if command is not None:
+        about = docstring_parser.parse(command.settings.__doc__ or "").description or ""
+        return _read(command.settings, f"{_PROGRAM} {name}", about, rest)
+    if name and not name.startswith("-"):
+        raise Refusal(f"argument COMMAND: {invalid_choice(name, ', '.join(_COMMANDS))}")
+    return _read(_any_command(), _PROGRAM, _DESCRIPTION, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="jax-gsplat-depth", description="3D Gaussian splatting with depth, for JAX."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (_fit, _render, _eval, _view, _files):
-        module.add_commands(commands)
-    return parser
+def _read(settings: Any, program: str, description: str, arguments: Sequence[str]) -> Any:
+    with refusals():
+        return tyro.cli(
+            settings,
+            prog=program,
+            description=_wrapped(description),
+            args=arguments,
+            config=(tyro.conf.DisallowNone,),
+            registry=REGISTRY,
+        )
+
+
+def _wrapped(text: str) -> str:
+    """Return lines that fit the terminal; tyro keeps the breaks before those that are indented."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    text = " ".join(text.split())
+    return textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
+
+
+def _any_command() -> Any:
+    """Return the choice between the commands, with the first line about each in its help."""
+    choices = [
+        Annotated[command.settings, tyro.conf.subcommand(name, description=_summary(command))]
+        for name, command in _COMMANDS.items()
+    ]
+    return functools.reduce(operator.or_, choices)
+
+
+def _summary(command: _Command) -> str:
+    return (command.settings.__doc__ or "").partition("\n")[0]
 
 
 def _version() -> str:

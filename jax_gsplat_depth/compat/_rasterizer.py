@@ -1,10 +1,10 @@
-"""The interface of the two seed rasterizers, with their forward pass and exact gradients.
+"""Renders through the interface of the two original rasterizers, with exact gradients.
 
-``diff_gaussian_rasterization_depth`` and ``diff_gaussian_rasterization_e3nn_depth`` for JAX: the
-names, layouts and numbers are theirs, so that moving over is a change of the import; new code has
-less to say with ``render``. docs/migration.md has the whole list of what changes.
+``diff_gaussian_rasterization_depth`` and ``diff_gaussian_rasterization_e3nn_depth`` have the same
+names, layouts and numbers of the forward pass: migration is a change of the import. New code is
+shorter with ``render``. docs/migration.md lists everything that changes.
 
-The stages are those of ``render``. What the seeds do in another way is done here in JAX: the
+The stages are those of ``render``. What the originals do differently is done here in JAX: the
 covariances (quaternions as given, scale_modifier) and the centres, which follow projmatrix whatever
 the focal lengths are.
 """
@@ -25,9 +25,9 @@ from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.rotation import rotation_rows
-from jax_gsplat_depth._ffi import TILE_SIZE
+from jax_gsplat_depth._compiled import TILE_SIZE
 from jax_gsplat_depth._project import project_checked
-from jax_gsplat_depth._shade import shade_checked
+from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 from jax_gsplat_depth.compat import _recorder
 
@@ -41,7 +41,7 @@ _WEIGHT_EPSILON = 1e-6
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianRasterizationSettings:
-    """Camera, background and options of one image, as the seeds have them.
+    """Camera, background and options of one image, with the names of the original rasterizers.
 
     A pytree: the arrays and numbers among the fields may be traced and have gradients; image size,
     sh_degree, the flags and sh_convention are static, and a new value recompiles. Checked when the
@@ -54,19 +54,20 @@ class GaussianRasterizationSettings:
             W / (2 tanfovx) pixels; it shapes the splats, but does not move their centres.
         tanfovy: ``[]`` the same for the height.
         bg: ``[3]`` background colour; ``[D]`` for colors_precomp with D channels.
-        scale_modifier: ``[]`` factor of all scales. Covariances that are given do not change.
-        viewmatrix: ``[4, 4]`` world-to-camera transform for row vectors, that is transposed:
+        scale_modifier: ``[]`` factor of all scales; cov3D_precomp is not scaled.
+        viewmatrix: ``[4, 4]`` world-to-camera transform for row vectors, hence transposed:
             [x y z 1] @ viewmatrix. Axes x right, y down, z forward.
         projmatrix: ``[4, 4]`` world to clip coordinates for row vectors: viewmatrix @ projection.
-            Decides the centres alone; the principal point may be anywhere.
+            Determines the centres only; the principal point may be anywhere.
         sh_degree: 0 to 4, at most what shs allows; higher coefficients are not read.
         campos: ``[3]`` camera centre in the world, from which the spherical harmonics are seen.
-        prefiltered: True if no point is nearer than the near plane. Points that are do not kill
-            the process: the inputs are saved, and a RuntimeWarning says so. Slow.
+        prefiltered: True asserts that no point is nearer than the near plane. A point that is
+            does not kill the process: the inputs are saved, and a RuntimeWarning says so. Slow.
         debug: True saves the inputs of a call that fails, or whose results or gradients are not
             finite, and reports it by a RuntimeWarning; see ``load_snapshot``. Slow.
-        sh_convention: "3dgs" (default), the depth seed; "e3nn", the e3nn seed with the right
-            polynomial of degree 3; "e3nn-seed", with its wrong one.
+        sh_convention: "3dgs" (default) for ``diff_gaussian_rasterization_depth``; "e3nn" for
+            ``diff_gaussian_rasterization_e3nn_depth`` with the right polynomial of degree 3;
+            "e3nn-legacy" with its wrong one.
     """
 
     image_height: int = dataclasses.field(metadata={"static": True})
@@ -84,7 +85,7 @@ class GaussianRasterizationSettings:
     sh_convention: ShConvention = dataclasses.field(default="3dgs", metadata={"static": True})
 
     def _replace(self, **changes: Any) -> "GaussianRasterizationSettings":
-        """Return a changed copy, like the method of the named tuple that the seeds have."""
+        """Return a changed copy, as the named tuple of the original rasterizers does."""
         return dataclasses.replace(self, **changes)
 
 
@@ -133,11 +134,11 @@ class GaussianRasterizer:
             means3D: ``[N, 3]`` centres, world frame.
             means2D: ``[N, 3]``, or None. Its value is not used; its gradient is that of the
                 centres in normalised device coordinates (the gradient per pixel times W / 2 and
-                H / 2, and 0), the one that thresholds of densification are tuned for.
+                H / 2, and 0), for which thresholds of densification are tuned.
             opacities: ``[N, 1]`` or ``[N]``, 0..1.
             shs: ``[N, B, 3]`` spherical-harmonics coefficients, B = 1, 4, 9, 16 or 25.
             colors_precomp: ``[N, 3]`` colours, instead of shs; any number of channels.
-            scales: ``[N, 3]`` standard deviations along the own axes; linear.
+            scales: ``[N, 3]`` standard deviations along the local axes; linear.
             rotations: ``[N, 4]`` quaternions wxyz of length 1: they are not normalised.
             cov3D_precomp: ``[N, 6]`` covariances xx, xy, xz, yy, yz, zz, instead of scales and
                 rotations.
@@ -186,7 +187,7 @@ class GaussianRasterizer:
 
 
 class Snapshot(NamedTuple):
-    """What ``debug`` or ``prefiltered`` saved, see ``load_snapshot``.
+    """A call that ``debug`` or ``prefiltered`` saved, see ``load_snapshot``.
 
     Attributes:
         rasterizer: With the settings of the call, ``debug`` and ``prefiltered`` off.
@@ -297,7 +298,7 @@ def _checked(
 
 
 def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
-    """Render; ``x`` has the checked arrays of arguments and settings."""
+    """Render; ``x`` holds the checked arrays of arguments and settings."""
     size, config = (options.width, options.height), options.config
     means = x["means3D"]
     gaussians = Gaussians(
@@ -320,9 +321,9 @@ def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Ar
     ndc, drawn = _device_coordinates(means, splats.radii > 0, x["projmatrix"])
     if "means2D" in x:
         ndc = _with_gradient_for(ndc, x["means2D"])
-    # The pixel ((ndc + 1) size - 1) / 2 of the seeds counts from the centre of the first one.
+    # Their pixel, ((ndc + 1) size - 1) / 2, counts from the centre of the first one.
     means2d = (ndc + 1) * jnp.array([size], ndc.dtype) / 2
-    drawn &= _meets_tiles(means2d, splats.radii, size) & jnp.isfinite(colors).all(axis=-1)
+    drawn &= _meets_tiles(means2d, splats.radii, size)
     splats = dataclasses.replace(
         splats, means2d=means2d, radii=jnp.where(drawn, splats.radii, jnp.int32(0))
     )
@@ -331,13 +332,14 @@ def _rasterize(options: _Options, x: dict[str, Array]) -> tuple[Array, Array, Ar
     )
     weight = out.weight + _WEIGHT_EPSILON
     depth = out.depth * out.weight / weight
-    return jnp.moveaxis(out.image, -1, 0), out.radii, depth, weight
+    return jnp.moveaxis(out.image, -1, 0), cull_by_color(out.radii, colors), depth, weight
 
 
 def _covariances(rotations: Array, scales: Array, scale_modifier: Array) -> Array:
     """Return R S^2 R^T, ``[N, 6]``, with S = diag(scale_modifier scales).
 
-    What is not finite is NaN, which culls, and its inputs are replaced: no gradient becomes NaN.
+    A covariance that is not finite becomes NaN, which culls; its inputs are replaced, so that no
+    gradient becomes NaN.
     """
     covariances = _covariances_of_finite(rotations, scale_modifier * scales)
     usable = jnp.isfinite(covariances).all(axis=-1, keepdims=True)
@@ -348,7 +350,7 @@ def _covariances(rotations: Array, scales: Array, scale_modifier: Array) -> Arra
 
 
 def _covariances_of_finite(rotations: Array, scales: Array) -> Array:
-    """Evaluate the polynomial, which takes quaternions as given."""
+    """Evaluate the polynomial of the quaternions as given."""
     a, b, c = (jnp.stack(row, axis=-1) * scales for row in rotation_rows(*rotations.T))
     pairs = ((a, a), (a, b), (a, c), (b, b), (b, c), (c, c))
     return jnp.stack([jnp.sum(p * q, axis=-1) for p, q in pairs], axis=-1)
@@ -385,7 +387,7 @@ def _device_coordinates(means: Array, drawn: Array, projmatrix: Array) -> tuple[
     means = jnp.where(drawn[:, None], means, jnp.zeros_like(means))
     clip = _times(means, projmatrix[:3]) + projmatrix[3:]
     w = clip[:, 3:] + _W_EPSILON
-    # The derivative has the square of w.
+    # The derivative divides by the square of w.
     usable = jnp.isfinite(clip / w / w).all(axis=-1)
     clip = jnp.where(usable[:, None], clip, jnp.ones_like(clip))
     return clip[:, :2] / (clip[:, 3:] + _W_EPSILON), drawn & usable & is_finite
@@ -404,7 +406,7 @@ def _same_ndc_bwd(_: None, v_ndc: Array) -> tuple[Array, Array]:
     return v_ndc, jnp.pad(v_ndc, ((0, 0), (0, 1)))
 
 
-# Returns its first argument, and lets the second one have its gradient too.
+# Returns its first argument, and gives its gradient to the second one as well.
 _with_gradient_for = jax.custom_vjp(_same_ndc)
 _with_gradient_for.defvjp(lambda ndc, means2D: (ndc, None), _same_ndc_bwd)
 

@@ -1,8 +1,8 @@
-"""Saves the inputs of rasterizer calls that go wrong, for the flags of ``seeds.py``.
+"""Saves the inputs of rasterizer calls that go wrong, for ``debug`` and ``prefiltered``.
 
-A call that is watched writes its inputs to a file before it starts, and removes the file when its
-results turn out to be good. A call that fails, or takes the process down, leaves the file behind,
-whether it was compiled, mapped or differentiated: nothing has to be caught for that.
+A watched call writes its inputs to a file before it starts, and removes the file when its results
+are good. A call that fails, or takes the process down, leaves the file behind, whether it was
+compiled, mapped or differentiated: nothing has to be caught for that.
 
 Arrays go to the host in pieces. JAX copies larger ones for a callback on a thread of the pool that
 the callback itself may hold: with one core that is a deadlock.
@@ -29,11 +29,11 @@ from jax import Array
 from jax.core import Tracer
 from jax.experimental import io_callback
 
-from jax_gsplat_depth import _ffi
+from jax_gsplat_depth._vjp import custom_vjp
 
 OUTPUTS = ("rendered_image", "radii", "depth_map", "weight_map")
 COTANGENT = "cotangent of "
-# Of one process, so that a training that has gone wrong does not fill the disk.
+# Per process, so that a training that has gone wrong does not fill the disk.
 MAX_KEPT = 10
 
 _HEADER = "settings"
@@ -70,7 +70,7 @@ class _Layout:
 
 @dataclasses.dataclass
 class _File:
-    """A file whose call has not ended."""
+    """The file of a call that has not ended."""
 
     path: pathlib.Path
     pieces: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -94,10 +94,10 @@ def recorded(
 
     Args:
         run: From arrays by name to the outputs; hashable.
-        header: What else the file has to say, as JSON.
-        inputs: What the file holds.
-        hidden: Points that must not be there, or None.
-        watch_values: Whether all values, of gradients too, must be finite.
+        header: What else the file holds, as JSON.
+        inputs: The arrays that the file holds.
+        hidden: ``[N]`` bool, points that must not be there; or None.
+        watch_values: Whether all values, gradients included, must be finite.
     """
     call = _Call(run, json.dumps(header, default=int), watch_values, hidden is not None)
     try:
@@ -112,18 +112,18 @@ def recorded(
 
 
 def load(path: Any) -> tuple[Header, dict[str, Array]]:
-    """Return what a file holds: the header, and the arrays by name."""
+    """Return the header and the arrays of a file, by name."""
     with np.load(path) as file:
         arrays = {name: jnp.asarray(file[name]) for name in file.files if name != _HEADER}
         return json.loads(str(file[_HEADER])), arrays
 
 
 def cotangent_names(arrays: dict[str, Array]) -> list[str]:
-    """Return the names of those arrays that are cotangents."""
+    """Return the names of the arrays that are cotangents."""
     return [name for name in arrays if name.startswith(COTANGENT)]
 
 
-@_ffi.custom_vjp
+@custom_vjp
 def _recorded(call: _Call, inputs: dict[str, Array], hidden: Array) -> Outputs:
     number, inputs = _begin("forward", call, inputs)
     outputs = call.run(inputs)
@@ -184,7 +184,7 @@ def _write(layout: _Layout, inputs: dict[str, Array]) -> Array:
 
 
 def _receive(layout: _Layout, number: Any, piece: Any) -> np.int32:
-    """Take the next piece of a file, of a new one if the number is -1; write it with the last."""
+    """Append a piece to its file, to a new one if the number is -1; write after the last piece."""
     number = int(number)
     with _lock:
         if number < 0:
@@ -204,7 +204,7 @@ def _receive(layout: _Layout, number: Any, piece: Any) -> np.int32:
 
 
 def _end(kind: str, number: Array, results: dict[str, Array], hidden: Array) -> None:
-    """Send what is wrong with the call to the host: counts and places only."""
+    """Send what is wrong with the call to the host: counts and positions only."""
     shapes = tuple((name, value.shape) for name, value in results.items())
     bad = [_count_and_first(~jnp.isfinite(value)) for value in results.values()]
     judge = functools.partial(_judge, kind, shapes, hidden.size)
@@ -243,7 +243,7 @@ def _judge(
         if keep:
             _kept.append(path)
     if keep:
-        where = f"the inputs are in {path}, see jax_gsplat_depth.seeds.load_snapshot"
+        where = f"the inputs are in {path}, see jax_gsplat_depth.compat.load_snapshot"
     else:
         path.unlink()
         where = f"nothing saved, this process has saved {MAX_KEPT} files before"

@@ -1,19 +1,22 @@
-"""The built-in capture: pictures of a still life made on the fly, with exact depth."""
+"""Makes the built-in capture: pictures of a still life, ray cast on the fly, with exact depth."""
 
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, hold_out
+from jax_gsplat_depth.datasets._geometry import pinhole_matrix, poses_at
 from jax_gsplat_depth.datasets._still_life import cast_views
 
 _TARGET = (0.0, 0.0, 0.35)
+"""Point that all cameras look at, world frame."""
+
 _FIELD_OF_VIEW = 60.0
-"""Horizontal, degrees."""
+"""Horizontal field of view of all cameras, degrees."""
 
 _POINT_NOISE = 0.004
-"""Standard deviation of a sparse point, relative to its depth."""
+"""Standard deviation of the depth of a sparse point, relative to the depth."""
 
 _COLOR_NOISE = 4.0
-"""Standard deviation of a sparse point's colour, 8-bit steps."""
+"""Standard deviation of the colour of a sparse point, in 8-bit steps."""
 
 
 def builtin_capture(
@@ -30,10 +33,10 @@ def builtin_capture(
         seed: Decides the textures, the sparse points and the jitter of the cameras; the same seed
             gives the same capture.
         n_views: Number of pictures, at least 2; every 8th is held out.
-        width: Pixels.
-        height: Pixels.
-        n_points: Number of sparse points. They stand for what a structure-from-motion tool would
-            give: they lie where the training pictures have texture, and carry a little noise.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        n_points: Number of sparse points. They imitate the points of structure from motion: they
+            lie where the training pictures have texture, and carry a little noise.
 
     Returns:
         The capture, with exact z depth at every pixel.
@@ -42,7 +45,7 @@ def builtin_capture(
         raise ValueError(f"n_views is {n_views}, expected at least 2")
     rng = np.random.default_rng(seed)
     focal = 0.5 * width / np.tan(np.radians(_FIELD_OF_VIEW) / 2)
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float32)
+    K = pinhole_matrix(focal, focal, width / 2, height / 2).astype(np.float32)
     viewmats = _poses(n_views, rng)
     images, depths = cast_views(viewmats, K, width=width, height=height, seed=seed)
     test_indices = hold_out(n_views)
@@ -63,7 +66,7 @@ def builtin_capture(
 
 
 def _poses(n_views: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``(V, 4, 4)`` world-to-camera poses on two turns around the scene, low then high."""
+    """Return ``(V, 4, 4)`` world-to-camera poses on two turns around the scene, low, then high."""
     turn = 2 * np.arange(n_views) / n_views
     azimuth = 2 * np.pi * turn + rng.normal(0, 0.03, n_views)
     high = turn >= 1
@@ -80,10 +83,7 @@ def _poses(n_views: int, rng: np.random.Generator) -> np.ndarray:
     eyes = np.asarray(_TARGET) + distance[:, None] * outward
     right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(n_views)], axis=-1)
     rotations = np.stack([right, np.cross(-outward, right), -outward], axis=1)
-    viewmats = np.tile(np.eye(4, dtype=np.float32), (n_views, 1, 1))
-    viewmats[:, :3, :3] = rotations
-    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", rotations, eyes)
-    return viewmats
+    return poses_at(eyes, rotations).astype(np.float32)
 
 
 def _sparse_points(
@@ -99,7 +99,7 @@ def _sparse_points(
     gray = images[train].astype(np.float32).mean(axis=-1)
     across, down = np.gradient(gray, axis=2), np.gradient(gray, axis=1)
     contrast = np.hypot(across, down)
-    # The constant keeps some points in flat areas, as matchers find weak features there as well.
+    # The constant keeps some points in flat areas: matchers find weak features there as well.
     weight = (contrast + 2.0).ravel().astype(np.float64)
     chosen = rng.choice(weight.size, n_points, replace=False, p=weight / weight.sum())
     view, row, column = np.unravel_index(chosen, gray.shape)

@@ -1,7 +1,7 @@
-"""What every reader of photos hands to training: one frozen record of posed views.
+"""Defines ``Capture``, the frozen record of posed views that every reader hands to training.
 
-Readers check the files; whoever receives a ``Capture`` can trust its shapes, that all poses are
-rigid, and that all numbers are finite.
+Readers check their files: the shapes of a ``Capture`` agree, all of its poses are rigid, and all of
+its numbers are finite.
 """
 
 import dataclasses
@@ -9,13 +9,13 @@ import dataclasses
 import numpy as np
 
 HOLD_OUT_EVERY = 8
-"""Every 8th view in name order is kept for testing, as the published 3DGS results do."""
+"""Every 8th view in name order is held out for testing, as in the published results of 3DGS."""
 
 
 class CaptureError(ValueError):
     """Photos or cameras cannot be used; the message is one sentence for the person at the keyboard.
 
-    It names the file at fault and what was expected, so that no traceback is needed.
+    The message names the file at fault and says what was expected, so that no traceback is needed.
     """
 
 
@@ -31,15 +31,15 @@ class Capture:
         Ks: ``(V, 3, 3)`` float32 pinhole matrices in pixels of ``images``; the centre of the top
             left pixel is ``(0.5, 0.5)``.
         points: ``(P, 3)`` float32 world positions of sparse points, or None.
-        point_colors: ``(P, 3)`` uint8, or None exactly when ``points`` is.
+        point_colors: ``(P, 3)`` uint8, or None exactly when ``points`` is None.
         depths: ``(V, H, W)`` float32, z along the optical axis in world units, 0 where unknown;
             None if there is no depth.
         alphas: ``(V, H, W)`` float32 in [0, 1], or None if the files had no alpha.
         test_indices: Sorted indices of the held-out views.
         background: ``(3,)`` float32 in [0, 1].
-        depth_priors: ``(V, H, W)`` float32, depth up to a scale and a shift that are unknown and
-            differ from view to view, as monocular estimators give it; positive, 0 where there is
-            none. None if there are no priors.
+        depth_priors: ``(V, H, W)`` float32, depth up to an unknown scale and shift, which differ
+            from view to view, as monocular estimators give it; positive, or 0 where unknown. None
+            if there are no priors.
     """
 
     names: list[str]
@@ -76,5 +76,5 @@ class Capture:
 
 
 def hold_out(n_views: int) -> np.ndarray:
-    """Return the indices of the views kept for testing when the files name no split."""
+    """Return the indices of the held-out views of a capture whose files name no split."""
     return np.arange(0, n_views, HOLD_OUT_EVERY)

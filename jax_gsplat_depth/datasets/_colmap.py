@@ -1,8 +1,8 @@
-"""Reader of COLMAP models, binary and text: cameras, poses and sparse points.
+"""Reads COLMAP models, binary and text: cameras, poses and sparse points.
 
-Every count is checked against the size of the file before it is used, and every record against
-what is left, so a damaged file gives a sentence and never a large allocation. The observations of
-the points in the photos are skipped.
+Every count is checked against the size of the file before it is used, and every record against the
+bytes that remain, so a damaged file ends in a sentence and never in a large allocation. The
+observations of the points in the photos are skipped.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._geometry import LARGEST, pinhole, rigid, rotation_matrix
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
-# Model id of the binary form: name and number of parameters.
+# Name and number of parameters by model id of the binary form.
 _MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
     1: ("PINHOLE", 4),
@@ -32,7 +32,10 @@ _MODELS = {
     11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
 _POINT2D_BYTES = 24
+"""Bytes of one observation of a point in the record of a photo."""
+
 _TRACK_BYTES = 8
+"""Bytes of one observation in the record of a point."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Model:
     """A COLMAP model.
 
     Attributes:
-        folder: Where the three files are.
-        cameras: By id.
+        folder: Folder of the three files.
+        cameras: Cameras by id.
         images: Registered photos.
         points: ``(P, 3)`` float64, world frame, finite.
         colors: ``(P, 3)`` uint8.
@@ -76,7 +79,7 @@ class Model:
         """Return the photos with their cameras.
 
         Args:
-            photos: The folder that the names of the photos are relative to.
+            photos: Folder to which the names of the photos are relative.
         """
         return [
             PosedPhoto(
@@ -242,7 +245,7 @@ def _points_bin(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and text of the lines that are no comments; a line may be empty."""
+    """Yield number and text of every line that is not a comment; a line may be empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,6 +1,7 @@
 """Computes with pinhole cameras in NumPy: matrices, rigid poses, centres and projection.
 
-Poses are world to camera with OpenCV axes (x right, y down, z forward); pixel centres lie at +0.5.
+Unless a name says otherwise, poses are world to camera with OpenCV axes (x right, y down, z
+forward). Pixel centres lie at +0.5.
 """
 
 import dataclasses
@@ -17,18 +18,49 @@ _RIGID_TOLERANCE = 1e-2
 """Largest entry of R^T R - I that still counts as rounding in a text file."""
 
 
+def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    """Return the ``(3, 3)`` matrix of a pinhole camera, in the unit of its arguments."""
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
 def pinhole(fx: float, fy: float, cx: float, cy: float, *, where: str) -> np.ndarray:
-    """Return the ``(3, 3)`` matrix of a pinhole camera; ``where`` opens the error message."""
+    """Return the ``(3, 3)`` matrix of a pinhole camera that a file describes.
+
+    Args:
+        fx: Focal length in pixels, like the other three.
+        fy: Focal length.
+        cx: Principal point.
+        cy: Principal point.
+        where: Opens the error message: the place in the file.
+
+    Raises:
+        CaptureError: A number is not finite, or a focal length is not positive.
+    """
     if not (np.abs([fx, fy, cx, cy]) < LARGEST).all() or min(fx, fy) < 1 / LARGEST:
         raise CaptureError(
             f"{where} has focal lengths {fx:g}, {fy:g} and principal point {cx:g}, {cy:g}: "
             "expected finite numbers and positive focal lengths"
         )
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return pinhole_matrix(fx, fy, cx, cy)
+
+
+def scaled_pinhole(Ks: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Return ``(..., 3, 3)`` pinhole matrices for images with ``x`` and ``y`` times the pixels."""
+    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
+    return Ks * np.array([[x], [y], [1.0]])
 
 
 def rigid(rotation: np.ndarray, translation: np.ndarray, *, where: str) -> np.ndarray:
-    """Return the ``(4, 4)`` pose with the nearest rotation; ``where`` opens the error message."""
+    """Return the ``(4, 4)`` pose that a file describes, with the nearest rotation.
+
+    Args:
+        rotation: ``(3, 3)``, orthonormal up to the rounding of a text file.
+        translation: ``(3,)``.
+        where: Opens the error message: the place in the file.
+
+    Raises:
+        CaptureError: A number is not finite, or the 3x3 part is no rotation.
+    """
     if not ((np.abs(rotation) < LARGEST).all() and (np.abs(translation) < LARGEST).all()):
         raise CaptureError(f"{where} has a pose that is not finite (NaN or infinity)")
     off = np.abs(rotation.T @ rotation - np.eye(3)).max()
@@ -48,6 +80,27 @@ def rotation_matrix(quat: np.ndarray) -> np.ndarray:
     return np.array(rotation_rows(*quat))
 
 
+def inverted(pose: np.ndarray) -> np.ndarray:
+    """Return the inverse of a rigid ``(4, 4)`` pose: world to camera from camera to world."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = pose[:3, :3].T
+    inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    return inverse
+
+
+def poses_at(centers: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Return the poses ``(V, 4, 4)`` of cameras at world positions.
+
+    Args:
+        centers: ``(V, 3)`` world frame.
+        rotations: ``(V, 3, 3)`` from world axes to camera axes.
+    """
+    viewmats = np.tile(np.eye(4), (len(centers), 1, 1))
+    viewmats[:, :3, :3] = rotations
+    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", rotations, centers)
+    return viewmats
+
+
 def camera_centers(viewmats: np.ndarray) -> np.ndarray:
     """Return the positions ``(V, 3)`` of cameras ``(V, 4, 4)``, world frame."""
     return -np.einsum("vji,vj->vi", viewmats[:, :3, :3], viewmats[:, :3, 3])
@@ -65,8 +118,8 @@ def project_points(
         size: Width and height of the image, pixels.
 
     Returns:
-        Pixels ``(P, 2)``, depths ``(P,)``, and which points lie in front of the camera and inside
-        of the image, ``(P,)`` bool.
+        Pixels ``(P, 2)``, depths ``(P,)``, and ``(P,)`` bool, True for points in front of the
+        camera and inside of the image.
     """
     camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     depths = camera[:, 2]
@@ -79,12 +132,12 @@ def project_points(
 
 @dataclasses.dataclass(frozen=True)
 class PosedViews:
-    """Photos with the cameras that took them, as NumPy arrays, ``T`` of them.
+    """``T`` photos with the cameras that took them, as NumPy arrays.
 
     Attributes:
-        images: ``[T, H, W, 3]`` uint8.
-        viewmats: ``[T, 4, 4]`` float64, world to camera.
-        Ks: ``[T, 3, 3]`` float64, pixels.
+        images: ``(T, H, W, 3)`` uint8.
+        viewmats: ``(T, 4, 4)`` float64, world to camera.
+        Ks: ``(T, 3, 3)`` float64, pixels.
     """
 
     images: np.ndarray
@@ -104,12 +157,12 @@ class PosedViews:
 
     @property
     def centers(self) -> np.ndarray:
-        """Camera positions ``[T, 3]``, world frame."""
+        """Camera positions ``(T, 3)``, world frame."""
         return camera_centers(self.viewmats)
 
     @property
     def axes(self) -> np.ndarray:
-        """Unit vectors ``[T, 3]`` along which the cameras look, world frame."""
+        """Unit vectors ``(T, 3)`` along which the cameras look, world frame."""
         return self.viewmats[:, 2, :3]
 
     @property
@@ -118,18 +171,18 @@ class PosedViews:
         return float(np.median(self.Ks[:, [0, 1], [0, 1]]))
 
     def project(self, view: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Project ``[P, 3]`` points to pixels ``[P, 2]``, depths ``[P]`` and inside ``[P]``."""
+        """Project ``(P, 3)`` world points into a view; see ``project_points``."""
         height, width = self.images.shape[1:3]
         return project_points(points, self.viewmats[view], self.Ks[view], (width, height))
 
     def back_project(self, view: int, pixels: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the world points ``[P, 3]`` at pixels ``[P, 2]`` and depths ``[P]``."""
+        """Return the world points ``(P, 3)`` at pixels ``(P, 2)`` and depths ``(P,)`` of a view."""
         K, viewmat = self.Ks[view], self.viewmats[view]
         rays = (pixels - [K[0, 2], K[1, 2]]) / [K[0, 0], K[1, 1]]
         camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depths[:, None]
         return (camera - viewmat[:3, 3]) @ viewmat[:3, :3]
 
     def colors(self, view: int, pixels: np.ndarray) -> np.ndarray:
-        """Return the RGB ``[P, 3]``, 0..1, of the pixels that contain ``[P, 2]`` positions."""
+        """Return RGB ``(P, 3)``, 0..1, of the pixels in which positions ``(P, 2)`` lie."""
         columns, rows = pixels.astype(np.int64).T
         return self.images[view, rows, columns] / 255.0

@@ -1,4 +1,4 @@
-"""The OPENCV lens model and its removal: photos become those of a pinhole camera on load.
+"""Removes the distortion of OPENCV lenses: photos become those of a pinhole camera on load.
 
 With x, y the pinhole coordinates of a ray (right and down per unit of depth) and r^2 = x^2 + y^2,
 the lens moves the ray to
@@ -6,8 +6,8 @@ the lens moves the ray to
     x' = x (1 + k1 r^2 + k2 r^4) + 2 p1 x y + p2 (r^2 + 2 x^2)
     y' = y (1 + k1 r^2 + k2 r^4) + p1 (r^2 + 2 y^2) + 2 p2 x y
 
-and the pixel is fx x' + cx, fy y' + cy. Resampling needs this direction only, which has no error;
-the inverse, by Newton's method, decides how much of the picture is left.
+and the pixel is fx x' + cx, fy y' + cy. Resampling needs only this direction, which is exact; the
+inverse, by Newton's method, decides how much of the picture is left.
 """
 
 import dataclasses
@@ -19,9 +19,10 @@ from jax_gsplat_depth._common.extras import require
 
 _NEWTON_STEPS = 50
 _CONVERGED = 1e-12
+"""Residual, in pinhole coordinates, at which Newton's method stops."""
 
 _SLACK = 1e-6
-"""Pixels beyond an edge that are taken for rounding, so that no lens takes nothing away."""
+"""Pixels by which rounding may move an edge: a lens without terms must take nothing away."""
 
 
 class LensError(ValueError):
@@ -33,17 +34,17 @@ class Lens:
     """A camera with an OPENCV lens.
 
     Attributes:
-        width: Pixels of the photo.
-        height: Pixels of the photo.
+        width: Width of the photo in pixels.
+        height: Height of the photo in pixels.
         fx: Focal length in pixels.
         fy: Focal length in pixels.
-        cx: Principal point; the centre of the top left pixel is (0.5, 0.5).
-        cy: Principal point.
+        cx: Principal point in pixels; the centre of the top left pixel is (0.5, 0.5).
+        cy: Principal point in pixels.
         k1: Radial term of degree 2.
         k2: Radial term of degree 4.
         p1: Tangential term.
         p2: Tangential term.
-        largest: Width and height that the undistorted picture may have, or None.
+        largest: Limit of width and height of the undistorted picture, or None.
     """
 
     width: int
@@ -86,7 +87,7 @@ class Lens:
         """Return the pinhole coordinates of ``(..., 2)`` lens coordinates, by Newton's method.
 
         Raises:
-            LensError: There are none, or the picture folds over on the way there.
+            LensError: There are none, or the picture folds over between the centre and them.
         """
         found = np.array(xy, np.float64)
         with np.errstate(all="ignore"):  # Divergence is reported below.
@@ -102,7 +103,7 @@ class Lens:
                 found[..., 1] -= (
                     J[..., 0, 0] * residual[..., 1] - J[..., 0, 1] * residual[..., 0]
                 ) / determinant
-            # A solution beyond the first fold is not what the camera saw.
+            # The camera cannot see what lies beyond the first fold.
             path = np.linspace(0, 1, 33).reshape(-1, *[1] * found.ndim) * found
             determinant = np.linalg.det(self.jacobian(path)) if np.isfinite(path).all() else -1.0
             off = np.abs(self.distort(found) - xy).max(initial=0)
@@ -114,8 +115,8 @@ class Lens:
     def _window(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of the pinhole picture, in pixels of the same focal length.
 
-        The largest rectangle of whole pixels between the four undistorted edges of the photo, so
-        that every pixel has a value.
+        It is the largest rectangle of whole pixels between the four undistorted edges of the photo,
+        so that every pixel has a value.
         """
         across, down = np.arange(self.width + 1.0), np.arange(self.height + 1.0)
         left, right = (self._pinhole_pixels(np.full_like(down, x), down) for x in (0, self.width))
@@ -153,7 +154,7 @@ class Lens:
         return self.cx - self._window[0], self.cy - self._window[1]
 
     def remove(self, picture: np.ndarray, *, nearest: bool = False) -> np.ndarray:
-        """Resample a picture as a pinhole camera would have taken it.
+        """Resample a picture as if a pinhole camera had taken it.
 
         Args:
             picture: ``(height, width)`` or ``(height, width, channels)``; uint8 is rounded.
@@ -164,12 +165,12 @@ class Lens:
             The picture with ``pinhole_size``, dtype kept.
         """
         resample = require("scipy.ndimage").map_coordinates
-        places = _places(self)
+        positions = _positions_in_photo(self)
 
         def channel(plane: np.ndarray) -> np.ndarray:
             if nearest:
-                return resample(plane, places, order=0, mode="nearest")
-            values = resample(plane.astype(np.float32), places, order=1, mode="nearest")
+                return resample(plane, positions, order=0, mode="nearest")
+            values = resample(plane.astype(np.float32), positions, order=1, mode="nearest")
             return np.rint(values) if plane.dtype == np.uint8 else values
 
         planes = picture if picture.ndim == 3 else picture[..., None]
@@ -178,8 +179,8 @@ class Lens:
 
 
 @functools.lru_cache(maxsize=2)
-def _places(lens: Lens) -> np.ndarray:
-    """Return ``(2, h, w)`` row and column in the photo of every pixel of the pinhole picture."""
+def _positions_in_photo(lens: Lens) -> np.ndarray:
+    """Return ``(2, h, w)``, row and column in the photo of every pixel of the pinhole picture."""
     width, height = lens.pinhole_size
     cx, cy = lens.pinhole_center
     x = (np.arange(width) + 0.5 - cx) / lens.fx

@@ -6,7 +6,7 @@ import numpy as np
 
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
 from jax_gsplat_depth.datasets._colmap import Model, find_model, read_model
-from jax_gsplat_depth.datasets._geometry import camera_centers
+from jax_gsplat_depth.datasets._geometry import camera_centers, scaled_pinhole
 from jax_gsplat_depth.datasets._pictures import read_depth, read_photo
 from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
 from jax_gsplat_depth.datasets._transforms import read_transforms
@@ -14,7 +14,7 @@ from jax_gsplat_depth.datasets._views import PosedPhoto, unique_names
 
 _SAME_WORLD_ANGLE = 0.02
 _SAME_WORLD_DISTANCE = 0.01
-"""Radians, and fraction of the spread of the cameras, within which two poses are the same."""
+"""Two poses are the same within this angle (radians) and distance (per spread of the cameras)."""
 
 
 def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
@@ -23,19 +23,19 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
     - ``transforms.json``: camera-to-world poses with OpenGL axes, intrinsics, optional depth maps.
       Photos with terms k1, k2, p1, p2 of the OPENCV lens model are undistorted. Sparse points come
       from a COLMAP model beside it, if its poses are the same.
-    - ``transforms_train.json`` and ``transforms_test.json``: as Blender scenes come; the second
-      file is the held-out split.
+    - ``transforms_train.json`` and ``transforms_test.json``, as for Blender scenes: the second file
+      is the held-out split.
     - ``images`` and ``sparse/0`` or ``sparse``: a COLMAP model, binary or text.
     - ``camera-intrinsics.txt``, ``*.color.png`` or ``.jpg``, ``*.depth.png`` and ``*.pose.txt``: an
-      RGB-D recording as of the 7-Scenes data, depth in millimetres on the pixels of the photo.
+      RGB-D recording in the layout of 7-Scenes, depth in millimetres on the pixels of the photo.
 
     Photos with transparency are put on white. EXIF orientations are not applied.
 
     Args:
         path: The folder.
         downscale: Pixels of the files per pixel of the capture, per side. Each pixel is the mean
-            over its area; rows and columns that do not fill a pixel are cut off at the right and
-            at the bottom.
+            over its area; at the right and at the bottom, columns and rows that fill no pixel are
+            cut off.
 
     Returns:
         The capture, views in name order.
@@ -98,9 +98,9 @@ def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float]:
 
 
 def _model_of_same_world(folder: Path, views: list[PosedPhoto]) -> Model | None:
-    """Return the model if it has the poses of ``views``: its points then fit as well.
+    """Return the model if its poses are those of ``views``: its points then fit as well.
 
-    A model that is damaged or of another world is no error, as nothing depends on it.
+    A damaged model, or one of another world, is no error, because nothing depends on it.
     """
     try:
         model = read_model(folder)
@@ -133,7 +133,7 @@ def _assemble(
                 f"{view.photo} is {view.size[0]}x{view.size[1]} pixels, but {views[0].photo.name} "
                 f"is {size[0]}x{size[1]}: expected photos of one size"
             )
-    # Photos as they are on disk, with the pixels that the removal of a lens takes away.
+    # Sizes on disk, which include the pixels that the removal of a lens takes away.
     stored = [view.lens.stored_size if view.lens else size for view in views]
     photos = [
         read_photo(view.photo, size_on_disk, downscale, view.lens)
@@ -152,6 +152,7 @@ def _assemble(
                 for view, size_on_disk in zip(views, stored, strict=True)
             ]
         )
+    scale = 1 / downscale
     points = colors = None
     if model is not None and len(model.points) > 0:
         points, colors = model.points.astype(np.float32), model.colors
@@ -159,7 +160,7 @@ def _assemble(
         names=names,
         images=images,
         viewmats=np.stack([view.viewmat for view in views]).astype(np.float32),
-        Ks=np.stack([_scaled(view.K, downscale) for view in views]).astype(np.float32),
+        Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
         points=points,
         point_colors=colors,
         depths=depths,
@@ -167,11 +168,6 @@ def _assemble(
         test_indices=_test_indices(views),
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
     )
-
-
-def _scaled(K: np.ndarray, downscale: int) -> np.ndarray:
-    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
-    return K * np.array([[1 / downscale], [1 / downscale], [1.0]])
 
 
 def _test_indices(views: list[PosedPhoto]) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Photos and depth maps from files, made smaller without moving anything.
+"""Reads photos and depth maps from files, and shrinks them without moving anything.
 
-A pixel of a picture reduced ``D`` times covers exactly ``D x D`` pixels of the file; what does not
-fill a whole pixel at the right and at the bottom is cut off. The camera matrix then scales by
-``1 / D`` exactly, in both directions, for every size.
+A pixel of a picture reduced ``D`` times covers exactly ``D x D`` pixels of the file; at the right
+and at the bottom, columns and rows that fill no whole pixel are cut off. The camera matrix then
+scales by ``1 / D`` exactly, in both directions, for every size.
 """
 
 import warnings
@@ -19,7 +19,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is such a file; a path that cannot exist gives False, not an error."""
+    """Return whether the file exists; a path that cannot exist gives False, not an error."""
     try:
         return path.is_file()
     except OSError:
@@ -61,9 +61,9 @@ def read_photo(
 
     Args:
         path: Any format that Pillow reads, 8 bits per channel.
-        size: Width and height that the camera is for.
+        size: Width and height for which the camera holds.
         downscale: Pixels of the file per pixel of the result, per side.
-        lens: Removed first, if given; the downscale is of what is left.
+        lens: Lens to remove first, before the photo is downscaled, or None.
 
     Returns:
         ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque.
@@ -94,12 +94,12 @@ def read_depth(
     """Read a depth map.
 
     Args:
-        path: A picture with one channel of 16 or 32 bits; 0 where unknown, and 65535 of 16 bits.
+        path: A picture with one channel of 16 or 32 bits; 0 is unknown, and so is 65535 in 16 bits.
         size: Width and height of the photo.
         scale: World units per step of the file.
         downscale: As in ``read_photo``. A pixel takes the median of its known pixels (the smaller
-            one of two), which is a measured value: near an edge, a mean would lie on neither side.
-        lens: Removed first, if given; a pixel takes the nearest one of the file.
+            of the middle two), a measured value: near an edge, a mean would lie on neither side.
+        lens: Lens to remove first, or None; a pixel takes the nearest one of the file.
 
     Returns:
         ``(H, W)`` float32 in world units, 0 where unknown.

@@ -1,4 +1,4 @@
-"""Depth as a monocular estimator gives it, made from the truth: known up to scale and shift."""
+"""Makes depth priors like a monocular estimator's: the truth up to scale, shift and noise."""
 
 import dataclasses
 
@@ -12,17 +12,17 @@ _WHITE_ERROR = 0.01
 """Standard deviations of the two kinds of noise, relative to the depth."""
 
 _SMOOTH_LENGTH = 1 / 8
-"""Standard deviation of the filter that makes the smooth noise, in units of the longer side."""
+"""Standard deviation of the filter that makes the smooth noise, relative to the longer side."""
 
 _SCALES = (0.3, 3.0)
-"""Range of the unknown factors."""
+"""Range of the unknown scales."""
 
 
 def monocular_like(capture: Capture, seed: int = 0) -> Capture:
     """Return the capture with depth priors like those of a monocular depth estimator.
 
-    The prior of a view is ``a d (1 + e) + b``: the true depth d with a relative error e, and a
-    scale a and a shift b of its own that nobody knows. e is the sum of smooth noise (standard
+    The prior of a view is ``a d (1 + e) + b``: the true depth d with a relative error e, and an
+    unknown scale a and shift b of this view. e is the sum of smooth noise (standard
     deviation 3 %, correlated over an eighth of the picture: whole objects are too near or too far)
     and white noise (1 %). a is log-uniform in 0.3..3; b is uniform between minus half of the
     smallest and plus the median of the scaled depths, so that every prior is positive.
@@ -49,7 +49,7 @@ def _prior(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     smooth = require("scipy.ndimage").gaussian_filter(
         rng.standard_normal(depth.shape), _SMOOTH_LENGTH * max(depth.shape), mode="reflect"
     )
-    # The filter leaves a mean and a spread of its own; the mean would only be a part of the scale.
+    # The filtered noise has a mean and a spread of its own; a mean would merely change the scale.
     smooth = (smooth - smooth.mean()) / max(float(smooth.std()), 1e-12)
     white = rng.standard_normal(depth.shape)
     scale = np.exp(rng.uniform(*np.log(_SCALES)))

@@ -1,4 +1,4 @@
-"""Reader of RGB-D recordings in the layout of 7-Scenes: one file per frame and kind.
+"""Reads RGB-D recordings in the layout of 7-Scenes: one file per frame and kind.
 
 ``NAME.color.png`` or ``.jpg`` and ``NAME.depth.png`` (16 bits, millimetres of z, on the pixels of
 the photo), ``NAME.pose.txt`` (camera to world, OpenCV axes, metres) and ``camera-intrinsics.txt``
@@ -17,8 +17,10 @@ from jax_gsplat_depth.datasets._views import PosedPhoto
 INTRINSICS = "camera-intrinsics.txt"
 _COLORS = ("*.color.png", "*.color.jpg")
 _MILLIMETRES = 0.001
+"""Metres per step of the depth maps."""
+
 _LARGEST_TEXT = 4096
-"""Bytes; a matrix takes a few hundred."""
+"""Bytes that are read of a text file at most; a matrix takes a few hundred."""
 
 
 def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
@@ -26,7 +28,7 @@ def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
 
     Returns:
         The views in the order of their names, and the metres per step of their depth maps. A frame
-        whose pose is not finite is left out: the recorder had lost track.
+        whose pose is not finite is left out: there the recorder had lost track.
     """
     path = root / INTRINSICS
     matrix = _read_matrix(path, 3)

@@ -1,4 +1,4 @@
-"""A capture with few training views: the sparse-view setting."""
+"""Reduces a capture to few training views: the sparse-view setting."""
 
 import dataclasses
 
@@ -8,20 +8,19 @@ from jax_gsplat_depth.datasets._capture import Capture, CaptureError
 from jax_gsplat_depth.datasets._geometry import project_points
 
 _VIEWS_OF_A_POINT = 2
-"""What triangulation needs."""
+"""Number of views that triangulation needs."""
 
 _HIDDEN = 0.05
-"""A point this much behind the surface, relative to its depth, is hidden by it."""
+"""A point is hidden if it lies behind the surface by this fraction of the surface's depth."""
 
 
 def select_views(capture: Capture, n: int) -> Capture:
     """Return the capture with ``n`` of its training views and all of its held-out views.
 
     The training views, in name order, are divided into ``n`` equal runs, and the middle one of each
-    is kept. Sparse points are reduced to what a triangulation of these views could know: those that
-    project into two or more of them (into the one, if ``n`` is 1) and are not hidden there, as far
-    as the depth of the views tells. Otherwise the views that were left out would speak through
-    them.
+    is kept. Of the sparse points only those remain that a triangulation of these views could find:
+    they project into two or more of them (into the one, if ``n`` is 1) and are not hidden there, as
+    far as the depth of the views tells. The others would leak what only the removed views saw.
 
     Args:
         capture: Posed photos.

@@ -1,4 +1,4 @@
-"""Ray caster of the built-in still life: colour, depth, and nothing shared with the renderer.
+"""Casts rays into the built-in still life: colour and depth, with no code of the renderer.
 
 Every surface has a closed-form intersection, so the depth is exact and can judge a fitted scene.
 Textures are sums of a few smooth waves and soft steps, which keeps detail above the pixel size.
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth.datasets._geometry import camera_centers
+
 DOME_RADIUS = 6.5
-"""The painted backdrop; every ray from inside ends on it at the latest."""
+"""Radius of the painted backdrop, on which every ray from inside ends at the latest."""
 
 _SUPERSAMPLES = 3
 """Samples per pixel side, for colour and for the area light."""
@@ -24,13 +26,17 @@ _RAY_START = 1e-3
 """Hits closer than this fraction of the ray are the surface that the ray left."""
 
 _LIGHT = (-2.6, -2.2, 5.2)
+"""Centre of the lamp, a horizontal square."""
+
 _LIGHT_SIZE = 1.1
+"""Side of the lamp."""
+
 _LIGHT_COLORS = ((0.86, 0.26), (0.80, 0.30), (0.70, 0.37))
-"""Of the lamp and of the sky, for red, green and blue."""
+"""Strength of the lamp and of the sky in red, green and blue."""
 
 
 class Vec(NamedTuple):
-    """One 3D vector per ray, each component an array of its own: they are contiguous for XLA."""
+    """One 3D vector per ray, each component an array of its own: contiguous for XLA."""
 
     x: jax.Array
     y: jax.Array
@@ -104,7 +110,7 @@ def _turned(a: Vec, angle: float) -> Vec:
     return Vec(c * a.x + s * a.y, c * a.y - s * a.x, a.z)
 
 
-def _first(hit: jax.Array, t: jax.Array) -> jax.Array:
+def _or_infinity(hit: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(hit & (t > _RAY_START), t, jnp.inf)
 
 
@@ -112,10 +118,10 @@ def _hit_ball(origin: Vec, direction: Vec, ball: _Ball) -> jax.Array:
     to = _minus(origin, ball.center)
     inverse = 1.0 / _dot(direction, direction)
     nearest = -_dot(to, direction) * inverse
-    # The distance of the ray from the centre, not the textbook formula: it cancels in float32.
+    # By the distance of the ray from the centre: the textbook formula cancels in float32.
     off = _along(to, direction, nearest)
     disc = ball.radius**2 - _dot(off, off)
-    return _first(disc > 0, nearest - jnp.sqrt(jnp.maximum(disc, 0.0) * inverse))
+    return _or_infinity(disc > 0, nearest - jnp.sqrt(jnp.maximum(disc, 0.0) * inverse))
 
 
 def _hit_dome(origin: Vec, direction: Vec) -> jax.Array:
@@ -126,7 +132,7 @@ def _hit_dome(origin: Vec, direction: Vec) -> jax.Array:
 
 def _hit_floor(origin: Vec, direction: Vec) -> jax.Array:
     down = direction.z < 0
-    return _first(down, -origin.z / jnp.where(down, direction.z, -1.0))
+    return _or_infinity(down, -origin.z / jnp.where(down, direction.z, -1.0))
 
 
 def _hit_box(origin: Vec, direction: Vec, box: _Box) -> jax.Array:
@@ -136,7 +142,7 @@ def _hit_box(origin: Vec, direction: Vec, box: _Box) -> jax.Array:
         inverse = 1.0 / jnp.where(jnp.abs(di) < 1e-9, 1e-9, di)
         t0, t1 = (-half - oi) * inverse, (half - oi) * inverse
         near, far = jnp.maximum(near, jnp.minimum(t0, t1)), jnp.minimum(far, jnp.maximum(t0, t1))
-    return _first(near < far, near)
+    return _or_infinity(near < far, near)
 
 
 def _hit_drum(origin: Vec, direction: Vec, drum: _Drum) -> jax.Array:
@@ -148,18 +154,20 @@ def _hit_drum(origin: Vec, direction: Vec, drum: _Drum) -> jax.Array:
     z = origin.z + side * direction.z
     top = (drum.height - origin.z) / jnp.where(jnp.abs(direction.z) < 1e-9, 1e-9, direction.z)
     on_top = (x + top * direction.x) ** 2 + (y + top * direction.y) ** 2 < drum.radius**2
-    return jnp.minimum(_first((disc > 0) & (z > 0) & (z < drum.height), side), _first(on_top, top))
+    return jnp.minimum(
+        _or_infinity((disc > 0) & (z > 0) & (z < drum.height), side), _or_infinity(on_top, top)
+    )
 
 
 def _nearest_object(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
-    """Return the first hit among the things that throw shadows, and which it is."""
+    """Return the first hit among the objects that cast shadows, and which object it is."""
     hits = [_hit_ball(origin, direction, ball) for ball in _BALLS]
     hits += [_hit_box(origin, direction, _CRATE), _hit_drum(origin, direction, _DRUM)]
     return _nearer(hits[0], jnp.zeros(hits[0].shape, jnp.int32), hits[1:], 1)
 
 
 def _nearest(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
-    """Return the first hit, and which it is: ball, crate, drum, floor or dome."""
+    """Return the first hit, and its surface: ball, crate, drum, floor or dome."""
     nearest, which = _nearest_object(origin, direction)
     rest = (_hit_floor(origin, direction), _hit_dome(origin, direction))
     return _nearer(nearest, which, rest, _N_BALLS + 2)
@@ -176,13 +184,13 @@ def _mix(a: Sequence, b: Sequence, weight: jax.Array) -> Vec:
     return Vec(*(p + (q - p) * weight for p, q in zip(a, b, strict=True)))
 
 
-def _step(value: jax.Array, width: float) -> jax.Array:
+def _soft_step(value: jax.Array, width: float) -> jax.Array:
     """Return a soft step from 0 to 1 at value 0, about ``width`` wide."""
     return jax.nn.sigmoid(value * (4.0 / width))
 
 
 def _wave(turns: jax.Array) -> jax.Array:
-    """Return about ``sin(2 pi turns)``, from parabolas: the ray caster spends its time here."""
+    """Approximate ``sin(2 pi turns)`` by parabolas: the ray caster spends its time here."""
     f = turns - jnp.round(turns)
     return f * (8.0 - 16.0 * jnp.abs(f))
 
@@ -212,7 +220,7 @@ class _Waves(NamedTuple):
 
 
 class _Random(NamedTuple):
-    """What the seed decides."""
+    """All that the seed decides."""
 
     grain: _Waves
     coarse: _Waves
@@ -241,38 +249,38 @@ def _textures(random: _Random) -> dict[str, Callable[[Vec], Vec]]:
     grain, coarse, cloud, swirl, fleck, hills = random
 
     def floor(p: Vec) -> Vec:
-        tiles = _step(_wave(1.1 * p.x) * _wave(1.1 * p.y), 0.3)
+        tiles = _soft_step(_wave(1.1 * p.x) * _wave(1.1 * p.y), 0.3)
         tiles = _mix(_srgb(226, 205, 170), _srgb(120, 139, 140), tiles)
         r = jnp.sqrt(p.x**2 + p.y**2)
-        rug = _mix(_srgb(160, 60, 56), _srgb(233, 190, 130), _step(_wave(1.35 * r), 0.5))
-        rug = _mix(rug, _srgb(52, 62, 92), _step(r - 1.84, 0.04))
-        color = _mix(rug, tiles, _step(r - 2.0, 0.04))
+        rug = _mix(_srgb(160, 60, 56), _srgb(233, 190, 130), _soft_step(_wave(1.35 * r), 0.5))
+        rug = _mix(rug, _srgb(52, 62, 92), _soft_step(r - 1.84, 0.04))
+        color = _mix(rug, tiles, _soft_step(r - 2.0, 0.04))
         return _scaled(color, 1.0 + 0.13 * grain(p) + 0.12 * coarse(p))
 
     def marble(p: Vec) -> Vec:
         vein = _wave(1.35 * p.z + 0.28 * swirl(p) + 0.5 * p.x)
-        color = _mix(_srgb(16, 104, 116), _srgb(238, 236, 220), _step(vein, 0.9))
+        color = _mix(_srgb(16, 104, 116), _srgb(238, 236, 220), _soft_step(vein, 0.9))
         gold = jnp.maximum(1.0 - 9.0 * (vein + 0.15) ** 2, 0.0)
         color = _mix(color, _srgb(222, 164, 60), 0.9 * gold * gold)
         return _scaled(color, 1.0 + 0.10 * fleck(p))
 
     def on_crate(p: Vec) -> Vec:
         q = _minus(p, _ON_CRATE.center)
-        stripes = _step(_wave(3.8 * (q.z + 0.5 * q.x)), 0.7)
+        stripes = _soft_step(_wave(3.8 * (q.z + 0.5 * q.x)), 0.7)
         return _mix(_srgb(196, 62, 112), _srgb(250, 214, 200), stripes)
 
     def egg(p: Vec) -> Vec:
-        return _mix(_srgb(78, 142, 74), _srgb(232, 232, 160), _step(fleck(p) + 0.2, 0.9))
+        return _mix(_srgb(78, 142, 74), _srgb(232, 232, 160), _soft_step(fleck(p) + 0.2, 0.9))
 
     def beads(p: Vec) -> Vec:
         r = jnp.sqrt(p.x**2 + p.y**2)
         hues = [(math.cos(a), math.sin(a)) for a in (0.3, 2.3, 4.5)]
         rainbow = [0.42 + 0.40 * (c * p.x + s * p.y) / r for c, s in hues]
-        return _mix(rainbow, _srgb(250, 244, 230), 0.55 * _step(_wave(6.0 * p.z + 0.32), 0.8))
+        return _mix(rainbow, _srgb(250, 244, 230), 0.55 * _soft_step(_wave(6.0 * p.z + 0.32), 0.8))
 
     def crate(p: Vec) -> Vec:
         q = _turned(_minus(p, _CRATE.center), _CRATE.turn)
-        stripes = [_step(_wave(2.7 * c + 0.06) - 0.2, 0.5) for c in q]
+        stripes = [_soft_step(_wave(2.7 * c + 0.06) - 0.2, 0.5) for c in q]
         color = _mix(_srgb(232, 176, 52), _srgb(38, 58, 112), 0.5 * (stripes[0] + stripes[1]))
         color = _mix(color, _srgb(244, 234, 208), 0.55 * stripes[2])
         return _scaled(color, 1.0 + 0.12 * fleck(p))
@@ -282,14 +290,14 @@ def _textures(random: _Random) -> dict[str, Callable[[Vec], Vec]]:
         spiral = _wave((3.0 * jnp.arctan2(y, x) + 9.0 * p.z) / (2 * math.pi))
         rings = _wave(4.1 * jnp.sqrt(x * x + y * y))
         pattern = jnp.where(p.z > _DRUM.height - 1e-3, rings, spiral)
-        color = _mix(_srgb(228, 96, 78), _srgb(250, 232, 206), _step(pattern, 0.5))
+        color = _mix(_srgb(228, 96, 78), _srgb(250, 232, 206), _soft_step(pattern, 0.5))
         return _scaled(color, 1.0 + 0.1 * fleck(p))
 
     def dome(p: Vec) -> Vec:
         """Dusk: a graded sky with clouds above three ranges of hills."""
         up = p.z / DOME_RADIUS
         sky = _mix(_srgb(252, 190, 132), _srgb(92, 124, 176), jnp.clip(up * 2.2, 0.0, 1.0))
-        clouds = 0.55 * _step(cloud(Vec(p.x, p.y, 3.0 * p.z)) - 0.3, 1.2)
+        clouds = 0.55 * _soft_step(cloud(Vec(p.x, p.y, 3.0 * p.z)) - 0.3, 1.2)
         sky = _mix(sky, _srgb(255, 232, 208), clouds)
         haze = 1.0 + 0.16 * swirl(p)
         for level, ridge, color in zip(
@@ -300,7 +308,7 @@ def _textures(random: _Random) -> dict[str, Callable[[Vec], Vec]]:
         ):
             r = jnp.sqrt(p.x**2 + p.y**2)
             crest = level + 0.035 * ridge(Vec(p.x / r, p.y / r, jnp.zeros_like(r)))
-            sky = _mix(sky, [c * haze for c in _srgb(*color)], _step(crest - up, 0.02))
+            sky = _mix(sky, [c * haze for c in _srgb(*color)], _soft_step(crest - up, 0.02))
         return sky
 
     return {
@@ -339,7 +347,7 @@ def _normal(p: Vec, which: jax.Array) -> Vec:
 
 @jax.jit
 def _surface(origin: Vec, direction: Vec) -> tuple[Vec, Vec, jax.Array]:
-    """Return where a ray ends, the normal there, and on which surface."""
+    """Return where a ray ends, the normal there, and the surface."""
     t, which = _nearest(origin, direction)
     p = _along(origin, direction, t)
     return p, _normal(p, which), which
@@ -353,7 +361,7 @@ def _lighting(p: Vec, n: Vec, light: Vec) -> Vec:
     free = _nearest_object(start, to_light)[0] > 1.0
     sun = jnp.where(free, jnp.clip(_dot(n, _unit(to_light)), 0.0), 0.0)
     sky = 0.6 + 0.4 * n.z
-    # The larger objects, taken as balls, hide a part of the sky: this grounds them on the floor.
+    # The larger objects, taken as balls, hide a part of the sky, which grounds them on the floor.
     for ball in _SKY_BLOCKERS:
         to = Vec(*(c - x for c, x in zip(ball.center, p, strict=True)))
         far2 = jnp.maximum(_dot(to, to), ball.radius**2)
@@ -382,7 +390,7 @@ def _develop(albedo: Vec, light: Vec, which: jax.Array) -> jax.Array:
 
 
 def _encode(linear: jax.Array) -> jax.Array:
-    """Return 8-bit sRGB."""
+    """Convert linear colour to 8-bit sRGB."""
     c = jnp.clip(linear, 0.0, 1.0)
     srgb = jnp.where(c <= 0.0031308, 12.92 * c, 1.055 * jnp.maximum(c, 1e-6) ** (1 / 2.4) - 0.055)
     return jnp.round(255.0 * srgb).astype(jnp.uint8)
@@ -396,8 +404,8 @@ def cast_views(
     Args:
         viewmats: ``(V, 4, 4)`` world to camera, OpenCV axes; eyes inside the dome, above the floor.
         K: ``(3, 3)`` pinhole matrix in pixels, shared by all views.
-        width: Pixels.
-        height: Pixels.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
         seed: Decides grain, clouds and marbling.
 
     Returns:
@@ -409,7 +417,7 @@ def cast_views(
     fine = [(np.arange(n * side) + 0.5) / side for n in (width, height)]
     centers = [np.arange(n) + 0.5 for n in (width, height)]
 
-    # A different part of the lamp for each sample: soft shadows at no extra cost.
+    # Each sample of a pixel sees another part of the lamp: soft shadows at no extra cost.
     i, j = np.arange(side)[None, :], np.arange(side)[:, None]
     parts = [(k % side + 0.5) / side - 0.5 for k in (i + j, i + 2 * j)]
     spread = [_LIGHT_SIZE * np.tile(part, (height, width)) for part in (*parts, 0 * i * j)]
@@ -431,11 +439,13 @@ def _rays(
 ) -> tuple[Vec, Vec]:
     """Return the rays through image positions; the ray parameter is the depth itself."""
     x, y = np.meshgrid((columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1])
-    r, t = viewmat[:3, :3].astype(np.float64), viewmat[:3, 3]
+    viewmat = viewmat.astype(np.float64)
+    r = viewmat[:3, :3]
+    (center,) = camera_centers(viewmat[None])
     direction = Vec(
         *(jnp.asarray(r[0, i] * x + r[1, i] * y + r[2, i], jnp.float32) for i in range(3))
     )
-    origin = Vec(*(jnp.full(x.shape, c, jnp.float32) for c in -r.T @ t))
+    origin = Vec(*(jnp.full(x.shape, c, jnp.float32) for c in center))
     return origin, direction
 
 

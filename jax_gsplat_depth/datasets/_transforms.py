@@ -1,6 +1,6 @@
-"""Reader of NeRF-style ``transforms*.json``: camera-to-world poses with OpenGL axes.
+"""Reads NeRF-style ``transforms*.json``: camera-to-world poses with OpenGL axes.
 
-Two dialects are read. A single ``transforms.json`` gives intrinsics in pixels, for all frames or
+There are two dialects. A single ``transforms.json`` gives intrinsics in pixels, for all frames or
 per frame. The Blender pair ``transforms_train.json`` and ``transforms_test.json`` gives the
 horizontal field of view ``camera_angle_x`` and leaves out the extension of the photos.
 """
@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import pinhole, rigid
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
 from jax_gsplat_depth.datasets._lens import Lens, LensError
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
 _DISTORTION = ("k1", "k2", "p1", "p2")
-"""Terms of the OPENCV model, which is undone on load."""
+"""Terms of the OPENCV lens model, which is removed on load."""
 
 _MORE_DISTORTION = ("k3", "k4", "k5", "k6")
+"""Terms of larger models, which have to be 0."""
+
 _KNOWN_MODELS = (
     "PINHOLE",
     "SIMPLE_PINHOLE",
@@ -43,7 +45,7 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[P
 
     Args:
         path: The JSON file; photos are found relative to its folder.
-        held_out: Goes into every view.
+        held_out: ``held_out`` of every view.
 
     Returns:
         The views in the order of the file, and the world units per step of their depth maps.
@@ -51,7 +53,7 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[P
     data = load_json(path)
     frames = _frames(path, data)
     views = [_view(path, data, frame, i, held_out) for i, frame in enumerate(frames)]
-    views = _of_one_size(views)
+    views = _cropped_alike(views)
     scale = _DEFAULT_DEPTH_SCALE
     for key in ("depth_unit_scale_factor", "integer_depth_scale"):
         if key in data:
@@ -65,7 +67,7 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> tuple[list[P
 def read_poses(
     path: Path, data: dict[str, Any], size: tuple[int, int] | None = None
 ) -> list[PosedPhoto]:
-    """Return the cameras of a file whose photos need not exist, without lens distortion.
+    """Read the cameras of a file whose photos need not exist, without lens distortion.
 
     Args:
         path: Where ``data`` comes from, for the messages.
@@ -73,7 +75,7 @@ def read_poses(
         size: Width and height in pixels where the file has none.
 
     Returns:
-        The views in the order of the file; ``photo`` is the name in the file, or the number.
+        The views in the order of the file; ``photo`` is the name in the file, or a number.
     """
     views = []
     for i, frame in enumerate(_frames(path, data)):
@@ -157,14 +159,14 @@ def _view(
         held_out=held_out,
     )
     terms = [_number(camera, key, where) if key in camera else 0.0 for key in _DISTORTION]
-    # A size that is not that of the photo is reported when the photo is read; it may be absurd.
+    # A size that differs from the photo's is reported when the photo is read; it may be absurd.
     if not any(terms) or picture_size(photo) != size:
         return view
     return _without_lens(view, terms, where)
 
 
 def _without_lens(view: PosedPhoto, terms: list[float], where: str) -> PosedPhoto:
-    """Return the view of the pinhole camera that is left when the lens is removed."""
+    """Return the view of the pinhole camera that remains when the lens is removed."""
     fx, fy, cx, cy = (float(view.K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     k1, k2, p1, p2 = terms
     lens = Lens(*view.size, fx, fy, cx, cy, k1, k2, p1, p2)
@@ -175,8 +177,8 @@ def _without_lens(view: PosedPhoto, terms: list[float], where: str) -> PosedPhot
     return dataclasses.replace(view, size=size, K=pinhole(fx, fy, *center, where=where), lens=lens)
 
 
-def _of_one_size(views: list[PosedPhoto]) -> list[PosedPhoto]:
-    """Cut what different lenses leave of photos of one size to the size that all have."""
+def _cropped_alike(views: list[PosedPhoto]) -> list[PosedPhoto]:
+    """Crop undistorted photos to the size of the smallest, if the stored ones have one size."""
     stored = {view.lens.stored_size if view.lens else view.size for view in views}
     sizes = {view.size for view in views}
     if len(stored) != 1 or len(sizes) == 1:
@@ -201,7 +203,7 @@ def _photo(path: Path, frame: dict[str, Any], where: str) -> Path:
     photo = path.parent / name
     if is_file(photo):
         return photo
-    # Not with_suffix: the Blender files leave the extension out, and a name may hold dots.
+    # Not with_suffix: Blender's files leave the extension out, and a name may hold dots.
     candidates = [photo.with_name(photo.name + suffix) for suffix in _SUFFIXES]
     found = next((candidate for candidate in candidates if is_file(candidate)), None)
     if found is None:
@@ -268,8 +270,5 @@ def _viewmat(frame: dict[str, Any], where: str) -> np.ndarray:
     camera_to_world = rigid(matrix[:3, :3], matrix[:3, 3], where=where)
     if not np.array_equal(matrix[3], [0, 0, 0, 1]):
         raise CaptureError(f"{where} has a pose whose last row is not 0 0 0 1")
-    opencv = camera_to_world * np.array([1.0, -1.0, -1.0, 1.0])
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = opencv[:3, :3].T
-    viewmat[:3, 3] = -opencv[:3, :3].T @ opencv[:3, 3]
-    return viewmat
+    # From OpenGL's camera axes to OpenCV's.
+    return inverted(camera_to_world * np.array([1.0, -1.0, -1.0, 1.0]))

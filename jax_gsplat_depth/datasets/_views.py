@@ -1,4 +1,4 @@
-"""Posed photos that have not been read yet, and the checks that every layout shares."""
+"""Defines posed photos whose pictures are not read yet, and gives them unique names."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class PosedPhoto:
 
     Attributes:
         photo: The file.
-        size: Width and height in pixels for which ``K`` holds: without the lens, if there is one.
+        size: Width and height in pixels for which ``K`` holds; if there is a lens, without it.
         viewmat: ``(4, 4)`` float64, world to camera, OpenCV axes.
         K: ``(3, 3)`` float64, pixels.
         depth: The depth map of the photo, or None.
-        lens: What distorts photo and depth map, or None for a pinhole camera.
+        lens: Lens that distorts photo and depth map, or None for a pinhole camera.
         held_out: Whether the files put the view into the test split; None if they name none.
     """
 
@@ -34,7 +34,7 @@ class PosedPhoto:
 
 
 def unique_names(photos: Sequence[Path], root: Path) -> list[str]:
-    """Return a distinct name for every photo: its stem, with the folders where stems repeat."""
+    """Return a distinct name for every photo: its stem, or with its folders if stems repeat."""
     stems = [photo.stem for photo in photos]
     if len(set(stems)) == len(stems):
         return stems

@@ -1,4 +1,4 @@
-"""Density control: the number of Gaussians changes during training, the shapes do not.
+"""Changes the number of Gaussians during training, but no shape of an array: density control.
 
 A ``Population`` holds the parameters of up to ``N_max`` Gaussians and says which of them are alive.
 Everything here is a pure function of such padded arrays, so that one compiled step and one compiled
@@ -8,9 +8,10 @@ projection.
 
 - ``pad`` makes a population, ``activate`` what to render from it, ``compact`` the arrays without
   the dead slots.
-- ``Mcmc`` and ``Adc`` are the two strategies. They are static settings with the same methods, so a
-  training loop is written once: ``init``, ``penalty`` in the loss, ``update`` after every optimiser
-  step, ``refine`` after those that ``refines_at`` names.
+- ``Mcmc`` and ``Adc`` are the two strategies. They are static settings with the methods of
+  ``Strategy``, so a training loop is written once: ``init``, ``penalty`` in the loss, ``update``
+  with a ``StepInfo`` after every optimiser step, ``refine`` with a ``RefineInfo`` after those that
+  ``refines_at`` names.
 - ``map_moments`` reaches into the state of an Optax optimiser; the strategies use it so that the
   moments follow their Gaussians.
 - ``relocation`` is the closed form behind ``Mcmc``.
@@ -25,14 +26,15 @@ from jax_gsplat_depth.densify._mcmc import Mcmc
 from jax_gsplat_depth.densify._moments import map_moments
 from jax_gsplat_depth.densify._population import Population, activate, compact, pad
 from jax_gsplat_depth.densify._relocation import relocation
-
-Strategy = Mcmc | Adc
+from jax_gsplat_depth.densify._strategy import RefineInfo, StepInfo, Strategy
 
 __all__ = [
     "Adc",
     "AdcState",
     "Mcmc",
     "Population",
+    "RefineInfo",
+    "StepInfo",
     "Strategy",
     "activate",
     "compact",

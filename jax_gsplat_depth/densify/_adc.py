@@ -1,4 +1,4 @@
-"""Adaptive density control as in 3D Gaussian splatting: clone, split, prune, opacity reset."""
+"""Adds and removes Gaussians as 3D Gaussian splatting does: clone, split, prune, opacity reset."""
 
 import dataclasses
 import math
@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from jax_gsplat_depth.densify._moments import clear_moments
 from jax_gsplat_depth.densify._population import (
@@ -18,6 +17,7 @@ from jax_gsplat_depth.densify._population import (
     take,
 )
 from jax_gsplat_depth.densify._schedule import check_schedule, in_schedule
+from jax_gsplat_depth.densify._strategy import RefineInfo, StepInfo
 
 # A Gaussian is split into two of its scales divided by this.
 _SPLIT_FACTOR = 1.6
@@ -47,9 +47,9 @@ class Adc:
     """Adaptive density control (Kerbl et al. 2023), with a bound on the number of Gaussians.
 
     A Gaussian whose projected centre the loss pulls strongly, in the mean over the views that draw
-    it, stands where there are too few: a small one is cloned, a large one is split in two. What is
-    transparent is pruned, and from time to time all opacities are lowered, so that what is not
-    needed does not recover. ``update`` collects the gradients, ``refine`` does the rest.
+    it, stands where there are too few: a small one is cloned, a large one is split in two. The
+    transparent are pruned, and from time to time all opacities are lowered, so that Gaussians
+    without use do not recover. ``update`` collects the gradients, ``refine`` does the rest.
 
     The methods are pure and have static shapes; all but the schedule can be jitted, and work inside
     ``jax.lax.scan`` and ``cond``.
@@ -63,12 +63,12 @@ class Adc:
         threshold: Mean gradient, of a loss that is a mean over the pixels, above which a Gaussian
             is cloned or split. None for 2e-4 of 3DGS, or for 8e-4 with ``absgrad``.
         absgrad: Whether the gradients are sums over pixels of absolute values, in which opposite
-            pulls on one large Gaussian do not cancel (Ye et al. 2024, AbsGS). Render with
-            ``Config(absgrad=True)`` then.
+            pulls on one large Gaussian do not cancel (Ye et al. 2024, AbsGS): those of
+            ``absgrad_probe`` instead of ``means2d_offset``.
         percent_dense: A Gaussian is split if its largest scale is above this times ``extent``, else
             cloned.
         min_opacity: Below it a Gaussian is pruned.
-        reset_opacity: What a reset lowers opacities to; above ``min_opacity``.
+        reset_opacity: Opacity to which a reset lowers all above it; above ``min_opacity``.
         max_scale: Once opacities have been reset, a Gaussian is pruned if its largest scale is
             above this times ``extent``. None for no limit.
         max_size: The same for the largest radius in any view since the last refinement, as a
@@ -91,8 +91,8 @@ class Adc:
     max_scale: float | None = 0.1
     max_size: float | None = None
 
-    # What the loop over the steps has to provide: the gradient of ``means2d_offset``.
     needs_means2d = True
+    has_penalty = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -130,42 +130,28 @@ class Adc:
         return jnp.zeros((), population.params["means"].dtype)
 
     def update(
-        self,
-        key: Array,
-        population: Population,
-        state: AdcState,
-        *,
-        v_means2d: ArrayLike,
-        radii: ArrayLike,
-        width: int,
-        height: int,
-        lr_means: ArrayLike | None = None,
+        self, population: Population, state: AdcState, info: StepInfo
     ) -> tuple[Population, AdcState]:
-        """Collect the gradients of one step.
+        """Collect the gradients of one step; the population is returned as it is.
 
         Args:
-            key: Not used.
-            population: Returned as it is.
+            population: After the optimiser's step.
             state: As ``init`` or the last call returned it.
-            v_means2d: ``[N_max, 2]`` or ``[C, N_max, 2]``: gradient of ``means2d_offset`` of
-                ``render``, per pixel.
-            radii: ``[N_max]`` or ``[C, N_max]``, as ``render`` returns it: 0 where not drawn.
-            width: Of the image, pixels.
-            height: Of the image, pixels.
-            lr_means: Not used.
+            info: The gradient, the radii and the size of the images are read.
 
-        Returns:
-            Population and state.
+        Raises:
+            ValueError: ``info`` has no ``v_means2d``.
         """
-        del key, lr_means
+        if info.v_means2d is None:
+            raise ValueError("Adc needs v_means2d, the gradient of means2d_offset of render")
         n, dtype = population.capacity, state.gradients.dtype
-        radii = jnp.asarray(radii).reshape(-1, n)
+        radii = jnp.asarray(info.radii).reshape(-1, n)
         # From pixels to the units of the thresholds of 3DGS, in which the image is 2 by 2.
-        unit = jnp.array([[[width / 2, height / 2]]], dtype)
-        pulls = jnp.asarray(v_means2d, dtype).reshape(-1, n, 2) * unit
+        unit = jnp.array([[[info.width / 2, info.height / 2]]], dtype)
+        pulls = jnp.asarray(info.v_means2d, dtype).reshape(-1, n, 2) * unit
         norms = jnp.sqrt(jnp.sum(jnp.square(pulls), axis=-1))
         seen = (radii > 0) & population.alive[None] & jnp.isfinite(norms)
-        sizes = jnp.max(radii, axis=0).astype(dtype) / max(width, height)
+        sizes = jnp.max(radii, axis=0).astype(dtype) / max(info.width, info.height)
         state = AdcState(
             state.gradients + jnp.sum(jnp.where(seen, norms, 0), axis=0),
             state.views + jnp.sum(seen, axis=0, dtype=jnp.int32),
@@ -176,51 +162,47 @@ class Adc:
 
     def refine(
         self,
-        key: Array,
         population: Population,
         opt_state: Any,
         state: AdcState,
+        info: RefineInfo,
         *,
         optimizer: Any,
-        extent: ArrayLike,
-        reset: ArrayLike = False,
     ) -> tuple[Population, Any, AdcState]:
         """Prune, clone, split and reset, after the steps that ``refines_at`` names.
 
-        In this order: what is transparent or not finite is pruned. Those with a large gradient are
-        candidates; each needs one free slot, and if there are too few the largest gradients win.
-        A clone is an equal copy in the free slot. A split leaves two Gaussians of the same opacity
-        and 1 / 1.6 of the scales, drawn from the distribution that the Gaussian is, one in its
-        place and one in the free slot. What is too large is pruned, and opacities are reset.
+        In this order: the transparent and those that are not finite are pruned. Those with a large
+        gradient are candidates; each needs one free slot, and if there are too few the largest
+        gradients win. A clone is an equal copy in the free slot. A split leaves two Gaussians of
+        the same opacity and 1 / 1.6 of the scales, drawn from the distribution that the Gaussian
+        is, one in its place and one in the free slot. The too large are pruned, and opacities are
+        reset.
 
         All moments of a new Gaussian are zero, and those of the opacities after a reset; those of
         the other Gaussians stay. The statistics start from zero.
 
         Args:
-            key: A JAX random key, another one for each refinement.
             population: After the optimiser's step.
             opt_state: State of the optimiser.
             state: As ``update`` returned it.
+            info: Random key, size of the scene, and whether opacities are reset.
             optimizer: The ``optax.GradientTransformation`` of ``population.params``; static.
-            extent: Size of the scene, world units: in 3DGS 1.1 times the largest distance of a
-                camera from their mean. May be traced.
-            reset: Pass ``resets_at(step)``; may be traced, so that one compilation serves both.
 
         Returns:
             Population, optimiser state and state.
         """
-        extent = jnp.asarray(extent, state.gradients.dtype)
+        extent = jnp.asarray(info.extent, state.gradients.dtype)
         alive = healthy(population, self.min_opacity)
         population = dataclasses.replace(population, alive=alive)
         gradients = state.gradients / jnp.maximum(state.views, 1).astype(state.gradients.dtype)
         candidates = alive & (gradients > self._threshold())
         source, new = _assign(alive, jnp.where(candidates, gradients, -1))
         large = _largest_log_scales(population) > jnp.log(self.percent_dense * extent)
-        population, touched = _clone_and_split(key, population, source, new, large)
+        population, touched = _clone_and_split(info.key, population, source, new, large)
         sizes = jnp.where(touched, 0, state.sizes)
 
         alive = population.alive & ~(state.was_reset & self._too_large(population, sizes, extent))
-        reset = jnp.asarray(reset, bool)
+        reset = jnp.asarray(info.reset, bool)
         logits = population.params["opacity_logits"]
         ceiling = math.log(self.reset_opacity / (1 - self.reset_opacity))
         params = {

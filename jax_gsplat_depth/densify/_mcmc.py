@@ -1,4 +1,4 @@
-"""Density control as a Markov chain: relocation, growth, noise and regularisers."""
+"""Moves and adds Gaussians as a Markov chain: relocation, growth, noise and regularisers."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from jax_gsplat_depth.densify._moments import clear_moments
 from jax_gsplat_depth.densify._population import (
@@ -19,6 +18,7 @@ from jax_gsplat_depth.densify._population import (
 )
 from jax_gsplat_depth.densify._relocation import scale_ratio, split_opacity
 from jax_gsplat_depth.densify._schedule import check_schedule, in_schedule
+from jax_gsplat_depth.densify._strategy import RefineInfo, StepInfo
 
 # Opacities stay so far below 1 that their logit is finite in float32; as in the paper's code.
 _MAX_OPACITY = 1 - 2.0**-23
@@ -35,7 +35,7 @@ class Mcmc:
     transparent to where opaque ones are, and adds new ones there until the capacity is reached. A
     Gaussian and the copies that join it get the opacity and the scale with which together they
     look as it did alone, see ``relocation``; so the image does not jump. Two regularisers
-    (``penalty``) keep opacities and scales small, so that what is of no use becomes transparent.
+    (``penalty``) keep opacities and scales small, so that Gaussians without use become transparent.
 
     The methods are pure and have static shapes; all but the schedule can be jitted, and work inside
     ``jax.lax.scan`` and ``cond``. There is no state: ``init`` returns ``()``.
@@ -68,9 +68,9 @@ class Mcmc:
     opacity_weight: float = 0.01
     scale_weight: float = 0.01
 
-    # What the loop over the steps has to provide: no gradient of the projected centres.
     needs_means2d = False
     absgrad = False
+    has_penalty = True
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -110,16 +110,7 @@ class Mcmc:
         return self.opacity_weight * opacity + self.scale_weight * scale
 
     def update(
-        self,
-        key: Array,
-        population: Population,
-        state: tuple[()],
-        *,
-        v_means2d: ArrayLike | None = None,
-        radii: ArrayLike | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        lr_means: ArrayLike,
+        self, population: Population, state: tuple[()], info: StepInfo
     ) -> tuple[Population, tuple[()]]:
         """Add the noise of Langevin dynamics to the centres, after every optimiser step.
 
@@ -127,45 +118,37 @@ class Mcmc:
         is standard normal and ``Sigma`` the covariance, so that it mostly stays on its surface.
 
         Args:
-            key: A JAX random key, another one for each step.
             population: After the optimiser's step.
             state: As ``init`` returns it.
-            v_means2d: Not used, nor are ``radii``, ``width`` and ``height``.
-            radii: Not used.
-            width: Not used.
-            height: Not used.
-            lr_means: Learning rate of the means in this step, world units; may be traced.
+            info: Random key and learning rate of the means are read.
 
         Returns:
             Population and state.
         """
-        del v_means2d, radii, width, height
         means = population.params["means"]
         opacities = jax.nn.sigmoid(population.params["opacity_logits"])
         share = jax.nn.sigmoid(self.noise_steepness * (1 - opacities - self.noise_threshold))
-        amount = self.noise * jnp.asarray(lr_means, means.dtype) * share
-        eta = jax.random.normal(key, means.shape, means.dtype)
+        amount = self.noise * jnp.asarray(info.lr_means, means.dtype) * share
+        eta = jax.random.normal(info.key, means.shape, means.dtype)
         moved = means + amount[:, None] * from_own_axes(population, to_own_axes(population, eta))
-        # A Gaussian that is not finite moves nowhere; its relocation is the matter of refine.
+        # A Gaussian that is not finite stays where it is: refine relocates it.
         moves = population.alive[:, None] & jnp.isfinite(moved)
         params = {**population.params, "means": jnp.where(moves, moved, means)}
         return dataclasses.replace(population, params=params), state
 
     def refine(
         self,
-        key: Array,
         population: Population,
         opt_state: Any,
         state: tuple[()],
+        info: RefineInfo,
         *,
         optimizer: Any,
-        extent: ArrayLike = 1.0,
-        reset: ArrayLike = False,
     ) -> tuple[Population, Any, tuple[()]]:
         """Relocate the transparent and add new ones, after the steps that ``refines_at`` names.
 
-        Relocated are those alive with an opacity of at most ``min_opacity`` and those that are not
-        finite. They and the new ones, which take the first dead slots, each draw a source with a
+        Living Gaussians with an opacity of at most ``min_opacity``, or that are not finite, are
+        relocated. They and the new ones, which take the first dead slots, each draw a source with a
         probability proportional to its opacity, with replacement, among the healthy. The source and
         all that drew it get its parameters with the opacity and scale of ``relocation``, and
         moments of zero, as in the paper's code for the source: Adam's statistics belong to a larger
@@ -176,18 +159,15 @@ class Mcmc:
         the opacities that the first has left.
 
         Args:
-            key: A JAX random key, another one for each refinement.
             population: After ``update``.
             opt_state: State of the optimiser.
             state: As ``init`` returns it.
+            info: The random key is read.
             optimizer: The ``optax.GradientTransformation`` of ``population.params``; static.
-            extent: Not used.
-            reset: Not used.
 
         Returns:
             Population, optimiser state and state.
         """
-        del extent, reset
         alive = population.alive
         usable = healthy(population, self.min_opacity)
         n_alive = population.n_alive()
@@ -198,7 +178,7 @@ class Mcmc:
 
         logits = jnp.where(usable, population.params["opacity_logits"], 0)
         opacities = jax.nn.sigmoid(logits)
-        drawn = _draw(key, jnp.where(usable, opacities, 0))
+        drawn = _draw(info.key, jnp.where(usable, opacities, 0))
         source = jnp.where(filled, drawn, jnp.arange(population.capacity, dtype=jnp.int32))
         copies = jnp.zeros(population.capacity, jnp.int32).at[source].add(filled.astype(jnp.int32))
 

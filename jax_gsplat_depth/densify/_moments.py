@@ -1,4 +1,4 @@
-"""The optimiser's state follows the Gaussians."""
+"""Finds the arrays of an optimiser's state that follow their Gaussians."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
+"""Holds the free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.sh import sh_degrees
 
 REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
 _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": ()}
@@ -19,7 +20,7 @@ _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
-    """Unconstrained parameters of ``N_max`` Gaussians, some of which are alive.
+    """The unconstrained parameters of ``N_max`` Gaussians, and which of these are alive.
 
     A pytree of arrays whose shapes never change: Gaussians are born and die by flipping ``alive``
     and overwriting their slot. The parameters of a dead slot mean nothing.
@@ -171,8 +172,3 @@ def _coefficients(params: dict[str, Array], sh_degree: ArrayLike | None) -> Arra
         used = sh_degrees(sh.shape[1]) <= jnp.asarray(sh_degree)
         sh = jnp.where(used[None, :, None], sh, 0)
     return sh
-
-
-def sh_degrees(n_coefficients: int) -> np.ndarray:
-    """Return the degree ``[B]`` int32 of each coefficient of spherical harmonics."""
-    return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)

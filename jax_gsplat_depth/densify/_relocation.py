@@ -1,4 +1,4 @@
-"""What ``n`` copies in one place have to look like to make the same image as the one they replace.
+"""Computes opacity and scale of ``n`` copies in one place that look like the one they replace.
 
 Kheradmand et al. 2024, "3D Gaussian Splatting as Markov Chain Monte Carlo", section 4.2 and
 appendix: with the opacity

@@ -1,4 +1,4 @@
-"""When a strategy refines: a plain schedule of steps, decided on the host."""
+"""Decides on the host after which steps a strategy refines."""
 
 
 def in_schedule(step: int, start: int, stop: int, every: int) -> bool:

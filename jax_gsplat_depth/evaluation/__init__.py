@@ -2,8 +2,8 @@
 
 ``_heldout`` renders the held-out views of a capture and compares them with the photos, ``_metrics``
 collects the numbers, ``_pictures`` draws the views, and ``_job`` writes all of it to a folder.
-All but ``check_evaluation`` and ``evaluate_splats`` needs the packages of the ``fit`` extra and is
-loaded on first use.
+Everything but ``check_evaluation`` and ``evaluate_splats`` needs the packages of the ``fit`` extra
+and is loaded on first use.
 """
 
 from typing import TYPE_CHECKING

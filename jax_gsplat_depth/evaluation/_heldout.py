@@ -1,4 +1,4 @@
-"""Render views that the fit never saw, and measure how far they are from the truth."""
+"""Renders views that the fit never saw, and measures how far they are from the truth."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from jax_gsplat_depth.datasets import Capture
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutView:
-    """One held-out view: the photo, what was rendered, and the distance between them.
+    """One held-out view: the photo, the rendering, and the distance between them.
 
     Attributes:
         name: Name of the view in its capture.
@@ -26,9 +26,9 @@ class HeldOutView:
         weight: ``[H, W]`` rendered weight, 0..1.
         true_depth: ``[H, W]`` world units, 0 where unknown; None if the capture has no depth.
         psnr: dB, of the rendering limited to 0..1 but not rounded.
-        ssim: Of the same rendering.
-        depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, unordered; None
-            if there are none.
+        ssim: Structural similarity of the same rendering.
+        depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, in no order; None
+            if there are no such pixels.
     """
 
     name: str

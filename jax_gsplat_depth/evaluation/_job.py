@@ -11,6 +11,7 @@ from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture, CaptureError
 
 PROGRAM = "jax-gsplat-depth eval"
+"""The command that writes here, as ``metrics.json`` names it."""
 
 
 def evaluate_splats(
@@ -29,21 +30,21 @@ def evaluate_splats(
         gaussians: Activated Gaussians with spherical harmonics.
         out: Folder for ``metrics.json`` and ``heldout/NAME.png``: new, empty, or with an earlier
             evaluation, which is replaced. None writes nothing.
-        source: Where the capture comes from, for ``metrics.json``.
-        splats: Where the Gaussians come from, for ``metrics.json``.
+        source: Origin of the capture, for ``metrics.json``.
+        splats: Origin of the Gaussians, for ``metrics.json``.
         on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` and ``depth_error`` (median relative
             error, or None) of each view.
 
     Returns:
-        What is written to ``metrics.json``.
+        The content of ``metrics.json``.
 
     Raises:
-        CaptureError: It has no held-out view, or too small photos.
+        CaptureError: The capture has no held-out view, or its photos are too small for SSIM.
         OutputError: The folder cannot be written.
         ImportError: A package of the ``fit`` extra is not installed.
     """
     check_evaluation(out)
-    # Late, as it needs the packages of the extra.
+    # Imported late: it needs the packages of the extra.
     from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
 
     if len(capture.test_indices) == 0:
@@ -76,7 +77,7 @@ def evaluate_splats(
 
 
 def check_evaluation(out: Path | None) -> None:
-    """Find out before the work whether it can be done.
+    """Check, before the work, that it can be done.
 
     Raises:
         OutputError: The folder cannot be written.

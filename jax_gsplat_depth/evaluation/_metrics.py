@@ -1,4 +1,4 @@
-"""The numbers of a result: the metrics of the held-out views, the capture and the versions."""
+"""Collects the numbers of a result: metrics of held-out views, size of the capture, versions."""
 
 import importlib.metadata
 import platform
@@ -24,13 +24,13 @@ def measure(
     *,
     on_view: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Render and measure the held-out views, and draw them if there is a folder for it.
+    """Render and measure the held-out views, and draw them if ``folder`` is given.
 
     Args:
         capture: Posed photos.
         gaussians: Activated Gaussians with spherical harmonics.
-        folder: New folder for one picture ``NAME.png`` per view, or None for none.
-        on_view: Called with the numbers of each view.
+        folder: New folder for one picture ``NAME.png`` per view, or None for no pictures.
+        on_view: Called with the entry of each view in ``heldout``.
 
     Returns:
         For ``metrics.json``: ``psnr`` (dB) and ``ssim``, means over the views; ``depth_error``, the
@@ -70,7 +70,7 @@ def describe_capture(capture: Capture) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides the numbers, and the device, for ``metrics.json``."""
+    """Return the versions and the device that decide the numbers, for ``metrics.json``."""
     found = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
         try:

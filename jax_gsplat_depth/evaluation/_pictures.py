@@ -25,10 +25,10 @@ _MIN_PANEL_HEIGHT = 180
 # Dots per inch decide the size of the letters only: a photo pixel stays a picture pixel.
 _DPI = 100
 
-# Apart from the white of a full weight map.
+# Grey, which stands out from the white of a full weight map.
 _PAPER = "0.9"
 
-# Pixels with less weight show mostly background; their depth does not stretch the colour range.
+# Pixels with less weight show mostly background: their depth must not stretch the colour range.
 _SOLID = 0.5
 
 
@@ -41,7 +41,7 @@ class _Panel:
         values: ``[H, W, 3]`` colours, or ``[H, W]`` values to be coloured; NaN is left grey.
         norm: The range of values, shown by a colour bar beside the panel; None for colours.
         colormap: Name of the colour map for values.
-        unit: What the numbers at the colour bar are.
+        unit: Label of the colour bar.
     """
 
     title: str
@@ -52,7 +52,7 @@ class _Panel:
 
 
 def write_held_out(view: HeldOutView, path: Path) -> None:
-    """Write photo, rendering, depth (and the true one where known) and weight side by side.
+    """Write photo, rendering, depth (and true depth, where known) and weight side by side.
 
     Pixels of the photo are not resampled; small photos are enlarged by a whole factor.
 

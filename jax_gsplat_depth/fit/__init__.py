@@ -1,20 +1,28 @@
-"""Fit Gaussians to a capture: the main job behind ``jax-gsplat-depth fit``.
+"""Fits Gaussians to a capture, as ``jax-gsplat-depth fit`` does.
 
 The data path: ``_init`` places Gaussians in a capture, ``_views`` puts its training views on the
 device with the targets that ``_depth`` chooses. ``_loop`` moves the Gaussians by the ``_step`` that
 minimises ``_loss`` with the ``_optimizer``, and by what ``_density`` chooses it refines their
-number; ``_checkpoint`` saves what it has reached, ``_log`` keeps what each step reports, and
-``_profile`` measures where its time goes. ``_job`` runs all of it, measures the result with
-``evaluation``, draws the ``_loss_curve`` and publishes the files.
+number; ``_params`` converts between Gaussians and what the optimiser moves. ``_checkpoint`` saves
+the state, ``_log`` keeps the report of each step, ``_progress`` shows it, and ``_profile`` measures
+where the time goes. ``_job`` runs all of it, measures the result with ``evaluation``, draws the
+``_loss_curve`` and publishes the files.
 
-All but the settings and their errors needs the packages of the ``fit`` extra and is loaded on first
+All but the settings and their error needs the packages of the ``fit`` extra and is loaded on first
 use; where one is missing, an ImportError names the command that installs them.
 """
 
 from typing import TYPE_CHECKING
 
 from jax_gsplat_depth._common.extras import lazy_names
-from jax_gsplat_depth.fit._settings import Densify, DepthLoss, FitError, FitSettings
+from jax_gsplat_depth.fit._settings import (
+    AdcSettings,
+    Densify,
+    DepthLoss,
+    FitError,
+    FitSettings,
+    McmcSettings,
+)
 
 if TYPE_CHECKING:
     from jax_gsplat_depth._common.result_folder import OutputError
@@ -27,12 +35,14 @@ if TYPE_CHECKING:
     from jax_gsplat_depth.fit._progress import Progress
 
 __all__ = [
+    "AdcSettings",
     "Checkpoints",
     "Densify",
     "DepthLoss",
     "FitError",
     "FitResult",
     "FitSettings",
+    "McmcSettings",
     "OutputError",
     "Progress",
     "StepReport",

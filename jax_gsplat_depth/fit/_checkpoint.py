@@ -1,8 +1,9 @@
-"""Checkpoints of an unfinished fit, from which it goes on as if it had never stopped.
+"""Saves an unfinished fit, which goes on from there as if it had never stopped.
 
-They lie in ``OUT/checkpoint``: ``fit.json`` says which fit they belong to, and Orbax writes one
-folder for each saved step, under another name until it is complete. A kill at any time leaves the
-earlier one, and the two newest are kept. Needs the ``checkpoint`` extra, imported when first used.
+Checkpoints lie in ``OUT/checkpoint``: ``fit.json`` says which fit they belong to, and Orbax writes
+one folder for each saved step, under another name until it is complete. A kill at any time leaves
+the earlier one, and the two newest are kept. Needs the ``checkpoint`` extra, imported when first
+used.
 """
 
 import dataclasses
@@ -113,9 +114,9 @@ class Checkpoints:
         """Return where the fit has to begin.
 
         Args:
-            capture: What is fitted.
-            settings: How it is fitted.
-            state: What a fit begins with that is not resumed.
+            capture: The capture to fit.
+            settings: The settings of the fit.
+            state: The state of a fit that is not resumed.
 
         Returns:
             ``state`` and no reports, or, to resume, those of the newest checkpoint to the bit.
@@ -125,7 +126,7 @@ class Checkpoints:
         """
         self._identity = {
             "program": PROGRAM,
-            "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+            "settings": json.loads(json.dumps(_flat(dataclasses.asdict(settings)))),
             "capture": fingerprint(capture),
         }
         if not self.resume:
@@ -168,8 +169,8 @@ class Checkpoints:
             [[getattr(r, name) for name in _LOG] + list(r.parts.values()) for r in reports],
             np.float64,
         )
-        # In one piece: of several, TensorStore goes on reading some when another is damaged, and
-        # complains on the terminal that nobody waits for them.
+        # In one piece: of several arrays, TensorStore goes on reading some when another is damaged,
+        # and complains on the terminal about reads that were not awaited.
         content = np.frombuffer(b"".join(array.tobytes() for array in arrays.values()), np.uint8)
         about = {
             "parts": list(reports[0].parts),
@@ -261,6 +262,17 @@ def fingerprint(capture: Capture) -> str:
         else:
             content.update(f"{field.name} {value!r}".encode())
     return content.hexdigest()
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings in one level, with names such as ``mcmc.growth``."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": entry for inner, entry in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _arrays_of(state: Any) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How many Gaussians there are: the strategy of density control that the settings ask for."""
+"""Makes the strategy of density control that the settings of a fit ask for."""
 
 from jax_gsplat_depth.densify import Adc, Mcmc, Strategy
 from jax_gsplat_depth.fit._settings import FitSettings
@@ -22,18 +22,18 @@ def make_strategy(settings: FitSettings, extent: float) -> Strategy | None:
     if settings.densify == "mcmc":
         return Mcmc(
             **schedule,
-            min_opacity=settings.mcmc_min_opacity,
-            growth=settings.mcmc_growth,
+            min_opacity=settings.mcmc.min_opacity,
+            growth=settings.mcmc.growth,
             # The noise has the learning rate and a covariance as factors, world units cubed.
-            noise=settings.mcmc_noise / extent**2,
-            opacity_weight=settings.mcmc_opacity_weight,
-            scale_weight=settings.mcmc_scale_weight / extent,
+            noise=settings.mcmc.noise / extent**2,
+            opacity_weight=settings.mcmc.opacity_weight,
+            scale_weight=settings.mcmc.scale_weight / extent,
         )
     if settings.densify == "adc":
         return Adc(
             **schedule,
-            reset_every=settings.adc_reset_every * settings.densify_every,
-            threshold=settings.adc_threshold,
-            absgrad=settings.adc_absgrad,
+            reset_every=settings.adc.reset_every * settings.densify_every,
+            threshold=settings.adc.threshold,
+            absgrad=settings.adc.absgrad,
         )
     return None

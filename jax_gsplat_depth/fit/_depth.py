@@ -1,4 +1,4 @@
-"""Depth supervision: which depth of a capture supervises a fit, and the term of the loss.
+"""Chooses the depth of a capture that supervises a fit, and compares the rendered depth with it.
 
 A scale and a shift that each view may choose anew leave room for a collapse: with few views, every
 view can have a compressed copy of the scene of its own right in front of its camera, and all depth
@@ -14,8 +14,7 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth import losses
-from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.datasets._geometry import PosedViews
+from jax_gsplat_depth.datasets import Capture, PosedViews
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
 _METRIC = ("l1", "disparity")

@@ -1,7 +1,7 @@
-"""Where the Gaussians start: points of the capture, and what the photos suggest between them.
+"""Places the initial Gaussians at points of the capture and, between them, where photos suggest.
 
-Density control adds Gaussians beside those that there are, so that the initial ones have to cover
-what the cameras see. Only training views are read.
+Density control adds Gaussians beside existing ones, so the initial ones have to cover what the
+cameras see. Only training views are read.
 """
 
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
-from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.datasets._geometry import PosedViews
+from jax_gsplat_depth.datasets import Capture, PosedViews
 from jax_gsplat_depth.fit._params import Params, from_points
 from jax_gsplat_depth.fit._settings import FitSettings
 
@@ -46,7 +45,7 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     n = settings.initial_gaussians
     sparse = _sparse_points(capture)
     depths = None
-    # A capture with priors plays one whose depth nobody has measured.
+    # With depth priors the true depth must not be used.
     if capture.depths is not None and capture.depth_priors is None:
         depths = capture.depths[capture.train_indices]
     if sparse is not None:

@@ -1,4 +1,4 @@
-"""The main job: fit a capture, measure it on the held-out views, write everything to a folder."""
+"""Fits a capture, measures the result on the held-out views and writes everything to a folder."""
 
 import dataclasses
 import time
@@ -10,7 +10,7 @@ from jax_gsplat_depth import io
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import publish, write_metrics
 from jax_gsplat_depth.datasets import Capture
-from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+from jax_gsplat_depth.evaluation import describe_capture, measure, versions
 from jax_gsplat_depth.fit._checkpoint import CHECKPOINT, PROGRAM, Checkpoints, check_folder
 from jax_gsplat_depth.fit._log import StepReport, write_csv
 from jax_gsplat_depth.fit._loop import fit

@@ -1,4 +1,4 @@
-"""The log of a fit: one report for each step, and ``loss.csv``."""
+"""Keeps one report for each step of a fit, and writes them to ``loss.csv``."""
 
 import csv
 import dataclasses

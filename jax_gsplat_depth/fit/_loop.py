@@ -1,4 +1,4 @@
-"""The fit itself: the loop around the step."""
+"""Runs the loop around the step: order of the views, refinements, reports, checkpoints, Ctrl-C."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ from jax_gsplat_depth.fit._step import (
 )
 from jax_gsplat_depth.fit._views import TrainingViews, view_order
 
-# Who makes fewer steps does not want to wait for measurements.
+# Shorter fits skip the measurement, which would take longer than the fit.
 _ENOUGH_STEPS = 20
 
 
@@ -96,70 +96,123 @@ def fit(
     """
     settings = settings or FitSettings()
     _check(capture)
-    params = initial_params(capture, settings)
-    extent = scene_extent(capture, np.asarray(params["means"]))
-    optimizer = make_optimizer(settings, extent)
-    strategy = make_strategy(settings, extent)
     # The optimiser relies on standard promotion, which the process may have forbidden.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        state = initial_state(params, settings, optimizer, strategy)
-        reports: list[StepReport] = []
+        training = _Training(capture, settings, checkpoints, on_step)
+        training.run(should_stop)
+        shares = training.shares() if measure_shares else None
+    return training.result(shares)
+
+
+class _Training:
+    """The steps of one fit, and what they have reached so far."""
+
+    def __init__(
+        self,
+        capture: Capture,
+        settings: FitSettings,
+        checkpoints: Checkpoints | None,
+        on_step: Callable[[StepReport], None] | None,
+    ) -> None:
+        """Make the state before the first step of this run; see ``fit`` for the arguments."""
+        params = initial_params(capture, settings)
+        extent = scene_extent(capture, np.asarray(params["means"]))
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._on_step = on_step
+        self._optimizer = make_optimizer(settings, extent)
+        self._strategy = make_strategy(settings, extent)
+        self._state = initial_state(params, settings, self._optimizer, self._strategy)
+        self._reports: list[StepReport] = []
         if checkpoints is not None:
-            state, reports = checkpoints.start(capture, settings, state)
-        done = len(reports)
-        step_fn = make_step(settings, optimizer, means_schedule(settings, extent), strategy)
-        refine_fn = strategy and make_refine(settings, optimizer, strategy, extent)
-        views = TrainingViews.of(capture, settings)
-        order = view_order(len(views.photos), settings.seed)
-        durations: list[float] = []
-        pending: StepMetrics | None = None
+            self._state, self._reports = checkpoints.start(capture, settings, self._state)
+        self._done = len(self._reports)
+        self._step = make_step(
+            settings, self._optimizer, means_schedule(settings, extent), self._strategy
+        )
+        self._refine = None
+        if self._strategy is not None:
+            self._refine = make_refine(settings, self._optimizer, self._strategy, extent)
+        self._views = TrainingViews.of(capture, settings)
+        self._pending: StepMetrics | None = None
+        self._durations: list[float] = []
+        self._seconds = 0.0
+        self._interrupted = False
 
-        def report_pending() -> None:
-            nonlocal pending
-            if pending is not None:
-                reports.append(_report(len(reports) + 1, pending))
-                pending = None
-                if on_step is not None:
-                    on_step(reports[-1])
-
+    def run(self, should_stop: Callable[[], bool] | None) -> None:
+        """Make all steps that are left, or those before ``should_stop`` returns True."""
+        last = self._settings.steps
+        order = view_order(len(self._views.photos), self._settings.seed)
+        views = itertools.islice(order, self._done, last)
         start = previous = time.perf_counter()
-        interrupted = False
-        for step, view in enumerate(itertools.islice(order, done, settings.steps), start=done + 1):
-            state, metrics = step_fn(state, views, jnp.int32(view))
-            report_pending()
-            pending = metrics
-            if refine_fn and strategy and strategy.refines_at(step):
-                state = refine_fn(state, jnp.bool_(strategy.resets_at(step)))
+        for step, view in enumerate(views, start=self._done + 1):
+            self._advance(step, view)
             now = time.perf_counter()
-            durations.append(now - previous)
+            self._durations.append(now - previous)
             previous = now
-            is_last = step == settings.steps
-            interrupted = not is_last and should_stop is not None and should_stop()
-            due = checkpoints is not None and checkpoints.due(step, settings.steps)
-            if checkpoints is not None and (interrupted or due):
-                report_pending()
-                checkpoints.save(state, reports)
-            if interrupted:
+            self._interrupted = step < last and should_stop is not None and should_stop()
+            self._save_if_due(step)
+            if self._interrupted:
                 break
-        report_pending()
-        seconds = time.perf_counter() - start
-        shares = None
-        if measure_shares and not interrupted and len(durations) >= _ENOUGH_STEPS:
-            # It needs memory that the fit did not, and its result is worth less than the fit's.
-            with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):
-                shares = measure_step(settings, optimizer, strategy, step_fn, views, state)
-    return FitResult(
-        gaussians=to_gaussians(densify.compact(state.population)),
-        state=state,
-        reports=reports,
-        resumed_after=done,
-        interrupted=interrupted,
-        seconds=seconds,
+        self._report_pending()
+        self._seconds = time.perf_counter() - start
+
+    def shares(self) -> dict[str, float] | None:
+        """Return ``measure_step`` of the last state, or None where it would not be worth it."""
+        if self._interrupted or len(self._durations) < _ENOUGH_STEPS:
+            return None
+        # It needs memory that the fit did not, and its result is worth less than the fit's.
+        with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):
+            return measure_step(
+                self._settings,
+                self._optimizer,
+                self._strategy,
+                self._step,
+                self._views,
+                self._state,
+            )
+        return None
+
+    def result(self, shares: dict[str, float] | None) -> FitResult:
+        """Return what has been reached."""
         # The first step compiles.
-        steps_per_second=1 / float(np.median(durations[1:])) if len(durations) > 1 else None,
-        shares=shares,
-        depth_loss_used="none" if views.depths is None else views.depths.loss,
-    )
+        durations = self._durations[1:]
+        depths = self._views.depths
+        return FitResult(
+            gaussians=to_gaussians(densify.compact(self._state.population)),
+            state=self._state,
+            reports=self._reports,
+            resumed_after=self._done,
+            interrupted=self._interrupted,
+            seconds=self._seconds,
+            steps_per_second=1 / float(np.median(durations)) if durations else None,
+            shares=shares,
+            depth_loss_used="none" if depths is None else depths.loss,
+        )
+
+    def _advance(self, step: int, view: int) -> None:
+        self._state, metrics = self._step(self._state, self._views, jnp.int32(view))
+        # Not before the device has its next step: fetching the numbers of the last one waits.
+        self._report_pending()
+        self._pending = metrics
+        if self._refine and self._strategy and self._strategy.refines_at(step):
+            reset = jnp.bool_(self._strategy.resets_at(step))
+            self._state = self._refine(self._state, reset)
+
+    def _report_pending(self) -> None:
+        if self._pending is None:
+            return
+        self._reports.append(_report(len(self._reports) + 1, self._pending))
+        self._pending = None
+        if self._on_step is not None:
+            self._on_step(self._reports[-1])
+
+    def _save_if_due(self, step: int) -> None:
+        if self._checkpoints is None:
+            return
+        if self._interrupted or self._checkpoints.due(step, self._settings.steps):
+            self._report_pending()
+            self._checkpoints.save(self._state, self._reports)
 
 
 def _report(step: int, metrics: StepMetrics) -> StepReport:

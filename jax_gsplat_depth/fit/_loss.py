@@ -1,4 +1,4 @@
-"""What a step minimises: the distance between one rendered training view and its photo."""
+"""Computes what a step minimises: the distance of one rendered training view from its photo."""
 
 from jax import Array
 

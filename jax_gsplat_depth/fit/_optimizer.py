@@ -1,4 +1,4 @@
-"""Adam with one learning rate for each kind of parameter."""
+"""Makes Adam with one learning rate for each kind of parameter."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -10,8 +10,8 @@ import optax
 from jax import Array
 
 from jax_gsplat_depth._common.fusion import unfused
-from jax_gsplat_depth.densify._population import sh_degrees
 from jax_gsplat_depth.fit._settings import FitSettings
+from jax_gsplat_depth.sh import sh_degrees
 
 # 3DGS: gradients of means are so small that Adam's usual 1e-8 would damp them.
 _ADAM_EPS = 1e-15
@@ -70,7 +70,7 @@ def make_descent(optimizer: optax.GradientTransformation) -> Descent:
     coefficients as ``[N, 3 B]`` instead of ``[N, B, 3]``.
     """
 
-    # What is donated comes in the order in which it goes out: XLA then updates it in place.
+    # Donated arguments in the order of the results, so that XLA updates them in place.
     @unfused
     def descend(params: Any, opt_state: Any, gradient: Any) -> tuple[Any, Any]:
         updates, opt_state = optimizer.update(gradient, opt_state, params)

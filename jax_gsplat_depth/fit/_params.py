@@ -1,4 +1,4 @@
-"""The free parameters that the optimiser moves, and what they stand for."""
+"""Converts between Gaussians and the free parameters that the optimiser moves."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from jax import Array
 
 from jax_gsplat_depth import densify
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._ply import SH_C0
+from jax_gsplat_depth.sh import SH_C0
 
 Params = dict[str, Array]
 """Unconstrained float32 parameters of ``N`` Gaussians.

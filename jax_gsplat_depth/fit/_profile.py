@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Measures where the time of a step goes."""
 
 import dataclasses
 import time
@@ -17,7 +17,7 @@ from jax_gsplat_depth._types import Gaussians, RenderOutput
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
-from jax_gsplat_depth.fit._step import Step, TrainState, step_config, watched_offset
+from jax_gsplat_depth.fit._step import Step, TrainState, reads_absgrad, watched_offset
 from jax_gsplat_depth.fit._views import TrainingView, TrainingViews
 
 # How many views are measured, and how often each.
@@ -51,31 +51,7 @@ def measure_step(
         the dispatch). Each is the mean over some views of the shortest of some runs. On a busy
         machine they mean nothing.
     """
-
-    @jax.jit
-    def draw(gaussians: Gaussians, offset: Any, view: TrainingView) -> RenderOutput:
-        return render(
-            gaussians,
-            view.camera,
-            background=view.background,
-            means2d_offset=offset,
-            config=step_config(strategy),
-        )
-
-    @jax.jit
-    def render_part(gaussians: Gaussians, offset: Any, view: TrainingView, v_maps: Any) -> Any:
-        def maps(gaussians: Gaussians, offset: Any) -> Any:
-            return _compared(draw(gaussians, offset, view), view)
-
-        primal, pull_back = jax.vjp(maps, gaussians, offset)
-        return primal, pull_back(v_maps)
-
-    @jax.jit
-    @jax.value_and_grad
-    def loss_part(maps: Any, out: RenderOutput, view: TrainingView) -> Array:
-        out = dataclasses.replace(out, **maps)
-        return jnp.sum(jnp.stack(list(loss_parts(settings, out, view).values())))
-
+    parts = _Parts(settings, strategy)
     descent = jax.jit(make_descent(optimizer), donate_argnums=(0, 1))
     population = state.population
     gaussians = jax.jit(densify.activate)(population)
@@ -83,31 +59,76 @@ def measure_step(
     gradient = jax.tree.map(jnp.zeros_like, population.params)
     copy, params, opt_state = jax.tree.map(jnp.copy, (state, population.params, state.opt_state))
     n_views = min(_VIEWS, len(views.photos))
-    times: dict[str, list[float]] = {}
-
-    def timed(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        begin = time.perf_counter()
-        result = jax.block_until_ready(function(*arguments))
-        times.setdefault(name, []).append(time.perf_counter() - begin)
-        return result
-
+    watch = _Stopwatch()
     # The first round compiles.
     for repeat in range(n_views * _REPEATS + 1):
         index = jnp.int32(repeat % n_views)
         view = views[index]
-        out = jax.block_until_ready(draw(gaussians, offset, view))
-        _, v_maps = timed("loss", loss_part, _compared(out, view), out, view)
-        timed("render", render_part, gaussians, offset, view, v_maps)
-        params, opt_state = timed("optimizer", descent, params, opt_state, gradient)
-        copy, _ = timed("step", step, copy, views, index)
-    # The shortest, since whatever else the machine does only adds.
-    seconds = {
-        name: np.reshape(values[1:], (_REPEATS, n_views)).min(axis=0).mean()
-        for name, values in times.items()
-    }
-    step_time = float(seconds.pop("step"))
-    shares = {name: float(seconds[name]) / step_time for name in ("render", "loss", "optimizer")}
-    return {"step": step_time, **shares, "other": 1 - sum(shares.values())}
+        out = jax.block_until_ready(parts.draw(gaussians, offset, view))
+        _, v_maps = watch.timed("loss", parts.loss, _compared(out, view), out, view)
+        watch.timed("render", parts.render, gaussians, offset, view, v_maps)
+        params, opt_state = watch.timed("optimizer", descent, params, opt_state, gradient)
+        copy, _ = watch.timed("step", step, copy, views, index)
+    return _shares({name: watch.seconds(name, n_views) for name in watch.times})
+
+
+class _Parts:
+    """The parts of a step that draw and compare, each one compiled function."""
+
+    def __init__(self, settings: FitSettings, strategy: densify.Strategy | None) -> None:
+        """See ``measure_step`` for the arguments."""
+        self._settings = settings
+        self._absgrad = reads_absgrad(strategy)
+        self.draw = jax.jit(self._draw)
+        self.render = jax.jit(self._render)
+        self.loss = jax.jit(jax.value_and_grad(self._loss))
+
+    def _draw(self, gaussians: Gaussians, offset: Any, view: TrainingView) -> RenderOutput:
+        return render(
+            gaussians,
+            view.camera,
+            background=view.background,
+            means2d_offset=None if self._absgrad else offset,
+            absgrad_probe=offset if self._absgrad else None,
+        )
+
+    def _render(self, gaussians: Gaussians, offset: Any, view: TrainingView, v_maps: Any) -> Any:
+        def maps(gaussians: Gaussians, offset: Any) -> Any:
+            return _compared(self._draw(gaussians, offset, view), view)
+
+        primal, pull_back = jax.vjp(maps, gaussians, offset)
+        return primal, pull_back(v_maps)
+
+    def _loss(self, maps: Any, out: RenderOutput, view: TrainingView) -> Array:
+        out = dataclasses.replace(out, **maps)
+        return jnp.sum(jnp.stack(list(loss_parts(self._settings, out, view).values())))
+
+
+class _Stopwatch:
+    """Wall times of functions by name, in seconds."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.times: dict[str, list[float]] = {}
+
+    def timed(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what the function returns, when it is there."""
+        begin = time.perf_counter()
+        result = jax.block_until_ready(function(*arguments))
+        self.times.setdefault(name, []).append(time.perf_counter() - begin)
+        return result
+
+    def seconds(self, name: str, n_views: int) -> float:
+        """Return the mean over the views of the shortest run, which nothing has disturbed."""
+        rounds = np.reshape(self.times[name][1:], (_REPEATS, n_views))
+        return float(rounds.min(axis=0).mean())
+
+
+def _shares(seconds: dict[str, float]) -> dict[str, float]:
+    """Return the time of a step, and what part of it each of the others takes."""
+    step = seconds.pop("step")
+    shares = {name: seconds[name] / step for name in ("render", "loss", "optimizer")}
+    return {"step": step, **shares, "other": 1 - sum(shares.values())}
 
 
 def _compared(out: RenderOutput, view: TrainingView) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""The progress bar of a fit, for terminals and log files."""
+"""Draws the progress bar of a fit, for terminals and log files."""
 
 import sys
 from types import TracebackType

@@ -1,20 +1,76 @@
-"""What can be chosen about a fit, with the defaults of the command."""
+"""Defines the settings of a fit, with the ranges and defaults that the command has too."""
 
 import dataclasses
 import math
-import numbers
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from jax_gsplat_depth._common.settings import (
+    Amount,
+    Between01,
+    Count,
+    Fraction,
+    Positive,
+    Range,
+    check_settings,
+)
 
 Densify = Literal["mcmc", "adc", "none"]
 DepthLoss = Literal["none", "l1", "disparity", "ssi", "pearson"]
 
 
-_WHOLE = ("steps", "max_gaussians", "densify_every", "adc_reset_every", "seed", "sh_degree")
-_MCMC_AMOUNTS = ("mcmc_growth", "mcmc_noise", "mcmc_opacity_weight", "mcmc_scale_weight")
-
-
 class FitError(ValueError):
     """A capture or a setting cannot be used; the message is one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class McmcSettings:
+    """Density control by MCMC; used if ``densify`` is "mcmc".
+
+    Attributes:
+        growth: Share of the Gaussians that a refinement adds.
+        min_opacity: Gaussians of this opacity or less are moved elsewhere.
+        noise: Strength of the noise, for a scene of extent 1.
+        opacity_weight: Weight of the mean opacity in the loss.
+        scale_weight: Weight of the mean scale, in scene extents, in the loss.
+    """
+
+    growth: Amount = 0.05
+    min_opacity: Between01 = 0.005
+    noise: Amount = 5e5
+    opacity_weight: Amount = 0.01
+    scale_weight: Amount = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse what no fit can work with.
+
+        Raises:
+            FitError: A value is outside its range.
+        """
+        check_settings(self, FitError, "mcmc.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdcSettings:
+    """Adaptive density control as in 3DGS; used if ``densify`` is "adc".
+
+    Attributes:
+        threshold: Gradient above which a Gaussian is cloned or split (default: that of
+            ``densify.Adc``).
+        absgrad: Whether that gradient is a sum of absolute values.
+        reset_every: Refinements from one reset of the opacities to the next; 0 for none.
+    """
+
+    threshold: Positive | None = None
+    absgrad: bool = True
+    reset_every: Annotated[int, Range(low=0, whole=True)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no fit can work with.
+
+        Raises:
+            FitError: A value is outside its range.
+        """
+        check_settings(self, FitError, "adc.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,35 +84,28 @@ class FitSettings:
     Attributes:
         steps: Optimiser steps, one rendered view each.
         max_gaussians: How many Gaussians there may be.
+        densify: What adds and removes Gaussians: "mcmc" for MCMC, "adc" for the adaptive density
+            control of 3DGS, "none" for a fixed number.
+        seed: Decides the initial Gaussians and the order of the views. On the CPU, the same seed
+            gives the same result.
+        depth_loss: What compares the rendered depth of a training view with the depth prior of the
+            capture, or with its depth if there are no priors: nothing, "l1" or "disparity" for
+            depth in world units, "ssi" or "pearson" for depth up to a scale and a shift of each
+            view. See docs/training.md.
+        depth_weight: Weight of the depth loss, which has no unit.
+        lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         initial_fraction: Fraction of ``max_gaussians`` to start with, unless ``densify`` is "none".
-        densify: What adds and removes Gaussians: "mcmc", "adc" (see ``densify.Mcmc`` and
-            ``densify.Adc``) or "none".
+        initial_opacity: Opacity of the initial Gaussians.
         densify_start: Fraction of the steps before density control begins.
         densify_stop: Fraction of the steps after which it ends.
         densify_every: Steps from one refinement of the density to the next.
-        mcmc_growth: Share of the Gaussians that a refinement adds.
-        mcmc_min_opacity: Gaussians of this opacity or less are moved elsewhere.
-        mcmc_noise: Strength of the noise, for a scene of extent 1.
-        mcmc_opacity_weight: Weight of the mean opacity in the loss.
-        mcmc_scale_weight: Weight of the mean scale, in scene extents, in the loss.
-        adc_threshold: Gradient above which a Gaussian is cloned or split, see ``densify.Adc``.
-        adc_absgrad: Whether that gradient is a sum of absolute values.
-        adc_reset_every: Refinements from one reset of the opacities to the next; 0 for none.
-        seed: 0..2^32 - 1. Decides the initial Gaussians and the order of the views.
-        sh_degree: Highest degree of the spherical harmonics, 0..4.
+        mcmc: Density control by MCMC.
+        adc: Adaptive density control.
+        sh_degree: Highest degree of the spherical harmonics, 0 to 4.
         sh_warmup: Fraction of the steps over which the degree rises from 0 to ``sh_degree``.
         ssim_weight: Weight of 1 - SSIM in the loss; L1 has the rest.
         alpha_weight: Weight of the mean absolute difference between weight map and photo alpha;
             used only if the photos have alpha.
-        depth_loss: What compares the rendered depth of a training view with the depth prior of the
-            capture, or with its depth if there are no priors. "none": no depth supervision. "l1":
-            mean absolute error, in median depths. "disparity": the same of the inverse depth.
-            These two need depth in world units. "ssi": for depth up to a scale and a shift of each
-            view. If all views see enough sparse points, these decide both and the rest is "l1";
-            otherwise half the mean squared error after aligning the rendering, in variances of the
-            target. "pearson": 1 minus the correlation; scale and shift stay open.
-        depth_weight: Weight of the depth loss, which has no unit.
-        lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         lr_means_final: What ``lr_means`` falls to, as a fraction of it.
         lr_final: What all the other learning rates fall to, as a fraction of them.
         lr_scales: Learning rate of the log scales.
@@ -64,40 +113,33 @@ class FitSettings:
         lr_opacities: Learning rate of the opacity logits.
         lr_sh0: Learning rate of the constant colour coefficients.
         lr_sh_rest: Learning rate of the other colour coefficients.
-        initial_opacity: Opacity of the initial Gaussians, between 0 and 1.
     """
 
-    steps: int = 2000
-    max_gaussians: int = 30_000
-    initial_fraction: float = 0.8
+    steps: Count = 2000
+    max_gaussians: Annotated[int, Range(low=1, high=2**31 - 1, whole=True)] = 30_000
     densify: Densify = "none"
-    densify_start: float = 0.05
-    densify_stop: float = 0.8
-    densify_every: int = 50
-    mcmc_growth: float = 0.05
-    mcmc_min_opacity: float = 0.005
-    mcmc_noise: float = 5e5
-    mcmc_opacity_weight: float = 0.01
-    mcmc_scale_weight: float = 0.01
-    adc_threshold: float | None = None
-    adc_absgrad: bool = True
-    adc_reset_every: int = 0
-    seed: int = 0
-    sh_degree: int = 3
-    sh_warmup: float = 0.4
-    ssim_weight: float = 0.2
-    alpha_weight: float = 0.1
+    seed: Annotated[int, Range(low=0, high=2**32 - 1, whole=True)] = 0
     depth_loss: DepthLoss = "none"
-    depth_weight: float = 1.0
-    lr_means: float = 6e-4
-    lr_means_final: float = 0.01
-    lr_final: float = 0.5
-    lr_scales: float = 1.5e-2
-    lr_quats: float = 2e-3
-    lr_opacities: float = 5e-2
-    lr_sh0: float = 7e-3
-    lr_sh_rest: float = 3.5e-4
-    initial_opacity: float = 0.3
+    depth_weight: Amount = 1.0
+    lr_means: Positive = 6e-4
+    initial_fraction: Annotated[float, Range(low=0, high=1, above=True)] = 0.8
+    initial_opacity: Between01 = 0.3
+    densify_start: Fraction = 0.05
+    densify_stop: Fraction = 0.8
+    densify_every: Count = 50
+    mcmc: McmcSettings = McmcSettings()
+    adc: AdcSettings = AdcSettings()
+    sh_degree: Annotated[int, Range(low=0, high=4, whole=True)] = 3
+    sh_warmup: Fraction = 0.4
+    ssim_weight: Fraction = 0.2
+    alpha_weight: Amount = 0.1
+    lr_means_final: Positive = 0.01
+    lr_final: Positive = 0.5
+    lr_scales: Positive = 1.5e-2
+    lr_quats: Positive = 2e-3
+    lr_opacities: Positive = 5e-2
+    lr_sh0: Positive = 7e-3
+    lr_sh_rest: Positive = 3.5e-4
 
     def __post_init__(self) -> None:
         """Refuse what no fit can work with.
@@ -105,48 +147,12 @@ class FitSettings:
         Raises:
             FitError: A value is outside its range.
         """
-        if self.densify not in get_args(Densify):
-            names = ", ".join(get_args(Densify))
-            raise FitError(f"densify must be one of {names}, got {self.densify!r}")
-        for name in _WHOLE:
-            if not isinstance(getattr(self, name), numbers.Integral):
-                raise FitError(f"{name} must be a whole number, got {getattr(self, name)}")
-        for name in ("steps", "max_gaussians", "densify_every"):
-            if getattr(self, name) < 1:
-                raise FitError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("sh_warmup", "ssim_weight", "densify_start", "densify_stop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise FitError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        check_settings(self, FitError)
         if self.densify_start >= self.densify_stop:
             raise FitError(
                 f"densify_start must be below densify_stop, got {self.densify_start} and "
                 f"{self.densify_stop}"
             )
-        if not 0 < self.initial_fraction <= 1:
-            raise FitError(
-                f"initial_fraction must be above 0 and at most 1, got {self.initial_fraction}"
-            )
-        for name in ("initial_opacity", "mcmc_min_opacity"):
-            if not 0 < getattr(self, name) < 1:
-                raise FitError(f"{name} must be above 0 and below 1, got {getattr(self, name)}")
-        for name in ("alpha_weight", "depth_weight", *_MCMC_AMOUNTS):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise FitError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.adc_threshold is not None and not 0 < self.adc_threshold < math.inf:
-            raise FitError(f"adc_threshold must be positive, got {self.adc_threshold}")
-        if self.adc_reset_every < 0:
-            raise FitError(f"adc_reset_every must not be negative, got {self.adc_reset_every}")
-        if self.depth_loss not in get_args(DepthLoss):
-            names = ", ".join(get_args(DepthLoss))
-            raise FitError(f"depth_loss must be one of {names}, got {self.depth_loss!r}")
-        for field in dataclasses.fields(self):
-            rate = getattr(self, field.name)
-            if field.name.startswith("lr_") and not 0 < rate < math.inf:
-                raise FitError(f"{field.name} must be positive, got {rate}")
-        if not 0 <= self.seed < 2**32:
-            raise FitError(f"seed must be between 0 and {2**32 - 1}, got {self.seed}")
-        if not 0 <= self.sh_degree <= 4:
-            raise FitError(f"sh_degree must be between 0 and 4, got {self.sh_degree}")
 
     @property
     def initial_gaussians(self) -> int:

@@ -1,8 +1,8 @@
-"""One step of a fit: everything that changes is one pytree, and one compiled function changes it.
+"""Makes the step of a fit: one compiled function that takes and returns one pytree.
 
-Nothing but arrays differs between two steps, and their shapes do not: SH coefficients above the
-degree are there but do not move, and Gaussians that do not exist yet have their place. One
-compilation serves the whole fit, and one more all refinements of the density.
+Two steps differ in the values of arrays only, never in shapes: SH coefficients above the degree are
+there but do not move, and Gaussians that do not exist yet have their place. One compilation serves
+the whole fit, and one more all refinements of the density.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from jax import Array
 
 from jax_gsplat_depth import densify
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
 from jax_gsplat_depth.fit._settings import FitSettings
@@ -46,7 +45,7 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
-    """What a step measures before its update.
+    """The numbers that a step measures before its update.
 
     Attributes:
         loss: ``[]`` what the step minimises.
@@ -108,7 +107,7 @@ def make_step(
         lr_means: Its learning rate of the centres, which scales the noise of ``Mcmc``.
         strategy: Density control, or None.
     """
-    config = step_config(strategy)
+    absgrad = reads_absgrad(strategy)
     descent = make_descent(optimizer)
 
     def step(state, views, index):
@@ -120,11 +119,11 @@ def make_step(
                 densify.activate(population),
                 view.camera,
                 background=view.background,
-                means2d_offset=offset,
-                config=config,
+                means2d_offset=None if absgrad else offset,
+                absgrad_probe=offset if absgrad else None,
             )
             parts = loss_parts(settings, out, view)
-            if isinstance(strategy, densify.Mcmc):
+            if strategy is not None and strategy.has_penalty:
                 parts["penalty"] = strategy.penalty(population)
             mse = jnp.mean(jnp.square(out.image - view.photo))
             return sum(parts.values()), (parts, mse, out.radii)
@@ -137,29 +136,28 @@ def make_step(
         population = dataclasses.replace(state.population, params=moved)
         density = state.density
         if strategy is not None:
-            population, density = strategy.update(
-                _key(settings, state.step, 0),
-                population,
-                density,
-                v_means2d=v_means2d,
+            info = densify.StepInfo(
+                key=_key(settings, state.step, 0),
+                lr_means=lr_means(state.step),
                 radii=radii,
                 width=view.camera.width,
                 height=view.camera.height,
-                lr_means=lr_means(state.step),
+                v_means2d=v_means2d,
             )
+            population, density = strategy.update(population, density, info)
         metrics = StepMetrics(loss, parts, mse, state.population.n_alive())
         return TrainState(population, opt_state, density, state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0)
 
 
-def step_config(strategy: densify.Strategy | None) -> Config:
-    """Return how a step renders."""
-    return Config(absgrad=strategy is not None and strategy.absgrad)
+def reads_absgrad(strategy: densify.Strategy | None) -> bool:
+    """Return whether the strategy reads the gradient of ``absgrad_probe``."""
+    return strategy is not None and strategy.absgrad
 
 
 def watched_offset(strategy: densify.Strategy | None, params: dict[str, Array]) -> Array | None:
-    """Return the ``[N_max, 2]`` screen-space offset whose gradient the strategy reads.
+    """Return the ``[N_max, 2]`` screen-space offset or probe whose gradient the strategy reads.
 
     Without such a strategy it is None: its gradient then costs nothing.
     """
@@ -183,14 +181,9 @@ def make_refine(
     """
 
     def refine(state, reset):
+        info = densify.RefineInfo(key=_key(settings, state.step, 1), extent=extent, reset=reset)
         population, opt_state, density = strategy.refine(
-            _key(settings, state.step, 1),
-            state.population,
-            state.opt_state,
-            state.density,
-            optimizer=optimizer,
-            extent=extent,
-            reset=reset,
+            state.population, state.opt_state, state.density, info, optimizer=optimizer
         )
         return TrainState(population, opt_state, density, state.step)
 

@@ -1,4 +1,4 @@
-"""The training views on the device, and the order in which they are shown."""
+"""Puts the training views on the device and decides in which order they are shown."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where the scene is in a cloud of Gaussians, most of whose outliers say nothing about it."""
+"""Finds the box of the scene in a cloud of Gaussians, whatever outliers surround it."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ from jax_gsplat_depth._cpu import ALPHA_MIN
 from jax_gsplat_depth._types import Gaussians
 
 _OUTSIDE = 0.02
-"""Fraction of the weight that lies beyond each side of the box."""
+"""Fraction of the weight beyond each side of the box."""
 
 _SMALL = 0.1
-"""Gaussians below this quantile of size count as if they had it: specks are no detail."""
+"""Gaussians below this quantile of size are weighted as if they had it: specks are no detail."""
 
 _BACKDROP_SHARE = 0.25
-"""Part of the opacity that has to lie outside of the box to count as a backdrop."""
+"""Share of the opacity that has to lie outside of the box to count as a backdrop."""
 
 _THINNEST = 1e-3
-"""Least half width relative to the largest: a flat scene must not become an orbit of no width."""
+"""Least half width relative to the largest: a flat scene must not give an orbit of no width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class SceneBox:
         axes: ``[3, 3]`` float64, rows: the longer and the shorter horizontal axis, and up; a
             right-handed orthonormal frame.
         half_widths: ``[3]`` float64 along these axes, world units, positive.
-        backdrop: Median distance from the centre, across up, of what surrounds the box, such as
-            walls or a landscape; infinity if hardly anything does.
+        backdrop: Median horizontal distance, from the centre, of the Gaussians around the box, such
+            as walls or a landscape; infinity if there is hardly any.
     """
 
     center: np.ndarray
@@ -43,13 +43,13 @@ def scene_box(gaussians: Gaussians, up: np.ndarray) -> SceneBox:
     """Find the box that holds nearly all of the detail.
 
     Its sides are quantiles along each axis, with opacity over squared size as weights: a fit makes
-    small Gaussians of what the photos show from near and large ones of what is behind, so neither
-    a backdrop nor floaters nor many faint Gaussians move the box. The horizontal axes are the
-    principal axes of what is inside.
+    near surfaces of small Gaussians and the background of large ones, so neither a backdrop nor
+    floaters nor many faint Gaussians move the box. The horizontal axes are the principal axes of
+    the Gaussians inside.
 
     Args:
         gaussians: Activated Gaussians with ``scales``; those that cannot be drawn do not count.
-        up: ``[3]`` direction that is up, world frame, not zero.
+        up: ``[3]`` upward direction, world frame, not zero.
 
     Raises:
         ValueError: No Gaussian can be drawn.
@@ -65,8 +65,8 @@ def scene_box(gaussians: Gaussians, up: np.ndarray) -> SceneBox:
     opacities = opacities[drawn]
     weights = opacities / np.maximum(sizes, np.quantile(sizes, _SMALL)) ** 2
 
-    axes = _frame(up)
-    center, half_widths = _box(means @ axes.T, weights)
+    axes = _axes_with_up(up)
+    center, half_widths = _quantile_box(means @ axes.T, weights)
     local = means @ axes.T - center
     inside = (np.abs(local) <= half_widths).all(axis=1)
     if np.count_nonzero(inside) > 1:
@@ -76,7 +76,7 @@ def scene_box(gaussians: Gaussians, up: np.ndarray) -> SceneBox:
         longer = longer * np.sign(longer[np.abs(longer).argmax()])
         first = longer @ axes[:2]
         axes = np.stack([first, np.cross(axes[2], first), axes[2]])
-        center, half_widths = _box(means @ axes.T, weights)
+        center, half_widths = _quantile_box(means @ axes.T, weights)
     local = means @ axes.T - center
     outside = (np.abs(local) > half_widths).any(axis=1)
     backdrop = np.inf
@@ -86,7 +86,7 @@ def scene_box(gaussians: Gaussians, up: np.ndarray) -> SceneBox:
     return SceneBox(axes.T @ center, axes, half_widths, backdrop)
 
 
-def _box(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _quantile_box(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = (
         np.array([_quantile(column, weights, fraction) for column in points.T])
         for fraction in (_OUTSIDE, 1 - _OUTSIDE)
@@ -103,7 +103,7 @@ def _quantile(values: np.ndarray, weights: np.ndarray, fraction: float) -> float
     return float(values[order][np.searchsorted(below, fraction * below[-1])])
 
 
-def _frame(up: np.ndarray) -> np.ndarray:
+def _axes_with_up(up: np.ndarray) -> np.ndarray:
     """Return a right-handed frame whose third row is ``up``."""
     up = np.asarray(up, np.float64) / np.linalg.norm(up)
     helper = np.eye(3)[np.abs(up).argmin()]

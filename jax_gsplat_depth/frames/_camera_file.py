@@ -1,13 +1,13 @@
-"""Cameras in a JSON file: our own layout, and the ``transforms.json`` of captures.
+"""Reads and writes cameras in JSON files: our own layout, and the ``transforms.json`` of captures.
 
-Our own::
+Our own layout::
 
     {"width": 640, "height": 480,
      "K": [[500, 0, 320], [0, 500, 240], [0, 0, 1]],
      "cameras": [{"name": "front", "viewmat": [[...], [...], [...], [...]]}, ...]}
 
-``viewmat`` is world to camera with OpenCV axes, ``K`` in pixels. ``K``, ``width`` and ``height``
-stand beside ``cameras`` for all of them, or in each camera; ``name`` may be left out.
+``viewmat`` is world to camera with OpenCV axes, ``K`` is in pixels. ``K``, ``width`` and ``height``
+stand beside ``cameras`` for all of them, or in each camera; ``name`` is optional.
 """
 
 import json
@@ -28,8 +28,8 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
 
     Args:
         path: A file in our own layout (see above), or a ``transforms.json`` with camera-to-world
-            poses and OpenGL axes, whose photos need not exist. Lens distortion is left out.
-        size: Width and height in pixels for a file that has neither.
+            poses and OpenGL axes, whose photos need not exist. Lens distortion is ignored.
+        size: Width and height in pixels for a file that states neither.
 
     Returns:
         The cameras in the order of the file.
@@ -76,7 +76,7 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
 
 
 def write_cameras(path: str | Path, cameras: CameraPath) -> None:
-    """Write cameras in the layout that ``read_cameras`` reads, with every digit."""
+    """Write cameras in our own layout, from which ``read_cameras`` restores every bit."""
     entries = [
         {"name": name, "viewmat": viewmat.tolist(), "K": K.tolist()}
         for name, viewmat, K in zip(cameras.names, cameras.viewmats, cameras.Ks, strict=True)
@@ -86,7 +86,7 @@ def write_cameras(path: str | Path, cameras: CameraPath) -> None:
 
 
 def _file_name(name: Any, where: str) -> str:
-    """Return a name if it can be that of a file, which it becomes at the end of the work."""
+    """Return a name if it can be that of a file, as which it is used at the end of the work."""
     if (
         not isinstance(name, str)
         or not name

@@ -1,4 +1,4 @@
-"""Depth and weight as colours, the same in files and in the viewer."""
+"""Turns depth and weight into colours, the same in files and in the viewer."""
 
 import functools
 
@@ -11,6 +11,7 @@ UNKNOWN = (153, 153, 153)
 """Colour of the pixels of a depth picture that have no depth."""
 
 _N_COLORS = 256
+"""Number of colours between the nearest and the farthest depth."""
 
 
 def depth_picture(
@@ -21,17 +22,17 @@ def depth_picture(
     Args:
         depth: ``[H, W]`` world units, 0 where nothing was hit.
         weight: ``[H, W]`` in 0..1.
-        low: Depth of the first colour; what is nearer has it too.
-        high: Depth of the last colour, at least ``low``.
-        min_weight: Pixels with less weight are grey: what little was hit there is no surface.
+        low: Depth of the first colour, which nearer depths have as well.
+        high: Depth of the last colour, at least ``low``, which farther depths have as well.
+        min_weight: Pixels with less weight are grey: so little was hit that it is no surface.
 
     Returns:
         ``[H, W, 3]`` uint8.
     """
     span = max(high - low, np.finfo(np.float32).tiny)
-    # As matplotlib does it: equal parts of the range, the upper end in the last of them.
+    # Like matplotlib: equal parts of the range, the upper end in the last of them.
     index = np.clip((depth - low) / span, 0, 1) * _N_COLORS
-    picture = _table(DEPTH_COLORMAP)[np.minimum(index, _N_COLORS - 1).astype(np.uint8)]
+    picture = _color_table(DEPTH_COLORMAP)[np.minimum(index, _N_COLORS - 1).astype(np.uint8)]
     picture[(depth <= 0) | (weight < min_weight)] = UNKNOWN
     return picture
 
@@ -48,7 +49,7 @@ def color_of(text: str) -> np.ndarray:
         text: A name of matplotlib such as ``white``, ``#rrggbb``, or a grey in 0..1.
 
     Raises:
-        ValueError: There is no such colour.
+        ValueError: The text names no colour.
         ImportError: matplotlib is not installed.
     """
     try:
@@ -60,6 +61,6 @@ def color_of(text: str) -> np.ndarray:
 
 
 @functools.cache
-def _table(name: str) -> np.ndarray:
+def _color_table(name: str) -> np.ndarray:
     colormap = require("matplotlib").colormaps[name]
     return colormap(np.arange(_N_COLORS), bytes=True)[:, :3].copy()

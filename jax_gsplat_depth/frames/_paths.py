@@ -1,4 +1,4 @@
-"""Lists of cameras of one image size: around a scene, those of a capture, smoothly through them."""
+"""Makes camera paths: around a scene, from the views of a capture, smoothly through them."""
 
 import dataclasses
 
@@ -8,27 +8,27 @@ import numpy as np
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.datasets import Capture, CaptureError
-from jax_gsplat_depth.datasets._geometry import camera_centers
+from jax_gsplat_depth.datasets import Capture, CaptureError, camera_centers
+from jax_gsplat_depth.datasets._geometry import poses_at, scaled_pinhole
 from jax_gsplat_depth.frames._box import scene_box
 
 LARGEST_SIDE = 1 << 14
-"""Pixels; longer sides of images are mistakes, and fit into no memory."""
+"""Longest side of an image in pixels; longer ones are mistakes, and fit into no memory."""
 
 _MARGIN = 1.2
-"""Room around the box in the image of an orbit."""
+"""Factor on the distance of an orbit: room around the box in the image."""
 
 _BEFORE_BACKDROP = 0.65
-"""Largest radius of an orbit as a part of the distance of a backdrop: from behind it hides all."""
+"""Largest radius of an orbit relative to the backdrop, which from behind would hide the scene."""
 
 _CLEAR = 1.2
 """Least radius of an orbit as a multiple of the half widths of the box."""
 
 _TURN_LENGTH = 0.5
-"""Turning by one radian takes as long as moving by this part of the size of the path."""
+"""Turning by one radian takes as long as moving by this part of the extent of the path."""
 
 _LEAST_STEP = 1e-3
-"""Least time between two views relative to the mean, so that equal cameras are no division by 0."""
+"""Least time between two views relative to the mean: equal cameras must not divide by 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class CameraPath:
         names: ``V`` unique names of the frames, good as file names.
         viewmats: ``[V, 4, 4]`` float32, world to camera, OpenCV axes.
         Ks: ``[V, 3, 3]`` float32, pixels.
-        width: Pixels.
-        height: Pixels.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
     """
 
     names: list[str]
@@ -63,29 +63,29 @@ def orbit(
 ) -> CameraPath:
     """Return cameras on an ellipse around the scene, once around, all looking at its centre.
 
-    The ellipse keeps one distance from the box of ``scene_box``, at which the widest side of
-    the box fits into the image with a margin: its half axes are those of the box plus that
-    distance. A backdrop makes it narrower, so that the cameras stay before it.
+    The ellipse keeps the distance from the box of ``scene_box`` at which the widest side of the box
+    fits into the image with a margin: its half axes are those of the box plus that distance. A
+    backdrop makes it narrower, so that the cameras stay in front of the backdrop.
 
     Args:
         gaussians: Activated Gaussians.
-        up: ``[3]`` direction that is up, world frame, not zero.
+        up: ``[3]`` upward direction, world frame, not zero.
         n_frames: Number of cameras, at least 1; the last is one step before the first.
-        width: Pixels.
-        height: Pixels.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
         fov_x: Horizontal field of view, radians.
         elevation: Angle in radians, between -pi/2 and pi/2, by which the cameras look down.
-        distance: Factor on the distance, positive.
+        distance: Factor on the distance from the centre, positive.
 
     Raises:
         ValueError: No Gaussian can be drawn.
     """
-    extent = scene_box(gaussians, up)
+    box = scene_box(gaussians, up)
     half_angle = min(fov_x / 2, np.arctan(np.tan(fov_x / 2) * height / width))
-    away = _MARGIN * extent.half_widths.max() / np.tan(half_angle)
-    radii = extent.half_widths[:2] + away
-    radii *= min(1.0, _BEFORE_BACKDROP * extent.backdrop / radii.max())
-    radii = distance * np.maximum(radii, _CLEAR * extent.half_widths[:2])
+    away = _MARGIN * box.half_widths.max() / np.tan(half_angle)
+    radii = box.half_widths[:2] + away
+    radii *= min(1.0, _BEFORE_BACKDROP * box.backdrop / radii.max())
+    radii = distance * np.maximum(radii, _CLEAR * box.half_widths[:2])
     turn = 2 * np.pi * np.arange(n_frames) / n_frames
     local = np.stack(
         [
@@ -96,21 +96,21 @@ def orbit(
         axis=1,
     )
     camera = Camera.look_at(
-        np.asarray(extent.center + local @ extent.axes, np.float32),
-        np.asarray(extent.center, np.float32),
-        np.asarray(extent.axes[2], np.float32),
+        np.asarray(box.center + local @ box.axes, np.float32),
+        np.asarray(box.center, np.float32),
+        np.asarray(box.axes[2], np.float32),
         fov_x=jnp.float32(fov_x),
         width=width,
         height=height,
     )
-    return _numbered(np.asarray(camera.viewmat), np.asarray(camera.K), width, height)
+    return _numbered_path(np.asarray(camera.viewmat), np.asarray(camera.K), width, height)
 
 
 def views_of(capture: Capture, indices: np.ndarray) -> CameraPath:
-    """Return the cameras of some views of a capture, under their names.
+    """Return the cameras of some views of a capture, with their names.
 
     Raises:
-        CaptureError: There is none.
+        CaptureError: ``indices`` is empty.
     """
     if len(indices) == 0:
         raise CaptureError("the capture has no such views")
@@ -126,12 +126,12 @@ def views_of(capture: Capture, indices: np.ndarray) -> CameraPath:
 def smooth_path(cameras: CameraPath, n_frames: int) -> CameraPath:
     """Return cameras on a smooth path through the given ones, in their order, at a steady pace.
 
-    Positions follow a cubic spline, rotations one with continuous angular velocity; the time
-    between two cameras is the way between them, turns included. First and last camera are those
-    of ``cameras``. Lens parameters change linearly.
+    Positions follow a cubic spline, rotations a spline with continuous angular velocity. The time
+    between two cameras is proportional to the distance between them, turns included. The first and
+    the last camera are those of ``cameras``. Intrinsics change linearly.
 
     Args:
-        cameras: At least 2.
+        cameras: The cameras to pass through, at least 2.
         n_frames: Number of cameras of the result, at least 2.
 
     Raises:
@@ -156,11 +156,9 @@ def smooth_path(cameras: CameraPath, n_frames: int) -> CameraPath:
     at = np.linspace(0, times[-1], n_frames)
     eyes = interpolate.CubicSpline(times, eyes)(at)
     to_camera = transform.RotationSpline(times, rotations)(at).as_matrix().swapaxes(1, 2)
-    viewmats = np.tile(np.eye(4), (n_frames, 1, 1))
-    viewmats[:, :3, :3] = to_camera
-    viewmats[:, :3, 3] = -np.einsum("vij,vj->vi", to_camera, eyes)
+    viewmats = poses_at(eyes, to_camera)
     Ks = interpolate.make_interp_spline(times, cameras.Ks, k=1)(at)
-    return _numbered(viewmats, Ks, cameras.width, cameras.height)
+    return _numbered_path(viewmats, Ks, cameras.width, cameras.height)
 
 
 def resized(cameras: CameraPath, width: int | None, height: int | None) -> CameraPath:
@@ -168,8 +166,8 @@ def resized(cameras: CameraPath, width: int | None, height: int | None) -> Camer
 
     Args:
         cameras: The cameras.
-        width: Pixels, or None to keep the shape of the image.
-        height: The same.
+        width: New width in pixels, or None to keep the shape of the image.
+        height: New height in pixels, or None to keep the shape of the image.
 
     Raises:
         ValueError: A side would be longer than ``LARGEST_SIDE``.
@@ -184,13 +182,11 @@ def resized(cameras: CameraPath, width: int | None, height: int | None) -> Camer
             f"images of {width}x{height} pixels are too large: expected at most {LARGEST_SIDE} on "
             "a side"
         )
-    # Pixel centres lie at +0.5, so positions scale about the corner of the image.
-    scale = np.array([[width / cameras.width], [height / cameras.height], [1.0]])
-    Ks = (cameras.Ks * scale).astype(np.float32)
-    return dataclasses.replace(cameras, Ks=Ks, width=width, height=height)
+    Ks = scaled_pinhole(cameras.Ks, width / cameras.width, height / cameras.height)
+    return dataclasses.replace(cameras, Ks=Ks.astype(np.float32), width=width, height=height)
 
 
-def _numbered(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> CameraPath:
+def _numbered_path(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> CameraPath:
     digits = max(4, len(str(len(viewmats) - 1)))
     return CameraPath(
         names=[f"{i:0{digits}d}" for i in range(len(viewmats))],

@@ -15,7 +15,7 @@ from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.frames._paths import CameraPath
 
 _N_SAMPLES = 20_000
-"""Pixels of a frame that take part in the range of the depth colours."""
+"""Pixels of a frame, up to a factor of 2, that are sampled for the range of the depth colours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class DepthRange:
-    """What the depths of all frames have in common.
+    """The range of the depths of all frames.
 
     Attributes:
         low: Depth of the first colour, world units.
@@ -53,16 +53,16 @@ class DepthRange:
 def render_frames(
     gaussians: Gaussians, cameras: CameraPath, background: np.ndarray
 ) -> Iterator[Frame]:
-    """Yield the frames in order; all of them together compile once.
+    """Yield the frames in order; all of them share one compiled function.
 
     Args:
         gaussians: Activated Gaussians with 3 colour channels.
-        cameras: The views.
+        cameras: The cameras to render.
         background: ``[3]`` in 0..1.
     """
     background_array = jnp.asarray(background, jnp.float32)
     for name, viewmat, K in zip(cameras.names, cameras.viewmats, cameras.Ks, strict=True):
-        image, depth, weight = render_8_bit(
+        image, depth, weight = _render_8_bit(
             gaussians,
             jnp.asarray(viewmat),
             jnp.asarray(K),
@@ -78,7 +78,7 @@ def depth_range(
 ) -> DepthRange:
     """Render all frames to find one range of depth colours for them.
 
-    The range is from the 1st to the 99th percentile of the pixels that are solid enough.
+    The range goes from the 1st to the 99th percentile of the pixels that are solid enough.
 
     Args:
         gaussians: As in ``render_frames``.
@@ -98,7 +98,7 @@ def depth_range(
 
 
 @functools.partial(jax.jit, static_argnames=("width", "height"))
-def render_8_bit(gaussians, viewmat, K, background, *, width, height):
+def _render_8_bit(gaussians, viewmat, K, background, *, width, height):
     """Return the image as uint8, limited to 0..1 and rounded, with depth and weight."""
     camera = Camera(viewmat, K, width=width, height=height)
     out = render(gaussians, camera, background=background)

@@ -1,16 +1,17 @@
-"""Writes rendered frames: a folder of pictures, or a video."""
+"""Writes rendered frames to a folder of pictures or to a video."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import OutputError, check_folder, publish, write_metrics
+from jax_gsplat_depth._common.settings import Amount, Fraction, Range, check_settings
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.frames._camera_file import write_cameras
 from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
@@ -18,19 +19,21 @@ from jax_gsplat_depth.frames._paths import CameraPath
 from jax_gsplat_depth.frames._render import DepthRange, Frame, depth_range, render_frames
 
 PROGRAM = "jax-gsplat-depth render"
+"""The command that writes here, as ``metrics.json`` names it."""
 
-OUTPUTS = ("image", "depth", "weight")
+Output = Literal["image", "depth", "weight"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 DepthFormat = Literal["png", "npy"]
 
 _VIDEO = ".mp4"
 _CODEC = "libx264"
 
-# Most players show nothing else; it halves the colour resolution, so sides have to be even.
+# Most players show no other format; it halves the colour resolution, so sides have to be even.
 _PIXELS = "yuv420p"
 
 _LARGEST_STEP = 65535
-"""Of 16-bit depth; 0 stands for no depth."""
+"""Largest number in a 16-bit depth picture; 0 stands for no depth."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,33 +41,41 @@ class RenderSettings:
     """What becomes of the frames.
 
     Attributes:
-        outputs: Some of ``OUTPUTS``, in the order in which they stand side by side in a video.
+        outputs: Some of image,depth,weight, in the order in which they stand side by side in a
+            video.
         background: RGB in 0..1.
-        depth_range: Depths in world units of the first and the last colour, or None for the 1st
-            and 99th percentile over all frames.
+        depth_range: Depths in world units of the first and the last colour (default: the 1st and
+            99th percentile over all frames).
         min_weight: Pixels of less weight are grey in depth pictures and do not count for the range.
-        depth_format: Of the measured depth in a folder: ``png`` for 16 bits in steps of
-            ``depth_scale`` (see ``metrics.json``), ``npy`` for exact float32.
+        depth_format: Measured depth in a folder: png for 16 bits in steps of depth_scale (see
+            metrics.json), npy for exact float32.
         fps: Frames per second of a video.
+
+    Raises:
+        ValueError: A value is outside its range.
     """
 
-    outputs: tuple[str, ...] = OUTPUTS
+    outputs: tuple[Output, ...] = OUTPUTS
     background: tuple[float, ...] = (0.0, 0.0, 0.0)
-    depth_range: tuple[float, float] | None = None
-    min_weight: float = 0.5
+    depth_range: tuple[Amount, Amount] | None = None
+    min_weight: Fraction = 0.5
     depth_format: DepthFormat = "png"
-    fps: int = 30
+    fps: Annotated[int, Range(low=1, high=240, whole=True)] = 30
+
+    def __post_init__(self) -> None:
+        """Refuse what no frames can be written with."""
+        check_settings(self, ValueError)
 
 
 def check_output(out: Path) -> None:
-    """Find out before the work whether a result can be written to ``out``.
+    """Check, before the work, that a result can be written to ``out``.
 
     Args:
         out: A video ``*.mp4``, which may exist, or a folder as in ``render_to``.
 
     Raises:
-        OutputError: It cannot be written, or the suffix is of another kind of file.
-        ImportError: It is a video, and the extra ``video`` is not installed.
+        OutputError: It cannot be written, or it has the suffix of another kind of file.
+        ImportError: ``out`` is a video, and the extra ``video`` is not installed.
     """
     if not _is_video(out):
         if out.suffix and not out.is_dir():
@@ -94,21 +105,22 @@ def render_to(
     """Render all cameras into a folder or a video, whole or not at all.
 
     A folder gets ``image/NAME.png``, ``depth/NAME.png`` (colours), ``depth_raw/NAME.png`` or
-    ``.npy`` (world units), ``weight/NAME.png`` (0 to 255 for 0 to 1), as far as ``outputs`` has
-    them, ``cameras.json`` for ``read_cameras``, and ``metrics.json``. A video has the outputs side
-    by side. Where depth is shown all frames are rendered twice, first for the range of depths.
+    ``.npy`` (world units), ``weight/NAME.png`` (0 to 255 for 0 to 1), as far as ``outputs`` names
+    them, ``cameras.json`` for ``read_cameras``, and ``metrics.json``. A video shows the outputs
+    side by side. If depth is among them, all frames are rendered twice, first for the range of
+    depths; a video with a given range does without.
 
     Args:
-        out: A folder that is new, empty or has an earlier result, or a video ``*.mp4``; earlier
+        out: A folder that is new, empty or holds an earlier result, or a video ``*.mp4``; earlier
             results are replaced.
         gaussians: Activated Gaussians with 3 colour channels.
-        cameras: The views.
+        cameras: The cameras to render.
         settings: See ``RenderSettings``.
-        source: Where the Gaussians come from, for ``metrics.json``.
+        source: Origin of the Gaussians, for ``metrics.json``.
         on_frame: Called after each frame that is written.
 
     Returns:
-        What ``metrics.json`` says, also for a video, which has none.
+        The content of ``metrics.json``, for a video as well, which has no such file.
 
     Raises:
         OutputError: As in ``check_output``, or the disk is full.
@@ -118,7 +130,7 @@ def render_to(
     background = np.asarray(settings.background, np.float32)
     depths = DepthRange(0.0, 1.0, 0.0)
     if "depth" in settings.outputs:
-        # A video with a range of its own needs nothing of the first pass.
+        # A video with a given range does not need the first pass.
         if settings.depth_range is None or (not _is_video(out) and settings.depth_format == "png"):
             depths = depth_range(gaussians, cameras, background, settings.min_weight)
         if settings.depth_range is not None:
@@ -193,7 +205,9 @@ def _write_video(
             video.init_video_stream(_CODEC, fps=settings.fps, pixel_format=_PIXELS)
             for frame in frames:
                 panels = [_picture(name, frame, settings, depths) for name in settings.outputs]
-                video.write_frame(_even(np.concatenate([_rgb(p) for p in panels], axis=1)))
+                video.write_frame(
+                    _with_even_sides(np.concatenate([_as_rgb(p) for p in panels], axis=1))
+                )
 
     try:
         atomic_write(out, write)
@@ -209,12 +223,12 @@ def _picture(output: str, frame: Frame, settings: RenderSettings, depths: DepthR
     return depth_picture(frame.depth, frame.weight, depths.low, depths.high, settings.min_weight)
 
 
-def _rgb(picture: np.ndarray) -> np.ndarray:
+def _as_rgb(picture: np.ndarray) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
 
 
-def _even(picture: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column where that makes the sides even."""
+def _with_even_sides(picture: np.ndarray) -> np.ndarray:
+    """Repeat the last row and column where a side is odd."""
     height, width = picture.shape[:2]
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 

@@ -1,4 +1,4 @@
-"""Readers and writers of Gaussian files: PLY, compressed PLY, ``.splat`` and ``.spz``."""
+"""Reads and writes files of Gaussians: PLY, compressed PLY, ``.splat`` and ``.spz``."""
 
 from jax_gsplat_depth.io._compressed_ply import read_compressed_ply, write_compressed_ply
 from jax_gsplat_depth.io._files import check_suffix, describe, load, save

@@ -1,8 +1,8 @@
-"""Gaussians in the compressed PLY form of PlayCanvas and SuperSplat: 16 bytes each, and SH bytes.
+"""Reads and writes compressed PLY of PlayCanvas and SuperSplat: 16 bytes a Gaussian, and SH bytes.
 
 Every 256 consecutive Gaussians share a chunk, which gives the range of their positions, logarithms
-of scales, and colours; a Gaussian holds fractions of these ranges. An element ``sh`` of bytes, all
-of red before all of green before all of blue, may follow.
+of scales, and colours; a Gaussian holds fractions of these ranges. An optional element ``sh`` holds
+one byte per higher coefficient: all of red, then all of green, then all of blue.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from jax_gsplat_depth.io._record import (
     Record,
     from_gaussians,
     quantise,
-    some,
+    require_some,
     to_gaussians,
 )
 
@@ -38,8 +38,8 @@ _ROTATION_BITS = (2, 10, 10, 10)
 _MORTON_BITS = 16
 _MAX_SH_BASES = 16
 
-# What the bytes of the SH coefficients stand for: the middles of 256 equal parts of -4..4, but the
-# ends themselves for the first and the last.
+# The SH coefficient of each byte: the middles of 256 equal parts of -4..4, except that the first
+# and the last byte stand for the ends themselves.
 _SH_LEVELS = 8 * ((np.arange(256) + 0.5) / 256) - 4
 _SH_LEVELS[[0, -1]] = -4, 4
 
@@ -47,12 +47,13 @@ _SH_LEVELS[[0, -1]] = -4, 4
 def write_compressed_ply(path: str | Path, gaussians: Gaussians) -> None:
     """Write Gaussians as compressed PLY, whole or not at all.
 
-    A value is at most half a step off. The steps are, of the extent of the 256 neighbours in the
-    file: 1/2047 of x and z, 1/1023 of y, likewise of the logarithms of the scales, and 1/255 of the
-    colours (0.5 + 0.282 times the first SH coefficient); 1/255 of opacities; sqrt(2)/1023 of the
-    three smaller components of the unit quaternion; 1/32 of the higher SH coefficients, which are
-    cut to -4..4 (3/64 next to these two ends). So that neighbours are close, the Gaussians are
-    sorted along a curve that fills space. Those that cannot be drawn are left out.
+    A value is off by at most half a step. Relative to the range of the 256 neighbours in the file,
+    a step is 1/2047 for x and z of positions and of logarithms of scales, 1/1023 for their y, and
+    1/255 for colours (0.5 + 0.282 times the first SH coefficient). A step is 1/255 for opacities,
+    sqrt(2)/1023 for the three smaller components of the unit quaternion, and 1/32 for the higher SH
+    coefficients, which are clipped to -4..4 (3/64 next to these two ends). The Gaussians are sorted
+    along a space-filling curve, which makes neighbours in the file neighbours in space. Gaussians
+    that cannot be drawn are left out.
 
     Args:
         path: File to write; replaced if it exists.
@@ -63,7 +64,7 @@ def write_compressed_ply(path: str | Path, gaussians: Gaussians) -> None:
         ImportError: plyfile is not installed.
     """
     path = Path(path)
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     record = record[morton_order(record.means)]
     positions, position_ends = _normalised(record.means)
     scales, scale_ends = _normalised(np.log(record.scales))
@@ -103,14 +104,14 @@ def read_compressed_ply(path: str | Path) -> Gaussians:
 
 
 def compressed_ply_record(path: Path) -> Record:
-    """Return what the file holds, NaN included."""
+    """Return the Gaussians as they are stored, NaN included."""
     elements = read_elements(path)
     vertex = _columns(path, elements, "vertex", _VERTEX_NAMES, np.uint32)
-    # Early files have no range of colours: it is 0..1 then.
+    # Early files store no range of colours; theirs is 0..1.
     early = "chunk" in elements and "min_r" not in (elements["chunk"].dtype.names or ())
     names = _CHUNK_NAMES[:12] if early else _CHUNK_NAMES
     chunks = _columns(path, elements, "chunk", names, np.float32)
-    with np.errstate(invalid="ignore"):  # A signaling NaN.
+    with np.errstate(invalid="ignore"):  # The file may hold a signaling NaN.
         chunks = chunks.astype(np.float64)
     n = len(vertex)
     if n == 0:
@@ -123,7 +124,7 @@ def compressed_ply_record(path: Path) -> Record:
         chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (len(chunks), 1))], axis=1)
     ends = chunks[np.arange(n) // _CHUNK].reshape(n, 3, 2, 3)
     rgba = _unpack(vertex[:, 3], _RGBA_BITS)
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN or infinity in the ranges.
+    with np.errstate(invalid="ignore", over="ignore"):  # The ranges may hold them.
         means, log_scales, colors = (
             ends[:, i, 0] + fraction * (ends[:, i, 1] - ends[:, i, 0])
             for i, fraction in enumerate(
@@ -138,7 +139,7 @@ def compressed_ply_record(path: Path) -> Record:
 
 
 def morton_order(means: np.ndarray) -> np.ndarray:
-    """Return the order of points along a Z-shaped curve, on which neighbours are close in space."""
+    """Return the indices that sort points along a Z-order curve, where neighbours are close."""
     low, high = means.min(axis=0), means.max(axis=0)
     extent = np.where(high > low, high - low, 1.0)
     cells = ((2**_MORTON_BITS - 1) * ((means - low) / extent)).astype(np.uint64)
@@ -150,19 +151,19 @@ def morton_order(means: np.ndarray) -> np.ndarray:
 
 
 def _normalised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``(N, 3)`` fractions of the range of the chunk, and the ``(chunks, 6)`` ranges."""
+    """Return ``(N, 3)`` fractions of the chunk's range, and the ``(chunks, 6)`` ranges."""
     starts = np.arange(0, len(values), _CHUNK)
     low = np.minimum.reduceat(values, starts).astype("<f4")
     high = np.maximum.reduceat(values, starts).astype("<f4")
     chunk = np.arange(len(values)) // _CHUNK
-    # The ends are rounded to float32, and the fractions are of the rounded ones.
+    # The file stores the ends in float32, so the fractions refer to the rounded ends.
     extent = (high.astype(np.float64) - low)[chunk]
     fractions = (values - low[chunk]) / np.where(extent > 0, extent, 1.0)
     return fractions, np.concatenate([low, high], axis=1)
 
 
 def _pack(fractions: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
-    """Return ``(N,)`` words that hold fractions in 0..1, the first in the highest bits."""
+    """Pack fractions in 0..1 into ``(N,)`` words, the first column in the highest bits."""
     word = np.zeros(len(fractions), np.uint32)
     for column, width in enumerate(bits):
         word = (word << np.uint32(width)) | quantise(
@@ -181,7 +182,7 @@ def _unpack(words: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
 
 
 def _pack_rotation(quats: np.ndarray) -> np.ndarray:
-    """Return the index of the largest component and the three others, which are in +-sqrt(1/2)."""
+    """Pack the index of the largest component and the others, which lie within +-sqrt(1/2)."""
     largest = np.abs(quats).argmax(axis=1)
     positive = quats * np.sign(quats[np.arange(len(quats)), largest])[:, None]
     others = positive[_others(largest)].reshape(-1, 3)
@@ -195,7 +196,7 @@ def _unpack_rotation(words: np.ndarray) -> np.ndarray:
     others = (fractions[:, 1:] - 0.5) * np.sqrt(2)
     quats = np.empty((len(words), 4))
     quats[_others(largest)] = others.ravel()
-    # Damaged files may hold three components that are longer than 1 together.
+    # In a damaged file the three components together may be longer than 1.
     quats[~_others(largest)] = np.sqrt(np.maximum(0, 1 - (others**2).sum(axis=1)))
     return quats
 

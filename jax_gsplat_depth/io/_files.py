@@ -1,4 +1,4 @@
-"""One reader and one writer for all formats of Gaussians, and what a file holds."""
+"""Reads, writes and describes files of Gaussians in any of the formats."""
 
 from pathlib import Path
 
@@ -17,30 +17,31 @@ FORMATS = {
     ".splat": ("splat", splat_record, write_splat),
     ".spz": ("spz", spz_record, write_spz),
 }
-"""Name, reader and writer by suffix; a longer suffix comes first."""
+"""Name, reader and writer by suffix; where one suffix ends with another, the longer comes first."""
 
 _MAX_PLY_HEADER = 1 << 16
+"""Bytes of a PLY file in which its form is looked for."""
 
 
 def load(path: str | Path) -> Gaussians:
     """Read Gaussians from a file in any of the formats.
 
     Args:
-        path: ``.ply`` (plain or compressed, whatever the header says), ``.splat`` or ``.spz``.
+        path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
 
     Returns:
         Float32 Gaussians with unit quaternions, linear scales, opacities in [0, 1] and SH of the
         3DGS convention, with the axes of 3DGS files.
 
     Raises:
-        ValueError: The suffix is another, or the file is damaged, holds no Gaussian or a NaN; the
+        ValueError: The suffix is unknown, or the file is damaged, holds no Gaussian or a NaN; the
             message is one sentence that names the file and the reason.
         FileNotFoundError: There is no such file.
         ImportError: A library of an extra is not installed.
     """
     path = Path(path)
     suffix = _suffix_of_content(path)
-    # The reader of plain PLY names the property at fault.
+    # Only the reader of plain PLY names the property at fault.
     plain = suffix == ".ply"
     gaussians = read_ply(path) if plain else to_gaussians(path, FORMATS[suffix][1](path))
     if len(gaussians.means) == 0:
@@ -51,9 +52,9 @@ def load(path: str | Path) -> Gaussians:
 def save(path: str | Path, gaussians: Gaussians) -> None:
     """Write Gaussians to a file in the format of its suffix, whole or not at all.
 
-    ``.ply`` is exact in float32, but for opacities within 1e-7 of 0 and 1. The others round; see
-    ``write_compressed_ply``, ``write_splat`` and ``write_spz`` for their steps and for what they
-    cannot hold. Gaussians that cannot be drawn are left out.
+    ``.ply`` is exact in float32, except for opacities within 1e-7 of 0 and 1. The other formats
+    round; see ``write_compressed_ply``, ``write_splat`` and ``write_spz`` for their steps and their
+    limits. Gaussians that cannot be drawn are left out.
 
     Args:
         path: ``.ply``, ``.compressed.ply``, ``.splat`` or ``.spz``; replaced if it exists.
@@ -61,7 +62,7 @@ def save(path: str | Path, gaussians: Gaussians) -> None:
             ``colors`` of 3 channels, which become SH of degree 0.
 
     Raises:
-        ValueError: The suffix is another, or the Gaussians cannot be written.
+        ValueError: The suffix is unknown, or the Gaussians cannot be written.
         ImportError: A library of an extra is not installed.
     """
     FORMATS[_suffix(Path(path))][2](path, gaussians)
@@ -76,7 +77,7 @@ def describe(path: str | Path) -> str:
     """Return a few lines of text about a file: counts, SH degree, bounds, opacities, NaN.
 
     Raises:
-        ValueError: The suffix is unknown, or the file is damaged; NaN is no damage here.
+        ValueError: The suffix is unknown, or the file is damaged; NaN does not count as damage.
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
@@ -90,12 +91,12 @@ def describe(path: str | Path) -> str:
         "SH degree": f"{record.sh_degree} ({record.sh.shape[1]} coefficients per channel)",
         "not finite": f"{n - int(finite.sum())} Gaussians with NaN or infinity",
     }
-    some = record[finite]
-    if len(some.means) > 0:
+    shown = record[finite]
+    if len(shown.means) > 0:
         for i, axis in enumerate("xyz"):
-            lines[axis] = _range(some.means[:, i])
-        lines["scale"] = _range(some.scales)
-        lines["opacity"] = _range(some.opacities)
+            lines[axis] = _range(shown.means[:, i])
+        lines["scale"] = _range(shown.scales)
+        lines["opacity"] = _range(shown.opacities)
     return "\n".join(f"{key + ':':<12}{value}" for key, value in lines.items())
 
 
@@ -113,7 +114,7 @@ def _suffix(path: Path) -> str:
 
 
 def _suffix_of_content(path: Path) -> str:
-    """Return the suffix that the content deserves: both forms of PLY go by ``.ply``."""
+    """Return the suffix that fits the content: both forms of PLY may go by ``.ply``."""
     suffix = _suffix(path)
     if not suffix.endswith(".ply"):
         return suffix

@@ -1,8 +1,8 @@
-"""Gaussians in the PLY form of 3DGS, which viewers and other trainers read and write.
+"""Reads and writes the PLY form of 3DGS, which viewers and other trainers share.
 
-The file holds what the optimiser of 3DGS holds: the logarithm of the scales, the logit of the
-opacity, the quaternion wxyz. ``f_dc_*`` are the first coefficients of red, green and blue,
-``f_rest_*`` the others, all of red before all of green before all of blue.
+The file holds the variables of 3DGS's optimiser: the logarithm of the scales, the logit of the
+opacity, the quaternion wxyz. ``f_dc_*`` are the first SH coefficients of red, green and blue,
+``f_rest_*`` the others: all of red, then all of green, then all of blue.
 """
 
 import re
@@ -13,9 +13,9 @@ import numpy as np
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import N_BASES, SH_C0, Record, from_gaussians, to_gaussians
+from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, to_gaussians
 
-__all__ = ["SH_C0", "ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
+__all__ = ["ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
 
 _OPACITY_MARGIN = 1e-7
 """Opacities are written at least this far from 0 and 1: the logit stays finite in float32."""
@@ -26,9 +26,11 @@ _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 _SCALES = ("scale_0", "scale_1", "scale_2")
 _QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
 _N_REST = tuple(3 * (n_bases - 1) for n_bases in N_BASES)
-"""Properties ``f_rest_*`` of SH degree 0 to 4."""
+"""Number of properties ``f_rest_*`` of SH degree 0 to 4."""
 
 _MAX_HEADER_BYTES = 1 << 16
+"""Bytes within which the header has to end."""
+
 _TYPE_BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
     **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
@@ -38,10 +40,10 @@ _TYPE_BYTES = {
 
 
 def write_ply(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians in the 3DGS form, in float32, and whole or not at all.
+    """Write Gaussians in the 3DGS form as float32, whole or not at all.
 
     A Gaussian that can never be drawn (NaN or infinity anywhere, a scale <= 0, a zero quaternion)
-    has no place in this form and is left out. Opacities keep 1e-7 away from 0 and 1.
+    is left out. Opacities stay 1e-7 away from 0 and 1.
 
     Args:
         path: File to write; replaced if it exists.
@@ -106,12 +108,12 @@ def read_ply(path: str | Path) -> Gaussians:
 
 
 def ply_record(path: Path) -> Record:
-    """Return what the file holds, NaN included."""
+    """Return the Gaussians as they are stored, NaN included."""
     return _record(*_read_vertices(path))
 
 
 def _read_vertices(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Return the vertices and the names of the properties that count, all of them floats."""
+    """Return the vertices, and the names of the properties to read, which are all floats."""
     vertex = read_elements(path)["vertex"]
     names = set(vertex.dtype.names or ())
     n_rest = sum(name.startswith("f_rest_") for name in names)
@@ -132,7 +134,7 @@ def _read_vertices(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _record(vertex: np.ndarray, wanted: list[str]) -> Record:
     def columns(names) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # A signaling NaN.
+        with np.errstate(invalid="ignore"):  # The file may hold a signaling NaN.
             stacked = [np.asarray(vertex[name], np.float64) for name in names]
         return np.stack(stacked, axis=-1) if stacked else np.zeros((len(vertex), 0))
 
@@ -155,8 +157,8 @@ def write_elements(path: Path, elements: dict[str, tuple[list[str], np.ndarray]]
 
     Args:
         path: File to write.
-        elements: Names of the properties and ``(N, properties)`` values by element; the type of
-            the values is that of all properties of the element.
+        elements: Names of the properties and ``(N, properties)`` values by element; all properties
+            of an element get the dtype of its values.
     """
     plyfile = require("plyfile")
     described = []
@@ -205,7 +207,7 @@ def _check_header(path: Path) -> None:
             names, count = [*names, words[1]], int(words[2])
         elif words[:1] == ["property"] and len(words) > 2:
             kind = words[2] if words[1] == "list" else words[1]
-            # A number in a text file takes a digit and a separator at least.
+            # A number in a text file takes at least a digit and a separator.
             needed += count * (2 if is_text else _TYPE_BYTES.get(kind, 1))
     if "vertex" not in names:
         raise ValueError(f"{path} has no element 'vertex': expected a PLY in the 3DGS form")

@@ -1,7 +1,8 @@
-"""What every reader makes of a file and every writer takes from Gaussians.
+"""Converts between ``Gaussians`` and ``Record``, the form that all readers and writers share.
 
 A reader checks the layout of its file and returns a ``Record``, the numbers as they are stored;
-``to_gaussians`` refuses numbers that are no Gaussian. ``info`` looks at the record in between.
+``to_gaussians`` then refuses numbers that make no Gaussian. The command ``info`` describes the
+record before that.
 """
 
 import dataclasses
@@ -13,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
-
-SH_C0 = 0.28209479177387814
-"""Value of the constant basis function: a colour is 0.5 + SH_C0 * the first coefficient."""
+from jax_gsplat_depth.sh import SH_C0
 
 MAX_SH_DEGREE = 4
+"""Highest degree of spherical harmonics in any of the formats."""
+
 N_BASES = tuple((degree + 1) ** 2 for degree in range(MAX_SH_DEGREE + 1))
+"""Number of basis functions by degree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +51,17 @@ class Record:
         return math.isqrt(self.sh.shape[1]) - 1
 
     def finite(self) -> np.ndarray:
-        """Return ``(N,)`` whether all numbers of a Gaussian are finite."""
+        """Return ``(N,)`` bool, True where all numbers of a Gaussian are finite."""
         fields = self.fields().values()
         return np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in fields])
 
     def drawable(self) -> np.ndarray:
-        """Return ``(N,)`` whether a Gaussian can be drawn: finite, with a size and a rotation."""
+        """Return ``(N,)`` bool, True where a Gaussian is finite and has a size and a rotation."""
         quats, scales = self.quats, self.scales
         return self.finite() & (quats != 0).any(axis=1) & (scales > 0).all(axis=1)
 
     def __getitem__(self, chosen: Any) -> "Record":
-        """Return some of the Gaussians."""
+        """Return the chosen Gaussians; ``chosen`` indexes the first axis."""
         return Record(**{name: array[chosen] for name, array in self.fields().items()})
 
 
@@ -91,7 +93,7 @@ def to_gaussians(path: Path, record: Record) -> Gaussians:
 def from_gaussians(gaussians: Gaussians) -> Record:
     """Return the Gaussians that can be drawn, in float64 with unit quaternions.
 
-    A file has no place for the others (NaN or infinity anywhere, a scale <= 0, a zero quaternion).
+    The others (NaN or infinity anywhere, a scale <= 0, a zero quaternion) are left out of files.
 
     Raises:
         ValueError: A field is missing or has the wrong shape.
@@ -123,13 +125,13 @@ def from_gaussians(gaussians: Gaussians) -> Record:
     return dataclasses.replace(record, quats=record.quats / length)
 
 
-def some(record: Record, path: Path) -> Record:
-    """Return the record, or raise a ValueError if it is empty."""
+def require_some(record: Record, path: Path) -> Record:
+    """Return the record; raise a ValueError that names the file if it is empty."""
     if len(record.means) == 0:
         raise ValueError(f"{path} would hold no Gaussian: none of those given can be drawn")
     return record
 
 
 def quantise(values: np.ndarray, highest: int) -> np.ndarray:
-    """Return the nearest whole numbers from 0 to ``highest`` as uint32."""
+    """Round to the nearest whole numbers from 0 to ``highest``, as uint32."""
     return np.clip(np.rint(values), 0, highest).astype(np.uint32)

@@ -1,7 +1,7 @@
-"""Gaussians in the ``.splat`` form of web viewers: 32 bytes each, no header, no directions.
+"""Reads and writes ``.splat`` of web viewers: 32 bytes a Gaussian, no header, one colour.
 
-A record is the position and the linear scales, float32, then red, green, blue and opacity in
-steps of 1/255, then the quaternion wxyz in steps of 1/128 about 128. The axes are those of the PLY.
+A record holds the position and the linear scales as float32, then red, green, blue and opacity in
+steps of 1/255, then the quaternion wxyz in steps of 1/128 with 0 at 128. The axes are those of PLY.
 """
 
 from pathlib import Path
@@ -10,7 +10,14 @@ import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import SH_C0, Record, from_gaussians, quantise, some, to_gaussians
+from jax_gsplat_depth.io._record import (
+    SH_C0,
+    Record,
+    from_gaussians,
+    quantise,
+    require_some,
+    to_gaussians,
+)
 
 _LAYOUT = np.dtype(
     [("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)]
@@ -20,9 +27,10 @@ _LAYOUT = np.dtype(
 def write_splat(path: str | Path, gaussians: Gaussians) -> None:
     """Write Gaussians as ``.splat``, whole or not at all.
 
-    Means and scales are exact in float32. Colours (0.5 + 0.282 times the first SH coefficient, cut
-    to 0..1) and opacities have steps of 1/255, the components of the unit quaternion 1/128. Higher
-    SH coefficients are lost. Gaussians that cannot be drawn are left out, as in ``write_ply``.
+    Means and scales are exact in float32. Colours (0.5 + 0.282 times the first SH coefficient,
+    clipped to 0..1) and opacities have steps of 1/255, the components of the unit quaternion steps
+    of 1/128. Higher SH coefficients are lost. Gaussians that cannot be drawn are left out, as in
+    ``write_ply``.
 
     Args:
         path: File to write; replaced if it exists.
@@ -32,12 +40,12 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> None:
         ValueError: A field is missing or has the wrong shape, or no Gaussian can be drawn.
     """
     path = Path(path)
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     rows = np.zeros(len(record.means), _LAYOUT)
     rows["means"], rows["scales"] = record.means, record.scales
     rows["rgba"][:, :3] = quantise(255 * (0.5 + SH_C0 * record.sh[:, 0]), 255)
     rows["rgba"][:, 3] = quantise(255 * record.opacities, 255)
-    # q and -q are one rotation, and -1 has a code where +1 has none.
+    # q and -q are one rotation; -1 has a code, but +1 has none.
     largest = np.abs(record.quats).argmax(axis=1)[:, None]
     sign = -np.sign(np.take_along_axis(record.quats, largest, axis=1))
     rows["quats"] = quantise(128 * sign * record.quats + 128, 255)
@@ -60,7 +68,7 @@ def read_splat(path: str | Path) -> Gaussians:
 
 
 def splat_record(path: Path) -> Record:
-    """Return what the file holds, NaN included."""
+    """Return the Gaussians as they are stored, NaN included."""
     size = path.stat().st_size
     if size == 0 or size % _LAYOUT.itemsize:
         raise ValueError(

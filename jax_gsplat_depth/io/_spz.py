@@ -1,12 +1,12 @@
-"""Gaussians in the ``.spz`` form of Niantic: about 20 bytes each, compressed as a whole.
+"""Reads and writes Niantic's ``.spz``: about 20 bytes a Gaussian, compressed as a whole.
 
-Versions 1 to 3 are one gzip stream of a header and the columns; version 4 has the header in the
-clear, then a table, then one zstd stream per column. The columns are ``positions``, ``alphas``,
-``colors``, ``scales``, ``rotations`` and ``sh``. y and z point the other way than in a PLY file
-(the axes are right, up, back), which readers and writers here undo.
+Versions 1 to 3 are one gzip stream of a header and the columns; version 4 has an uncompressed
+header, then a table, then one zstd stream per column. The columns are ``positions``, ``alphas``,
+``colors``, ``scales``, ``rotations`` and ``sh``. The axes are right, up and back, so y and z have
+the opposite sign of a PLY file; reader and writer convert.
 
-No more is decompressed than the header asks for, and no header is believed that asks for more than
-the file could hold at the best rate of gzip.
+The reader decompresses no more than the header promises, and refuses a header that promises more
+than the file could hold at the best rate of gzip.
 """
 
 import struct
@@ -18,25 +18,31 @@ import numpy as np
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, some, to_gaussians
+from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, require_some, to_gaussians
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
 _HEADER = struct.Struct("<4sII4B")
-"""Magic, version, number of Gaussians, SH degree, fractional bits, flags, streams."""
+"""Layout: magic, version, number of Gaussians, SH degree, fractional bits, flags, streams."""
 
 _HEADER_4_BYTES = 32
+"""Bytes of the header of version 4, with the offset of the table and padding."""
+
 _TABLE_OFFSET = struct.Struct("<I")
 _TABLE_ENTRY = struct.Struct("<QQ")
-"""Compressed and decompressed bytes of a stream."""
+"""Layout: compressed and decompressed bytes of a stream."""
 
 _GZIP = 16 + zlib.MAX_WBITS
+"""The argument ``wbits`` that makes zlib use the format of gzip."""
+
 _HAS_EXTENSIONS = 2
+"""Bit of the flags."""
+
 _BEST_RATE = 1032
-"""Bytes that one byte of a deflate stream can stand for."""
+"""Most bytes that one byte of a deflate stream decompresses to."""
 
 _SLACK = 1 << 16
-"""Bytes that any file may decompress to: zstd does better than gzip on tiny ones."""
+"""Bytes allowed beyond that rate: zstd compresses tiny files better than gzip."""
 
 _DEFAULT_VERSION = 3
 _MAX_FRACTIONAL_BITS = 16
@@ -51,31 +57,31 @@ def write_spz(
 ) -> None:
     """Write Gaussians as ``.spz``, whole or not at all.
 
-    A value is at most half a step off. The steps are 2^-fractional_bits of positions; 1/16 of the
-    logarithms of the scales, cut to -10..5.94; 1/255 of opacities; 1/38.25 of the first SH
-    coefficient, cut to -3.33..3.33; 1/128 of the others, cut to -1..0.992; sqrt(1/2)/511 of the
-    three smaller components of the unit quaternion, and in version 2 1/127.5 of x, y and z.
-    Gaussians that cannot be drawn are left out.
+    A value is off by at most half a step. A step is 2^-fractional_bits for positions; 1/16 for
+    logarithms of scales, clipped to -10..5.94; 1/255 for opacities; 1/38.25 for the first SH
+    coefficient, clipped to -3.33..3.33; 1/128 for the others, clipped to -1..0.992; sqrt(1/2)/511
+    for the three smaller components of the unit quaternion, or in version 2 1/127.5 for its x, y
+    and z. Gaussians that cannot be drawn are left out.
 
     Args:
         path: File to write; replaced if it exists.
         gaussians: As for ``write_ply``.
-        version: 2 and 3 use gzip, 4 uses zstd. 2 has coarser rotations and is the most widely read.
-        fractional_bits: 0 to 23; None takes the most that the farthest position leaves of 23 bits,
-            at most 16.
+        version: 2 and 3 use gzip, 4 uses zstd. 2 has coarser rotations, but most readers know it.
+        fractional_bits: Bits of a position after the binary point, 0 to 23. None takes as many as
+            the farthest position leaves of 23, but at most 16.
 
     Raises:
         ValueError: A field is missing or has the wrong shape, no Gaussian can be drawn, the version
-            is another, or a position does not fit into 24 bits.
+            is none of these, or a position does not fit into 24 bits.
         ImportError: The version is 4, and the extra ``spz`` is not installed.
     """
     path = Path(path)
     if version not in (2, 3, 4):
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
-    record = some(from_gaussians(gaussians), path)
+    record = require_some(from_gaussians(gaussians), path)
     farthest = float(np.abs(record.means).max())
     if fractional_bits is None:
-        # Half a step is left for the rounding.
+        # Not 2^23: the rounded position has to fit as well.
         room = (2**23 - 1) / max(farthest, 2.0**-_MAX_FRACTIONAL_BITS)
         fractional_bits = min(_MAX_FRACTIONAL_BITS, int(np.floor(np.log2(room))))
     if not 0 <= fractional_bits <= 23 or farthest * 2.0**fractional_bits > 2**23 - 1:
@@ -116,7 +122,7 @@ def read_spz(path: str | Path) -> Gaussians:
 
 
 def spz_record(path: Path) -> Record:
-    """Return what the file holds, NaN included."""
+    """Return the Gaussians as they are stored, NaN included."""
     data = path.read_bytes()
     if data[:4] == _MAGIC:
         return _read_4(path, data)

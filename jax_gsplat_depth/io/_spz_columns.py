@@ -1,31 +1,39 @@
-"""The columns of ``.spz``: every attribute of all Gaussians in one run of bytes."""
+"""Encodes and decodes the columns of ``.spz``: each holds one attribute of all Gaussians."""
 
 import numpy as np
 
 from jax_gsplat_depth.io._record import N_BASES, Record, quantise
 
 _COLOR_SCALE = 0.15 * 255
-"""Steps per unit of the first SH coefficient: colours beyond 0..1 can be held as well."""
+"""Steps per unit of the first SH coefficient; they leave room for colours beyond 0..1."""
 
 _SCALE_STEPS = 16
+"""Steps per unit of the logarithm of a scale."""
+
 _LOWEST_LOG_SCALE = -10
+"""Logarithm of a scale whose code is 0."""
+
 _SH_STEPS = 128
+"""Steps per unit of the higher SH coefficients."""
+
 _ROTATION_STEPS = 511
+"""Steps of a quaternion component between 0 and sqrt(1/2)."""
+
 _MASK = np.uint32(_ROTATION_STEPS)
 
 _TURN = np.array([1.0, -1.0, -1.0])
-"""Half a turn about x, which exchanges the axes of .spz and of PLY: it is its own inverse."""
+"""Half a turn about x, which converts between the axes of .spz and PLY; it is its own inverse."""
 
 
 def sizes(version: int, n: int, degree: int) -> list[int]:
-    """Return the bytes of every column; there is no column of SH if the degree is 0."""
+    """Return the number of bytes of each column; degree 0 has no SH column."""
     per_gaussian = [6 if version == 1 else 9, 1, 3, 3, 4 if version > 2 else 3]
     per_gaussian += [3 * (N_BASES[degree] - 1)] if degree else []
     return [n * size for size in per_gaussian]
 
 
 def encode(record: Record, version: int, fractional_bits: int) -> list[bytes]:
-    """Return the columns of version 2 and later."""
+    """Return the columns of a record in the layout of version 2 or later."""
     fixed = np.rint(record.means * _TURN * 2.0**fractional_bits).astype("<i4")
     signs = _sh_signs(record.sh.shape[1])
     quats = record.quats * np.array([1.0, *_TURN])
@@ -43,14 +51,14 @@ def encode(record: Record, version: int, fractional_bits: int) -> list[bytes]:
 
 
 def decode(columns: list[bytes], version: int, n: int, degree: int, bits: int) -> Record:
-    """Return what the columns hold; their lengths are those of ``sizes``."""
+    """Return the record that columns with the lengths of ``sizes`` hold."""
     positions, alphas, colors, scales, rotations, *sh = (
         np.frombuffer(column, np.uint8) for column in columns
     )
     if version == 1:
         means = positions.view("<f2").astype(np.float64).reshape(n, 3)
     else:
-        # As the upper three bytes of a word, so that the sign is in its place.
+        # In the upper three bytes of a word the sign bit is in its place.
         words = np.zeros((3 * n, 4), np.uint8)
         words[:, 1:] = positions.reshape(-1, 3)
         means = (words.view("<i4") / 2.0 ** (bits + 8)).reshape(n, 3)
@@ -67,9 +75,9 @@ def decode(columns: list[bytes], version: int, n: int, degree: int, bits: int) -
 
 
 def _sh_signs(n_bases: int) -> np.ndarray:
-    """Return what half a turn about x does to the bases.
+    """Return the sign that half a turn about x gives to each basis function.
 
-    The basis (l, m) changes its sign with y if m < 0, and with z if l + m is odd.
+    The function (l, m) changes its sign with y if m < 0, and with z if l + m is odd.
     """
     signs = [
         (-1 if m < 0 else 1) * (-1) ** (degree + m)
@@ -92,7 +100,7 @@ def _from_first_three(codes: np.ndarray) -> np.ndarray:
 
 
 def _smallest_three(quats: np.ndarray) -> np.ndarray:
-    """Return words of 2 bits for the largest of x, y, z, w and 10 for each of the others."""
+    """Return words: 2 bits index the largest of x, y, z, w; the others take 10 bits each."""
     xyzw = np.roll(quats, -1, axis=1)
     largest = np.abs(xyzw).argmax(axis=1)
     xyzw = xyzw * np.sign(xyzw[np.arange(len(xyzw)), largest])[:, None]

@@ -1,4 +1,4 @@
-"""Zstandard, from Python 3.14 on in the standard library, before that from the extra ``spz``."""
+"""Compresses with Zstandard: the standard library of Python 3.14, or the extra ``spz`` before."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from jax_gsplat_depth._common.extras import require
 
 _LARGEST_WINDOW_LOG = 27
-"""128 MiB, the most that decoders must offer: the memory that a damaged stream can ask for."""
+"""128 MiB, which every decoder has to offer; it limits the memory that a damaged stream takes."""
 
 
 def _zstd() -> Any:
@@ -17,7 +17,7 @@ def _zstd() -> Any:
 
 
 def zstd_compress(data: bytes) -> bytes:
-    """Return one zstd frame that says how long its content is."""
+    """Return one zstd frame, which states the length of its content."""
     return _zstd().compress(data)
 
 
@@ -25,7 +25,7 @@ def zstd_decompress(path: Path, data: bytes, size: int) -> bytes:
     """Return the content of one zstd frame, at most ``size + 1`` bytes of it.
 
     Raises:
-        ValueError: It is no complete frame; the message names ``path``.
+        ValueError: ``data`` is not one complete frame; the message names ``path``.
         ImportError: There is no zstd library.
     """
     zstd = _zstd()

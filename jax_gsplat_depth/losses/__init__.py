@@ -1,9 +1,9 @@
-"""What a fit minimises, and what it reports.
+"""Computes the losses and metrics of a fit: distances of images, depth and weight maps.
 
 Every function takes JAX or NumPy arrays of one floating dtype, is differentiable, and can be jitted
 and vmapped. Images are ``[H, W, C]`` with values in 0..1, depth maps ``[H, W]`` camera z in world
 units with 0 where there is none, weight maps ``[H, W]`` in 0..1. Masks choose the pixels that
-count; the gradient of the others is 0, never NaN.
+count; all other pixels have a gradient of 0, never NaN.
 """
 
 from jax_gsplat_depth.losses._depth import (

@@ -1,9 +1,9 @@
-"""The Gaussian window of SSIM, fast on a CPU.
+"""Averages images over the Gaussian window of SSIM, fast on a CPU.
 
-It is two passes of shifted sums. XLA's CPU backend would make one loop of both, which computes each
-sum of the first pass once per tap of the second; and automatic differentiation would make as many
-padded images of a shifted sum as it has taps. Hence passes that stay apart, and a primitive with
-its own transpose. It is linear, so it has every derivative, forward and reverse.
+The window is two passes of shifted sums. XLA's CPU backend would fuse them into one loop, which
+computes each sum of the first pass once per tap of the second; and automatic differentiation would
+make a padded image for every tap of a shifted sum. Hence unfused passes, and a primitive with its
+own transpose. The primitive is linear, so it has every derivative, forward and reverse.
 """
 
 import functools
@@ -22,23 +22,24 @@ from jax_gsplat_depth._common.fusion import unfused
 WINDOW = 11
 """Side of the window in pixels (Wang et al. 2004)."""
 
-# Standard deviation of the window in pixels (Wang et al. 2004).
 _SIGMA = 1.5
+"""Standard deviation of the window in pixels (Wang et al. 2004)."""
 
 _HALO = WINDOW - 1
+"""Pixels by which blurring shortens each side."""
 
 
 def blur(image: Array) -> Array:
     """Average ``[H, W, C]`` over the window wherever it lies inside, ``[H - 10, W - 10, C]``."""
     height, width, channels = image.shape
-    # Rows of pixels and channels in one: long loops whatever the number of channels.
+    # Pixels and channels of a row in one axis: long loops whatever the number of channels.
     rows = image.reshape(height, width * channels)
     blurred = _blur_p.bind(rows, step=channels)
     return blurred.reshape(height - _HALO, width - _HALO, channels)
 
 
 _blur_p = jax.extend.core.Primitive("gaussian_window")
-"""``[..., H, W]`` to ``[..., H - 10, W - 10 step]``; ``step`` is what a tap moves along a row."""
+"""Maps ``[..., H, W]`` to ``[..., H - 10, W - 10 step]``; taps are ``step`` apart along a row."""
 
 
 def _taps() -> list[float]:

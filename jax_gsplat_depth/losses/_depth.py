@@ -1,9 +1,9 @@
-"""Losses of rendered depth against measured or estimated depth.
+"""Computes losses of rendered depth against measured or estimated depth.
 
-A pixel counts where ``mask`` is true, and where both maps have a depth at all, that is a positive
-finite number: a rendered pixel that no Gaussian covers has depth 0, and sensors report what they
-could not measure as 0 or NaN. What does not count has a gradient of zero, never NaN. With no pixel
-that counts every loss is 0.
+A pixel counts where ``mask`` is true and both maps have a depth, that is, a positive finite number:
+a rendered pixel that no Gaussian covers has depth 0, and sensors report 0 or NaN where they could
+not measure. All other pixels have a gradient of zero, never NaN. If no pixel counts, every loss is
+0.
 """
 
 import jax
@@ -25,7 +25,7 @@ def depth_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     return masked_mean(jnp.abs(depth - target), valid)
 
 
@@ -42,7 +42,7 @@ def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Arra
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     return masked_mean(jnp.abs(1 / depth - 1 / target), valid)
 
 
@@ -60,9 +60,9 @@ def align_depth(depth: Array, target: Array, mask: Array | None = None) -> tuple
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     mean_depth, mean_target, variance, _, covariance = _moments(depth, target, valid)
-    scale = _ratio(covariance, variance)
+    scale = _ratio_or_0(covariance, variance)
     return scale, mean_target - scale * mean_depth
 
 
@@ -70,8 +70,8 @@ def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None
     """Return half the mean squared error after ``align_depth``, ``[]``.
 
     Ranftl et al. 2020 (MiDaS), equations 1 to 4, for targets that are known up to scale and shift,
-    as monocular depth estimates are. It is the rendered depth that is aligned: were it the target,
-    a flat rendering would have no error.
+    as monocular depth estimates are. The rendered depth is aligned to the target: the other way
+    round, a flat rendering would have no error.
 
     Args:
         depth: ``[...]`` rendered depth, or disparity if the target is one.
@@ -82,15 +82,15 @@ def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None
         ValueError: The shapes differ; raised while tracing.
     """
     scale, shift = align_depth(depth, target, mask)
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     return 0.5 * masked_mean(jnp.square(scale * depth + shift - target), valid)
 
 
 def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
     """Return 1 minus the correlation of two depth maps, ``[]``, 0..2.
 
-    Zhu et al. 2023 (FSGS), section 3.3: invariant to scale and shift of either map. 1 where a map
-    is constant, and 0 with no pixel that counts.
+    Zhu et al. 2023 (FSGS), section 3.3: invariant to scale and shift of either map. It is 1 if a
+    map is constant, and 0 if no pixel counts.
 
     Args:
         depth: ``[...]`` rendered depth, 0 where nothing was hit.
@@ -100,10 +100,10 @@ def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     _, _, variance_depth, variance_target, covariance = _moments(depth, target, valid)
     product = variance_depth * variance_target
-    # Both roots are of numbers that are not 0, also where the ratio is not used.
+    # The root is never that of 0, even where the ratio is not used: its gradient stays finite.
     root = jnp.sqrt(jnp.where(product > 0, product, 1))
     return jnp.where(valid.any(), 1 - jnp.where(product > 0, covariance / root, 0), 0)
 
@@ -114,8 +114,8 @@ def pearson_patches(
     """Return the mean of ``pearson`` over square patches, ``[]``.
 
     Xiong et al. 2023 (SparseGS), section 3.2: each patch may have its own scale and shift, which
-    monocular estimates need. The patches do not overlap; a rest at the right and lower border
-    that fills no patch is left out.
+    monocular estimates need. The patches do not overlap; incomplete patches at the right and at the
+    bottom are ignored.
 
     Args:
         depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
@@ -124,7 +124,7 @@ def pearson_patches(
         size: Side of a patch in pixels, 2 to min(H, W), static.
 
     Returns:
-        Mean over the patches with a pixel that counts.
+        Mean over the patches in which a pixel counts.
 
     Raises:
         ValueError: The shapes differ, or the size is out of range; raised while tracing.
@@ -135,7 +135,7 @@ def pearson_patches(
             f"depth has shape {np.shape(depth)}, expected (H, W) with H and W at least "
             f"size = {size}, and size at least 2"
         )
-    depth, target, valid = _valid(depth, target, mask)
+    depth, target, valid = _filled(depth, target, mask)
     patches = [_patches(x, size) for x in (depth, target, valid)]
     return masked_mean(jax.vmap(pearson)(*patches), patches[2].any(axis=(1, 2)))
 
@@ -145,15 +145,15 @@ def sparse_depth_l1(
 ) -> Array:
     """Return the mean absolute depth error at single points, ``[]``, world units.
 
-    Deng et al. 2022 (DS-NeRF), section 3: the points that structure from motion has triangulated
-    have a depth for free. The rendered depth is the one of the pixel that a point lies in.
+    Deng et al. 2022 (DS-NeRF), section 3: the points that structure from motion triangulates come
+    with a depth. The rendered depth of a point is that of the pixel in which it lies.
 
     Args:
         depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
-        points2d: ``[M, 2]`` where the points are seen, (x, y) in pixels; those outside of the
-            image do not count.
-        target: ``[M]`` their camera z.
-        weights: ``[M]`` what each counts, not negative, for example the inverse of its
+        points2d: ``[M, 2]`` positions of the points in the image, (x, y) in pixels; points outside
+            of the image do not count.
+        target: ``[M]`` camera z of the points.
+        weights: ``[M]`` weight of each point, not negative, for example the inverse of its
             reprojection error (default: 1).
 
     Raises:
@@ -173,7 +173,7 @@ def sparse_depth_l1(
     size = jnp.array([[width, height]], points2d.dtype)
     inside = ((points2d >= 0) & (points2d < size)).all(axis=1)
     column, row = jnp.where(inside[:, None], points2d, 0).astype(jnp.int32).T
-    at_points, target, valid = _valid(depth[row, column], jnp.asarray(target), inside)
+    at_points, target, valid = _filled(depth[row, column], jnp.asarray(target), inside)
     weights = jnp.ones_like(target) if weights is None else jnp.asarray(weights)
     counted = jnp.where(valid, weights, 0)
     total = jnp.sum(counted)
@@ -181,15 +181,15 @@ def sparse_depth_l1(
     return jnp.where(total > 0, error / jnp.where(total > 0, total, 1), 0)
 
 
-def _valid(depth: Array, target: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """Return both maps with 1 where a pixel does not count, and where it does."""
+def _filled(depth: Array, target: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """Return both maps, with 1 where a pixel does not count, and the mask of those that count."""
     same_shape(depth, target, names=("depth", "target"))
     depth, target = jnp.asarray(depth), jnp.asarray(target)
     valid = jnp.isfinite(depth) & jnp.isfinite(target) & (depth > 0) & (target > 0)
     if mask is not None:
         same_shape(depth, mask, names=("depth", "mask"))
         valid &= jnp.asarray(mask, bool)
-    # 1 and not 0: the derivative of what is computed from it has to be finite.
+    # 1 and not 0: whatever is computed from it needs a finite derivative.
     return jnp.where(valid, depth, 1), jnp.where(valid, target, 1), valid
 
 
@@ -206,7 +206,7 @@ def _moments(depth: Array, target: Array, valid: Array) -> tuple[Array, ...]:
     )
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
+def _ratio_or_0(numerator: Array, denominator: Array) -> Array:
     """Divide; 0 where the denominator is not positive, with a gradient of 0."""
     usable = denominator > 0
     return jnp.where(usable, numerator / jnp.where(usable, denominator, 1), 0)

@@ -1,4 +1,4 @@
-"""Distances between images: colours, and the weight map against a mask."""
+"""Computes distances between images: of colours, and of a weight map from an object mask."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def ssim(image: Array, target: Array) -> Array:
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
     sigma 1.5, constants 0.01 and 0.03, windows inside the image only, mean over the channels. Only
-    the blur is ours, for its speed on a CPU.
+    the blur is our own, for its speed on a CPU.
 
     Args:
         image: ``[H, W, C]`` rendered colours, H and W at least 11.
@@ -90,7 +90,7 @@ def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
     Args:
         image: ``[H, W, C]`` rendered colours, H and W at least 11.
         target: ``[H, W, C]`` wanted colours.
-        ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and has w = 0.2.
+        ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and uses w = 0.2.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
@@ -116,7 +116,7 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
         ValueError: The shapes differ; raised while tracing.
     """
     same_shape(weight, target, names=("weight", "target"))
-    # One grey level: the loss of a pixel is at most ln 255.
+    # One grey level: it limits the loss of a pixel to ln 256.
     floor = 1 / 255
     covered = jnp.log(jnp.maximum(weight, 0) + floor)
     free = jnp.log(jnp.maximum(1 - weight, 0) + floor)

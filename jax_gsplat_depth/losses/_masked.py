@@ -1,4 +1,4 @@
-"""Means over the pixels that count."""
+"""Averages over the pixels that a mask selects."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +6,9 @@ from jax import Array
 
 
 def masked_mean(values: Array, mask: Array | None) -> Array:
-    """Return the mean of the values where the mask is true, ``[]``; 0 if it is nowhere true.
+    """Return the mean of the values where the mask is true, ``[]``; 0 if it is true nowhere.
 
-    The values elsewhere may be anything; they get no gradient. A value that is not finite must
+    Elsewhere the values may be anything, and they get no gradient. A value that is not finite must
     already have been replaced where its gradient would be NaN.
     """
     if mask is None:

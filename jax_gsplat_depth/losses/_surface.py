@@ -1,4 +1,4 @@
-"""Losses of the shape of a rendered depth map: smoothness, and its normals."""
+"""Computes losses on the shape of a rendered depth map: its smoothness and its normals."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,9 +54,10 @@ def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None)
 def normals_from_depth(depth: Array, K: Array) -> Array:
     """Return the surface normals of a depth map, ``[H, W, 3]``.
 
-    The cross product of the central differences of the points that the pixels see (at the border
-    of the image one-sided ones). Camera frame with OpenCV axes, of length 1, towards the camera; 0
-    where the pixel or a neighbour has no depth. Differentiable in depth and K.
+    A normal is the cross product of the central differences of the points that the pixels see
+    (one-sided at the border of the image), in the camera frame with OpenCV axes, of length 1,
+    towards the camera. It is 0 where the pixel or a neighbour has no depth. Differentiable in depth
+    and K.
 
     Args:
         depth: ``[H, W]`` camera z, 0 where there is none; H and W at least 2.
@@ -78,7 +79,9 @@ def normals_from_depth(depth: Array, K: Array) -> Array:
     x = (jnp.arange(width, dtype=depth.dtype) + 0.5 - K[0, 2]) / K[0, 0]
     y = (jnp.arange(height, dtype=depth.dtype) + 0.5 - K[1, 2]) / K[1, 1]
     points = jnp.stack([x[None, :] * z, y[:, None] * z, z], axis=-1)
-    (right, right_valid), (down, down_valid) = (_slope(points, valid, axis) for axis in (1, 0))
+    (right, right_valid), (down, down_valid) = (
+        _central_difference(points, valid, axis) for axis in (1, 0)
+    )
     normal = jnp.cross(down, right)  # y cross x: against z, towards the camera
     squared = jnp.sum(jnp.square(normal), axis=-1, keepdims=True)
     usable = (valid & right_valid & down_valid)[..., None] & (squared > 0)
@@ -88,12 +91,12 @@ def normals_from_depth(depth: Array, K: Array) -> Array:
 def normal_consistency(normals: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean of 1 - cos of the angle between two normal maps, ``[]``, 0..2.
 
-    For the normals of a rendered depth (``normals_from_depth``) against measured or estimated
-    normals, or against normals that were blended as channels.
+    Compares the normals of a rendered depth (``normals_from_depth``) with measured or estimated
+    normals, or with normals that were blended as channels.
 
     Args:
-        normals: ``[H, W, 3]`` of length 1, or 0 where there is none.
-        target: ``[H, W, 3]`` in the same frame, of any length; 0 where there is none.
+        normals: ``[H, W, 3]`` of length 1, or 0 where unknown.
+        target: ``[H, W, 3]`` in the same frame, of any length; 0 where unknown.
         mask: ``[H, W]`` bool, further restricts the pixels that count.
 
     Returns:
@@ -114,8 +117,8 @@ def normal_consistency(normals: Array, target: Array, mask: Array | None = None)
     return masked_mean(1 - jnp.sum(normals * target, axis=-1) / length, valid)
 
 
-def _slope(points: Array, valid: Array, axis: int) -> tuple[Array, Array]:
-    """Return the difference of the neighbours along an axis, and whether both exist."""
+def _central_difference(points: Array, valid: Array, axis: int) -> tuple[Array, Array]:
+    """Return the difference of a point's neighbours along an axis, and whether both exist."""
     n = points.shape[axis]
     after, before = np.minimum(np.arange(n) + 1, n - 1), np.maximum(np.arange(n) - 1, 0)
     difference = jnp.take(points, after, axis) - jnp.take(points, before, axis)

@@ -1,34 +1,37 @@
-"""The picture of the viewer: a pure function of Gaussians, pose and controls."""
+"""Draws the picture of the viewer: a pure function of Gaussians, pose and controls."""
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.datasets._geometry import rotation_matrix
-from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
-from jax_gsplat_depth.frames._paths import LARGEST_SIDE
-from jax_gsplat_depth.frames._render import render_8_bit
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
+from jax_gsplat_depth.frames import (
+    LARGEST_SIDE,
+    CameraPath,
+    depth_picture,
+    render_frames,
+    weight_picture,
+)
 
 _MOST_PIXELS = 1920 * 1080
-"""Larger browser windows get a picture that is enlarged there."""
+"""Most pixels of a picture; a larger browser window enlarges it."""
 
 _STEP = 8
-"""Sides are multiples of it, so that not every change of a window compiles again."""
+"""Sides are multiples of this many pixels: not every change of a window must compile again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """A camera as the browser has it.
+    """A camera as the browser describes it.
 
     Attributes:
         position: ``[3]`` in the world.
         wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
         fov_y: Vertical field of view, radians.
-        width: Pixels of the canvas, whatever the browser says: 0 if its window is hidden.
-        height: The same.
+        width: Width of the canvas in pixels, whatever the browser says: 0 if its window is hidden.
+        height: Height of the canvas in pixels, likewise.
     """
 
     position: np.ndarray
@@ -46,7 +49,7 @@ class Pose:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the controls say.
+    """The state of the controls.
 
     Attributes:
         output: ``image``, ``depth`` or ``weight``.
@@ -63,7 +66,7 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnView:
-    """What was drawn.
+    """A picture with the depth and the weight of its pixels.
 
     Attributes:
         picture: ``[H, W, 3]`` uint8.
@@ -77,34 +80,26 @@ class DrawnView:
 
 
 def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> DrawnView:
-    """Render what the browser should show.
+    """Render the picture that the browser should show.
 
     Args:
         gaussians: Activated Gaussians with 3 colour channels.
         pose: The camera.
-        look: The controls.
+        look: The state of the controls.
         factor: Sides of the picture relative to those of the canvas, at most 1.
     """
     width, height = picture_size(pose, factor)
     viewmat, K = camera_of(pose, width, height)
-    image, depth, weight = (
-        np.asarray(array)
-        for array in render_8_bit(
-            gaussians,
-            jnp.asarray(viewmat),
-            jnp.asarray(K),
-            jnp.asarray(look.background, jnp.float32),
-            width=width,
-            height=height,
-        )
-    )
+    camera = CameraPath([""], viewmat[None], K[None], width, height)
+    (frame,) = render_frames(gaussians, camera, np.asarray(look.background))
+    depth, weight = frame.depth, frame.weight
     if look.output == "depth":
         picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)
     elif look.output == "weight":
         gray = weight_picture(np.where(weight < look.min_weight, 0, weight))
         picture = np.repeat(gray[..., None], 3, axis=-1)
     else:
-        picture = image
+        picture = frame.image
     return DrawnView(picture, depth, weight)
 
 
@@ -119,18 +114,17 @@ def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
 def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``viewmat [4, 4]`` and ``K [3, 3]`` in float32 for a picture that fills the canvas."""
     wxyz = np.asarray(pose.wxyz, np.float64)
-    to_world = rotation_matrix(wxyz / np.linalg.norm(wxyz))
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = to_world.T
-    viewmat[:3, 3] = -to_world.T @ np.asarray(pose.position, np.float64)
+    to_world = np.eye(4)
+    to_world[:3, :3] = rotation_matrix(wxyz / np.linalg.norm(wxyz))
+    to_world[:3, 3] = pose.position
     fy = 0.5 * height / np.tan(0.5 * pose.fov_y)
     # The browser stretches the picture to the canvas, which has square pixels.
     across, down = pose.canvas
     fx = fy * (width / height) / (across / down)
-    K = np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
-    return viewmat.astype(np.float32), K.astype(np.float32)
+    K = pinhole_matrix(fx, fy, width / 2, height / 2)
+    return inverted(to_world).astype(np.float32), K.astype(np.float32)
 
 
 def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:
-    """Return the range of depth colours that suits a view."""
+    """Return the range of depth colours that suits the solid pixels of a view."""
     return color_range(view.depth[(view.depth > 0) & (view.weight >= min_weight)])

@@ -1,4 +1,4 @@
-"""The server of the viewer: viser shows what one thread of ours draws for each browser."""
+"""Serves the viewer: one thread draws for all browsers, and viser shows the pictures."""
 
 import math
 import socket
@@ -10,21 +10,22 @@ import numpy as np
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.frames._box import scene_box
-from jax_gsplat_depth.frames._paths import orbit
-from jax_gsplat_depth.frames._render import depth_range
+from jax_gsplat_depth.datasets import camera_centers
+from jax_gsplat_depth.frames import depth_range, orbit, scene_box
 from jax_gsplat_depth.viewer._session import Session
 
 _FOV_X, _ELEVATION = math.radians(60), math.radians(20)
+"""Horizontal field of view and elevation of the first camera, radians."""
+
 _WIDTH, _HEIGHT = 160, 120
-"""Of the first camera, and of the picture that gives the first range of depths."""
+"""Size in pixels of the picture that gives the first range of depths."""
 
 
 class Viewer:
     """A running viewer; ``stop`` ends it and all of its threads.
 
     Attributes:
-        url: Where a browser finds it.
+        url: Address for a browser.
     """
 
     def __init__(
@@ -36,14 +37,14 @@ class Viewer:
         host: str = "localhost",
         port: int = 8080,
     ) -> None:
-        """Start to serve.
+        """Start serving.
 
         Args:
             gaussians: Activated Gaussians with 3 colour channels.
-            up: ``[3]`` direction that is up, world frame.
+            up: ``[3]`` upward direction, world frame.
             say: Called, from any thread, with a sentence about a browser that cannot be served.
             host: Name or address of a network interface of this machine.
-            port: 0 for any that is free.
+            port: Port to listen at; 0 takes any free one.
 
         Raises:
             OSError: The address cannot be used; the message is one sentence.
@@ -72,26 +73,25 @@ class Viewer:
             host=address, port=port, label="jax-gsplat-depth", verbose=False
         )
         self.url = url_of(host, self._server.get_port())
-        # Shared links would go through a server of somebody else.
+        # A shared link would go through somebody else's server.
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        viewmat, K = start.viewmats[0].astype(np.float64), start.Ks[0]
         self._server.scene.set_up_direction(tuple(float(x) for x in up))
         first = self._server.initial_camera
-        first.position = -viewmat[:3, :3].T @ viewmat[:3, 3]
+        (first.position,) = camera_centers(start.viewmats.astype(np.float64))
         # The point around which the mouse turns the camera.
         first.look_at = scene_box(gaussians, up).center
-        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(K[1, 1]))
+        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
         self._server.on_client_connect(self._connect)
         self._server.on_client_disconnect(self._disconnect)
         self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when the viewer has been stopped."""
+        """Wait until the viewer is stopped."""
         self._done.wait()
 
     def stop(self) -> None:
-        """Close all connections and end all threads; more calls do nothing."""
+        """Close all connections and end all threads; further calls do nothing."""
         self._done.set()
         self._changed.set()
         self._thread.join()
@@ -104,10 +104,10 @@ class Viewer:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Stop it."""
+        """Stop the viewer."""
         self.stop()
 
-    # Coroutines, as viser keeps the order of those: a browser that goes leaves nothing behind.
+    # Coroutines, because viser keeps their order: no session outlives its browser.
     async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
             client, self._gaussians, self._depth_range, self._changed.set
@@ -125,12 +125,12 @@ class Viewer:
             self._changed.wait(min((w for w in waits if w is not None), default=None))
 
     def _step(self, number: int) -> float | None:
-        """Draw for one browser; what goes wrong ends its session and not those of the others."""
+        """Draw for one browser; an error ends its session, but not those of the others."""
         try:
             session = self._sessions.get(number)
             return None if session is None else session.step()
         except Exception as error:
-            # Where it has gone meanwhile nobody misses its picture.
+            # The error is dropped if the browser has left meanwhile.
             if self._sessions.pop(number, None) is not None:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
                 self._say(f"browser {number} gets no more pictures until it reloads ({reason})")
@@ -138,14 +138,14 @@ class Viewer:
 
 
 def url_of(host: str, port: int) -> str:
-    """Return the address that goes into a browser; those of IPv6 have colons of their own."""
+    """Return the address for a browser; an IPv6 host has colons of its own, hence the brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _free_address(host: str, port: int) -> str:
-    """Return the address of ``host`` to listen at.
+    """Return the address of ``host`` to listen at, if its port is free.
 
-    viser tries the next ports when one is taken, and never ends when the host is wrong.
+    Not left to viser, which tries the next ports if one is taken, and hangs if the host is wrong.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

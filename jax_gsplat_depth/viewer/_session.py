@@ -1,6 +1,6 @@
-"""One browser of the viewer: its controls, and what is drawn for it and when.
+"""Serves one browser of the viewer: adds the controls, decides what to draw and when.
 
-While the camera moves pictures are coarse, as far as needed to draw many per second; when it rests
+While the camera moves, pictures are as coarse as is needed to draw many per second; when it rests,
 one of full resolution follows.
 """
 
@@ -22,10 +22,10 @@ _FACTORS = (1.0, 0.5, 0.25)
 """Resolutions to choose from, relative to the canvas."""
 
 _QUALITY = {True: 60, False: 92}
-"""Of the JPEG pictures, while the camera moves and when it rests."""
+"""Quality of the JPEG pictures while the camera moves, and when it rests."""
 
 _SLIDER_ROOM = 3.0
-"""The largest depth of the sliders relative to the far end of the first range."""
+"""Largest depth of the sliders, relative to the far end of the first range."""
 
 
 class Session:
@@ -46,11 +46,11 @@ class Session:
         """Add the controls.
 
         Args:
-            client: A ``viser.ClientHandle``, or what has its ``camera``, ``gui`` and ``scene``.
-            gaussians: What to draw.
+            client: A ``viser.ClientHandle``, or an object with its ``camera``, ``gui``, ``scene``.
+            gaussians: Activated Gaussians with 3 colour channels.
             depth_range: First range of depth colours, world units.
             wake: Called, from any thread, when ``step`` should be called.
-            clock: Seconds.
+            clock: Returns the time in seconds.
         """
         self._client = client
         self._gaussians = gaussians
@@ -59,8 +59,8 @@ class Session:
         self._moved = -_RESTS_AFTER
         self._dirty = True
         self._sharp = False
-        # Seconds per pixel of the newest picture that was not the first of its size, as that
-        # one compiles.
+        # Seconds per pixel of the latest picture; the first of each size, which compiles, is left
+        # out.
         self._pace: float | None = None
         self._sizes: set[tuple[int, ...]] = set()
         self._view: DrawnView | None = None
@@ -68,7 +68,7 @@ class Session:
         client.camera.on_update(lambda _: self._on_move())
 
     def _add_controls(self, gui: Any, depth_range: tuple[float, float]) -> None:
-        # Steps of 0.01, 0.1 and so on, a hundred or more of them in the first range.
+        # Steps of 0.01, 0.1 and so on: a hundred or more from 0 to the far end of the first range.
         digits = 2 - math.floor(math.log10(depth_range[1]))
         low, high = (round(depth, digits) for depth in depth_range)
         limit = round(_SLIDER_ROOM * high, digits)
@@ -135,7 +135,7 @@ class Session:
         rests_in = self._moved + _RESTS_AFTER - self._clock()
         moving = rests_in > 0
         if self._dirty or not (self._sharp or moving):
-            # Before the drawing: what changes meanwhile is drawn next.
+            # Cleared before drawing: a change meanwhile is drawn next.
             self._dirty = False
             self._draw(moving)
             self._sharp = not moving
@@ -144,7 +144,7 @@ class Session:
         return max(0.0, self._moved + _RESTS_AFTER - self._clock())
 
     def look(self) -> Look:
-        """Return what the controls say."""
+        """Return the state of the controls."""
         red, green, blue = (channel / 255 for channel in self._background.value)
         return Look(
             output=self._output.value,
@@ -154,7 +154,7 @@ class Session:
         )
 
     def pose(self) -> Pose:
-        """Return where the camera of the browser is."""
+        """Return the camera of the browser."""
         camera = self._client.camera
         return Pose(
             position=camera.position,
@@ -167,7 +167,8 @@ class Session:
     def _draw(self, moving: bool) -> None:
         started = self._clock()
         pose = self.pose()
-        view = draw(self._gaussians, pose, self.look(), self._coarse(pose) if moving else 1.0)
+        factor = self._coarse_factor(pose) if moving else 1.0
+        view = draw(self._gaussians, pose, self.look(), factor)
         self._client.scene.set_background_image(
             view.picture, format="jpeg", jpeg_quality=_QUALITY[moving]
         )
@@ -180,7 +181,7 @@ class Session:
         rate = f"{1 / seconds:.0f} fps" if seconds > 0 else "-"
         self._status.value = f"{size[1]}x{size[0]}, {1000 * seconds:.0f} ms, {rate}"
 
-    def _coarse(self, pose: Pose) -> float:
+    def _coarse_factor(self, pose: Pose) -> float:
         """Return the finest factor whose picture takes no longer than the budget."""
         if self._pace is None:
             return _FACTORS[1]

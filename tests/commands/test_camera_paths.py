@@ -1,4 +1,4 @@
-"""Camera paths: an orbit sees the scene, a smooth path goes through the cameras it is made of."""
+"""Tests camera paths: an orbit sees the scene, a smooth path goes through its cameras."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The command line: help, errors in one sentence, and short runs that write everything."""
+"""Tests the command line and ``fit``: errors in one sentence, short runs that write everything."""
 
 import dataclasses
 import errno
@@ -18,6 +18,7 @@ pytest.importorskip("dm_pix")
 from PIL import Image
 
 from jax_gsplat_depth import cli, datasets, io
+from jax_gsplat_depth.cli._interrupt import stop_on_interrupt
 from jax_gsplat_depth.evaluation import _metrics
 from jax_gsplat_depth.fit import FitSettings
 
@@ -219,7 +220,7 @@ def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, ca
 
 
 def test_first_interrupt_asks_and_second_interrupts():
-    with cli._stop_on_interrupt() as interrupt:
+    with stop_on_interrupt() as interrupt:
         assert not interrupt.requested()
         signal.raise_signal(signal.SIGINT)
         assert interrupt.requested()

@@ -1,4 +1,4 @@
-"""The command ``eval``: the numbers of ``fit``, for any file of Gaussians."""
+"""Compares the numbers of ``eval`` with those of ``fit``."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The commands ``convert`` and ``info``."""
+"""Tests the commands ``convert`` and ``info``."""
 
 import sys
 

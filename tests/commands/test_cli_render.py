@@ -1,4 +1,4 @@
-"""The command ``render``: what it writes is what the renderer gives, along cameras that fit."""
+"""Compares what ``render`` writes with what the renderer gives, along cameras that fit."""
 
 import json
 import os
@@ -21,7 +21,8 @@ from matplotlib.colors import Normalize
 from PIL import Image
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import cli, datasets, frames, io
+from jax_gsplat_depth import datasets, frames, io
+from jax_gsplat_depth.cli import _main
 from jax_gsplat_depth.frames import _render, _write
 
 MIN_VIDEO_PSNR = 34.0
@@ -237,7 +238,7 @@ def test_documented_commands():
     for line in lines:
         program, *arguments = shlex.split(line, comments=True)
         assert program == "jax-gsplat-depth"
-        cli._main._parser().parse_args(arguments)  # Exits if it does not like them.
+        _main.parse(arguments)  # Raises if it does not like them.
         names.append(arguments[0])
     assert set(names) == {"render", "eval", "view", "convert", "info"}
 

@@ -1,4 +1,4 @@
-"""The viewer: its picture as a function, its loop with a client of our own, and a real server."""
+"""Tests the viewer: its picture as a function, its loop with a client of ours, a real server."""
 
 import contextlib
 import dataclasses

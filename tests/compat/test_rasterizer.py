@@ -1,4 +1,4 @@
-"""The interface of the seed rasterizers: stored pictures, and gradients against the reference."""
+"""Tests the original rasterizers' interface: stored pictures, gradients against the reference."""
 
 import functools
 
@@ -55,7 +55,7 @@ def golden_call(data, convention):
 
 
 def check_golden(shared, case, convention):
-    """Values, radii and gradients of one file; what the seeds have wrong from its corrections."""
+    """Values, radii and gradients of one file; its corrections where the original is wrong."""
     data = stored(shared / "golden" / "seeds" / f"{case}.npz")
     raster_settings, arguments = golden_call(data, convention)
 
@@ -76,20 +76,20 @@ def check_golden(shared, case, convention):
         actual = np.asarray(out[name])
         assert actual.shape == expected.shape and actual.dtype == np.float32
         error = np.abs(actual - expected)[..., keep].max()
-        within(error, bound("seeds", quantity, "float32"), 1.0, f"{case} {name}")
+        within(error, bound("rasterizer", quantity, "float32"), 1.0, f"{case} {name}")
 
     cotangents = {"rendered_image": data["dL_dcolor"], "depth_map": data["dL_ddepth"][0]}
     cotangents["weight_map"] = np.zeros_like(data["weight"][0])
     (grads,) = pullback({k: jnp.asarray(v) for k, v in cotangents.items()})
-    limit = bound("seeds", "gradient", "float32")
+    limit = bound("rasterizer", "gradient", "float32")
     for name, actual in grads.items():
         key = f"grad_{STORED.get(name, name)}"
         if corrected and f"fix_{key}" not in data and name != "means2D":
             continue  # stored for the other colours only
         if corrected and name == "means2D":
             continue
-        if convention == "e3nn-seed" and f"fix_{key}" in data:
-            continue  # the seed mixes two polynomials
+        if convention == "e3nn-legacy" and f"fix_{key}" in data:
+            continue  # the original mixes two polynomials
         expected = data.get(f"fix_{key}", data[key])
         close_l2(actual, expected, limit, f"{case} {key}")
     return out, grads
@@ -105,8 +105,8 @@ def test_golden(every_backend, case, shared):
 
 @pytest.mark.quick(case=["e3nn_sh3"])
 @pytest.mark.parametrize("case", ["e3nn_sh1", "e3nn_sh3"])
-def test_golden_with_the_polynomial_of_the_seed(every_backend, case, shared):
-    check_golden(shared, case, "e3nn-seed")
+def test_golden_with_the_legacy_polynomial(every_backend, case, shared):
+    check_golden(shared, case, "e3nn-legacy")
 
 
 def test_all_golden_files_are_tested(shared):
@@ -116,8 +116,8 @@ def test_all_golden_files_are_tested(shared):
 # ------------------------------------------------------------------------ the stages, the reference
 
 
-def to_seeds(inputs, size, **changes):
-    """A call of the seeds' interface from inputs as made by ``Scene.inputs``; traceable."""
+def to_rasterizer(inputs, size, **changes):
+    """A call of the original interface from inputs as made by ``Scene.inputs``; traceable."""
     K, viewmat, dtype = inputs["K"], inputs["viewmat"], inputs["means"].dtype
     w, h = size.width, size.height
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
@@ -157,11 +157,11 @@ def to_render(out):
 
 
 @functools.partial(backends.jit, static_argnums=(0, 1))
-def seeds_vjp(size, convention, inputs, cotangents):
-    """Outputs and gradients in the terms of ``render``, by way of the seeds' interface."""
+def rasterizer_vjp(size, convention, inputs, cotangents):
+    """Outputs and gradients in the terms of ``render``, by way of the original interface."""
 
     def run(inputs):
-        call = to_seeds(inputs, size, sh_convention=convention)
+        call = to_rasterizer(inputs, size, sh_convention=convention)
         out = to_render(render(*call))
         return {k: out[k] for k in cotangents}, out
 
@@ -175,7 +175,7 @@ def seeds_vjp(size, convention, inputs, cotangents):
     ("convention", "form"),
     [
         ("3dgs", {"color": "sh"}),
-        ("e3nn-seed", {"color": "sh", "shape": "covars6"}),
+        ("e3nn-legacy", {"color": "sh", "shape": "covars6"}),
         ("3dgs", {"color": "colors"}),
     ],
 )
@@ -190,16 +190,20 @@ def test_against_the_reference(every_backend, dtype, convention, form, centre, o
     cotangents = image_cotangents(inputs, size, seed=2)
     expected, wanted, used = expect(reference.render, inputs, cotangents, static, outputs)
     used = {k: jnp.asarray(v, dtype) for k, v in used.items()}
-    out, grads = seeds_vjp(size, convention, {k: jnp.asarray(v) for k, v in inputs.items()}, used)
+    out, grads = rasterizer_vjp(
+        size, convention, {k: jnp.asarray(v) for k, v in inputs.items()}, used
+    )
     np.testing.assert_array_equal(out["radii"], expected["radii"])
     for k in ("image", "depth", "weight"):
-        limit = bound("seeds reference", "value", dtype)
-        close(out[k], expected[k], limit, f"seeds {k}", ~expected["band"])
+        limit = bound("rasterizer reference", "value", dtype)
+        close(out[k], expected[k], limit, f"rasterizer {k}", ~expected["band"])
     for k, v in grads.items():
         if not wanted[k].any():
             assert not np.any(v), k
             continue
-        close_l2(v, wanted[k], bound("seeds reference", "gradient", dtype), f"seeds grad {k}")
+        close_l2(
+            v, wanted[k], bound("rasterizer reference", "gradient", dtype), f"rasterizer grad {k}"
+        )
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -207,7 +211,7 @@ def test_gradient_of_each_setting(backend, x64, name):
     """Finite differences, with wide Gaussians that no threshold is near to."""
     scene = scenes.smooth(bases=16)
     inputs = {k: jnp.asarray(v) for k, v in scene.inputs(np.float64, color="sh").items()}
-    raster_settings, arguments = to_seeds(inputs, scene, scale_modifier=0.9)
+    raster_settings, arguments = to_rasterizer(inputs, scene, scale_modifier=0.9)
     raster_settings = jax.tree.map(jnp.asarray, raster_settings)
     rng = np.random.default_rng(0)
     weights = {k: rng.normal(size=(18, 20)) for k in ("depth_map", "weight_map")}
@@ -227,7 +231,7 @@ def test_gradient_of_means2D_is_in_device_coordinates(backend, dtype):
     inputs, size = scene.inputs(dtype), Size(scene.width, scene.height)
     inputs = {k: jnp.asarray(v) for k, v in inputs.items()}
     config = jgd.Config(near_plane=0.2, footprint="3sigma")
-    raster_settings, arguments = to_seeds(inputs, size)
+    raster_settings, arguments = to_rasterizer(inputs, size)
 
     def ours(offset):
         splats, camera = scenes.build(inputs, scene)
@@ -244,6 +248,6 @@ def test_gradient_of_means2D_is_in_device_coordinates(backend, dtype):
     value = jnp.full((scene.n, 3), jnp.nan, dtype)
     grad = jax.grad(theirs)(value)
     expected = pixels * np.array([[size.width / 2, size.height / 2]], dtype)
-    close_l2(grad[:, :2], expected, bound("seeds reference", "gradient", dtype), "means2D")
+    close_l2(grad[:, :2], expected, bound("rasterizer reference", "gradient", dtype), "means2D")
     assert not np.any(grad[:, 2])
     same_bits(theirs(value), theirs(jnp.zeros_like(value)), "value")

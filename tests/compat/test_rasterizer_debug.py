@@ -1,4 +1,4 @@
-"""The interface of the seed rasterizers: what debug and prefiltered save and report."""
+"""Tests what ``debug`` and ``prefiltered`` of the original interface save and report."""
 
 import functools
 import os

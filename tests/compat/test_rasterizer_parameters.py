@@ -1,4 +1,4 @@
-"""The interface of the seed rasterizers: every parameter counts, transformations, bad input."""
+"""Tests every parameter, the transformations and bad input of the original interface."""
 
 import dataclasses
 
@@ -120,7 +120,7 @@ def test_sh_degree_below_the_stored_one(backend, degree):
 
 def test_sh_convention(backend):
     shs = np.random.default_rng(0).normal(0, 0.3, (12, 16, 3))
-    conventions = ("3dgs", "e3nn", "e3nn-seed")
+    conventions = ("3dgs", "e3nn", "e3nn-legacy")
     a, b, c = (
         render(settings(sh_degree=3, sh_convention=name), gaussians(shs=shs))
         for name in conventions

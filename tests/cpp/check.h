@@ -1,9 +1,11 @@
-// Harness of the math tests: reports, flat access to value types, and the check of a vjp against
-// finite differences and of its float version against double.
+// Provides the harness of the C++ tests: reports, flat access to value types, and the check of a
+// vjp against finite differences and of its float version against double.
 //
-// The differences are taken of the same templates in long double with a stencil of order 6, so
-// where long double has 64 bits or more they are good to about 1e-14, and the bound is on the
-// rounding of the vjp itself.
+// The differences are taken of the same templates in long double with a stencil of order 6. Where
+// long double has a mantissa of 64 bits or more their error is about 1e-14, so the bound is on the
+// rounding of the vjp itself. programs.py says how a test is compiled; one of math/ alone:
+//
+//   g++ -std=c++17 -O1 -Icsrc -Itests/cpp tests/cpp/math/quat_test.cc -o quat_test && ./quat_test
 #pragma once
 
 #include <algorithm>
@@ -28,7 +30,7 @@ inline constexpr int kTrials = 300;
 
 inline int n_passed = 0, n_failed = 0;
 
-// std::max that keeps a NaN.
+// Like std::max, but keeps a NaN.
 inline double Worse(double a, double b) { return std::isnan(a) || a >= b ? a : b; }
 
 inline void Report(const std::string& name, double worst, double bound) {
@@ -42,7 +44,7 @@ inline void Expect(const std::string& name, bool ok) {
   std::printf("%s %s\n", ok ? "ok  " : "FAIL", name.c_str());
 }
 
-// What main returns.
+// Returns the exit status for main.
 inline int Finish() {
   std::printf("%d passed, %d failed\n", n_passed, n_failed);
   return n_failed == 0 ? 0 : 1;
@@ -54,7 +56,7 @@ inline double Uniform(double low, double high) {
   return std::uniform_real_distribution<double>(low, high)(generator);
 }
 
-// All values are structs of scalars only, so they are read from and written to flat arrays.
+// All values are structs of scalars only, so they can be read from and written to flat arrays.
 template <typename S, typename T>
 S Read(const T* x) {
   static_assert(std::is_trivially_copyable<S>::value && sizeof(S) % sizeof(T) == 0, "flat");
@@ -75,9 +77,9 @@ using Scalar = std::decay_t<decltype(*std::declval<P>())>;
 
 using Input = std::function<void(double*)>;
 
-// Worst difference of two gradients. Entries are scaled by the size of their input, which makes
-// them comparable, and measured relative to themselves plus `share` of the largest, or of `output`,
-// the size of what was differentiated.
+// Returns the worst difference of two gradients. Entries are scaled by the size of their input,
+// which makes them comparable. A difference is relative to the entry plus `share` of the largest
+// entry, or of `output`, the size of the differentiated function, if that is larger.
 inline double GradientError(const std::vector<double>& x, const std::vector<double>& got,
                             const std::vector<double>& want, double share, double output) {
   const auto scaled = [&](const std::vector<double>& g, size_t i) {
@@ -93,7 +95,8 @@ inline double GradientError(const std::vector<double>& x, const std::vector<doub
   return worst;
 }
 
-// f(x, y) writes n_out values, vjp(x, v, g) writes n_in gradients; both generic in the scalar type.
+// f(x, y) writes n_out values and vjp(x, v, g) writes n_in gradients. Both are generic in the
+// scalar type.
 template <typename F, typename V>
 void CheckVjp(const std::string& name, int n_in, int n_out, const Input& make_input, F f, V vjp) {
   double worst = 0, worst_float = 0;

@@ -1,4 +1,4 @@
-// Tests of what is compiled once per instruction set: main runs them if the machine has it.
+// Helps tests that are compiled once per instruction set: main skips them if the machine lacks it.
 #pragma once
 
 #include <cstdio>
@@ -7,7 +7,7 @@
 
 namespace test {
 
-inline constexpr int kSkipped = 77;
+inline constexpr int kSkipped = 77;  // SKIPPED of programs.py
 
 inline bool MachineHasIsa() {
 #if defined(__AVX512F__)
@@ -20,7 +20,7 @@ inline bool MachineHasIsa() {
 #endif
 }
 
-// The difference of two numbers in units of the rounding error of `size`; equal NaNs do not differ.
+// The difference of two numbers in units of the rounding error of `size`; two NaNs do not differ.
 template <typename T>
 double Ulps(T got, T want, T size) {
   if (got == want || (std::isnan(got) && std::isnan(want))) return 0;

@@ -1,4 +1,4 @@
-// Random inputs of the math tests, kept away from the points where a clamp switches.
+// Makes random inputs for the math tests, away from the points where a clamp switches.
 #pragma once
 
 #include <cmath>
@@ -39,7 +39,8 @@ inline void RandomCamera(double* K) {
   K[3] = Uniform(0.4, 0.6) * kHeight;
 }
 
-// A point in the camera frame before, inside or beyond the limit of the Jacobian, on each axis.
+// Makes a point in the camera frame: on each axis before, inside or beyond the limit of the
+// Jacobian.
 inline void RandomPoint(const double* K, double* m) {
   const double size[2] = {kWidth, kHeight};
   m[2] = Uniform(1, 3);

@@ -1,4 +1,4 @@
-// A thread pool of the tests' own.
+// Provides a thread pool that starts a thread for each task.
 #pragma once
 
 #include <cstdint>

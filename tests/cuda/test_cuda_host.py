@@ -26,12 +26,14 @@ from helpers.asserts import (
 from helpers.backends import load, stand_in
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import _ffi
+from jax_gsplat_depth import _primitive
 
 
-def run(scene, dtype, *, config, **form):
+def run(scene, dtype, *, config, absgrad=False, **form):
     """Outputs and gradients of a render."""
     inputs = scene.inputs(dtype, **form)
+    if absgrad:
+        inputs["absgrad_probe"] = inputs["means2d_offset"]
     size = Size(scene.width, scene.height)
     return library(render_call, (size, config, None), inputs, image_cotangents(inputs, size))
 
@@ -115,10 +117,9 @@ def test_more_than_31_bits_of_pairs(cuda_host):
         opacities=0.95 * ones,
         radii=np.full(n, width, np.int32),
     )
-    isects = jgd.Intersections(order, np.zeros((1, width // 16), np.int32))
     colors = np.where(order[:, None] < 3, 1, 7).astype(np.float32)
     config = jgd.Config(capacity=1)
-    out = jgd.blend(splats, colors, isects, width=width, height=1, config=config)
+    out = jgd.blend(splats, colors, order, width=width, height=1, config=config)
     assert n * (width // 16) > 2**31 and out.n_isects == 2**31 - 1
     assert out.n_isects_listed == width // 16  # the nearest Gaussian; then every tile searches
     np.testing.assert_allclose(out.image, 1 - 0.05**3, rtol=1e-6)
@@ -128,16 +129,18 @@ def test_more_than_31_bits_of_pairs(cuda_host):
 
 
 @pytest.mark.parametrize(
-    "config", [jgd.Config(), jgd.Config(absgrad=True, capacity=40)], ids=["listed", "few"]
+    ("config", "absgrad"),
+    [(jgd.Config(), False), (jgd.Config(capacity=40), True)],
+    ids=["listed", "few"],
 )
-def test_order_of_threads_does_not_matter(cuda_host, dtype, config):
+def test_order_of_threads_does_not_matter(cuda_host, dtype, config, absgrad):
     """Images always, gradients if deterministic; otherwise sums of atomics differ by rounding."""
     scene = scenes.dense(cameras=2)
     sums = jgd.Config(**vars(config) | {"deterministic": True})
 
     def seeded(seed, config):
         cuda_host.jgd_cuda_host_set_seed(seed)
-        return run(scene, dtype, config=config, color="sh")
+        return run(scene, dtype, config=config, absgrad=absgrad, color="sh")
 
     first, exact = seeded(0, config), seeded(0, sums)
     same_trees(exact[:1], first[:1], "deterministic")
@@ -272,9 +275,8 @@ def test_garbage_order_stays_in_its_arrays(cuda_host, dtype, capacity, determini
     @jax.jit
     def total_and_grads(splats, colors, order):
         def total(means2d, colors):
-            isects = jgd.Intersections(order, np.zeros((3, 3), np.int32))
             moved = jgd.Splats(**vars(splats) | {"means2d": means2d})
-            out = jgd.blend(moved, colors, isects, **shape)
+            out = jgd.blend(moved, colors, order, **shape)
             return out.image.sum() + out.depth.sum() + out.weight.sum()
 
         return jax.value_and_grad(total, (0, 1))(splats.means2d, colors)
@@ -290,14 +292,14 @@ def test_garbage_order_stays_in_its_arrays(cuda_host, dtype, capacity, determini
 
 
 def test_too_small_workspace_is_an_error(cuda_host, monkeypatch):
-    size = _ffi._workspace_bytes
+    size = _primitive._workspace_bytes
     targets = ("project_bwd", "shade_bwd", "bin_fwd", "blend_fwd", "blend_bwd")
     for capacity, target in enumerate(targets, start=1234):  # traced for each target
 
         def one_less(name, *args, short=f"jgd_{target}"):
             return size(name, *args) - (name == short)
 
-        monkeypatch.setattr(_ffi, "_workspace_bytes", one_less)
+        monkeypatch.setattr(_primitive, "_workspace_bytes", one_less)
         config = jgd.Config(capacity=capacity)
         with pytest.raises(jax.errors.JaxRuntimeError, match="workspace is too small"):
             run(scenes.smooth(), np.float32, config=config, color="sh")

@@ -17,8 +17,8 @@ ROOT = HERE.parents[1]
 COMPILER = next(filter(shutil.which, [os.environ.get("CXX", ""), "g++", "c++", "clang++"]), None)
 MACHINE = [HERE / "machine.cc", HERE / "guarded.cc"]
 
-# The folder of this file comes first: its headers take the place of those in csrc. Contraction as
-# nvcc is told to. Fortified longjmp takes the switch between fibers for an error.
+# The folder of this file comes first, so that its headers replace those of csrc. As nvcc is told,
+# the compiler contracts nothing. A fortified longjmp would take the switch of fibers for an error.
 FLAGS = [
     *("-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"),
     *("-U_FORTIFY_SOURCE", "-DJGD_BACKEND_CUDA", f"-I{HERE}", f"-I{ROOT / 'csrc'}"),
@@ -83,12 +83,12 @@ def _cached(cache, name, sources):
 
 
 def build_toy(cache):
-    """Kernels that test the emulation itself."""
+    """Compile the kernels that test the emulation itself."""
     return _cached(cache, "toy", [*MACHINE, HERE / "toy.cu"])
 
 
 def build(cache):
-    """All handlers, under the name ``emulated_`` and that of the op."""
+    """Compile all handlers; the name of each is ``emulated_`` and the op."""
     kernels = sorted(set((ROOT / "csrc" / "cuda").glob("*.cu")) - {ROOT / "csrc/cuda/sort.cu"})
     boundary = [ROOT / "csrc" / "ffi" / f"{op}.cc" for op in ("project", "shade", "bin", "blend")]
     # The slowest first.

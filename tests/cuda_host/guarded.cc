@@ -1,3 +1,5 @@
+// Maps the memory of GuardedArray between pages without access.
+
 #include "guarded.h"
 
 #include <sys/mman.h>
@@ -14,7 +16,7 @@ const int64_t kPage = sysconf(_SC_PAGESIZE);
 
 }  // namespace
 
-// A guard page in front as well: a stack grows downwards.
+// There is a guard page in front as well, because a stack grows downwards.
 GuardedArray::GuardedArray(int64_t bytes)
     : page_bytes_((bytes + kPage - 1) / kPage * kPage + 2 * kPage), size_(bytes) {
   void* pages =

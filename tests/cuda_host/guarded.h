@@ -1,5 +1,6 @@
-// Allocates memory that ends at a page nobody may touch: an access behind the end is a fault.
-// Garbage is in it at first and in front of it: what is read there, or before it was written, is
+// Provides memory that ends at a page without access, so that an access behind the end is a fault.
+//
+// It holds garbage at first and in front: a value that is read there, or before it was written, is
 // NaN or -1.
 #pragma once
 
@@ -21,7 +22,7 @@ class GuardedArray {
   int64_t size() const { return size_; }
   void fill(int byte) { std::memset(data_, byte, static_cast<size_t>(size_)); }
   void make_read_only();
-  bool intact() const;  // nobody wrote in front of it
+  bool intact() const;  // whether nothing was written in front of it
 
  private:
   unsigned char* front() const;

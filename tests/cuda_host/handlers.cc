@@ -1,5 +1,7 @@
-// Calls the handlers of csrc/ffi with copies of all operands and results in guarded memory.
-// Operands cannot be written, results hold garbage until they are.
+// Defines the handlers that XLA calls in the tests: those of csrc/ffi with copies of all operands
+// and results in guarded memory. Operands cannot be written; results hold garbage until they are
+// written.
+
 #include <atomic>
 #include <map>
 #include <memory>
@@ -80,8 +82,8 @@ XLA_FFI_Error* call(XLA_FFI_Error* (*handler)(XLA_FFI_CallFrame*), XLA_FFI_CallF
 
 std::atomic<int> forced_garbage{-1};
 
-// Sometimes NaN and -1, which kernels use as marks of their own; sometimes 0, with which whatever
-// relies on a mark that nobody wrote goes wrong.
+// Sometimes NaN and -1, which kernels use as marks of their own; sometimes 0, which exposes code
+// that relies on a mark that was never written.
 int workspace_garbage() {
   const int forced = forced_garbage;
   if (forced >= 0) return forced;
@@ -101,7 +103,7 @@ void* workspace_array(const void* key, int64_t bytes) {
 
 }  // namespace jgd::cuda::host
 
-// The byte that workspace is filled with, or -1 to leave it to the seed.
+// Sets the byte that workspace is filled with; -1 leaves it to the seed.
 extern "C" void jgd_cuda_host_set_garbage(int byte) { jgd::cuda::host::forced_garbage = byte; }
 
 // How many calls were made so far; a program compiled for the targets of the CPU makes none.

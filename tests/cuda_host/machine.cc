@@ -1,3 +1,5 @@
+// Schedules the threads of a block as fibers and lets them meet.
+
 #include "machine.h"
 
 #include <setjmp.h>
@@ -41,17 +43,23 @@ class Random {
   uint64_t state_;
 };
 
-// The seed, and how often each kernel was launched: XLA runs the ops of a program on any thread and
-// at the same time, so a counter of all launches would not be reproducible.
+// The random seed, and how often each kernel was launched. XLA runs the ops of a program on any
+// thread and at the same time, so a single counter of launches would not be reproducible.
 struct Seeds {
   std::mutex mutex;
   uint64_t seed = 0;
   std::map<std::string, uint64_t> launches;
+  Seeds() {
+    if (const char* value = std::getenv("JGD_CUDA_HOST_SEED")) {
+      seed = std::strtoull(value, nullptr, 0);
+    }
+  }
   uint64_t next(const char* name) {
     const std::lock_guard<std::mutex> lock(mutex);
     uint64_t hash = seed * 0x9E3779B97F4A7C15u + ++launches[name];
-    for (const char* c = name; *c; ++c)
+    for (const char* c = name; *c; ++c) {
       hash = (hash ^ static_cast<unsigned char>(*c)) * 0x100000001B3u;
+    }
     hash ^= hash >> 29;
     return hash * 0xBF58476D1CE4E5B9u;
   }
@@ -61,7 +69,8 @@ Seeds& seeds() {
   return instance;
 }
 
-// A thread of the block. Its fiber lives on, block after block: a new context needs system calls.
+// A thread of the block. Its fiber is kept from block to block, because a new context needs system
+// calls.
 struct Fiber {
   std::unique_ptr<GuardedArray> stack;
   jmp_buf state;
@@ -71,14 +80,14 @@ struct Fiber {
 struct Warp {
   int ready[kLanes];  // threads that can go on
   int n_ready;
-  Meeting what;  // for which `n_waiting` lanes wait
+  Meeting what;  // the meeting that `n_waiting` lanes wait for
   int line;
   int n_waiting;
   unsigned round;  // a lane may come to the next meeting before others have left this one
   uint64_t values[2][kLanes];
 };
 
-// One host thread's GPU.
+// The GPU of one host thread.
 class Machine {
  public:
   std::string run(const char* name, void (*body)(const void*), const void* data, int64_t n_blocks,
@@ -130,7 +139,7 @@ Machine& machine() {
 thread_local Machine* running = nullptr;
 struct sigaction earlier;
 
-// A fault of a kernel becomes the error of its launch; all others go to who had the signal before.
+// A fault of a kernel becomes the error of its launch; any other goes to the earlier handler.
 void on_fault(int) {
   if (running != nullptr) running->fault();
   sigaction(SIGSEGV, &earlier, nullptr);
@@ -160,7 +169,8 @@ void Machine::start(Fiber& fiber) {
   ucontext_t context;
   getcontext(&context);
   context.uc_stack.ss_sp = fiber.stack->data();
-  // Tops at different offsets in their pages, or all of them share the same few lines of the cache.
+  // The tops of the stacks have different offsets in their pages; otherwise all would share the
+  // same few cache lines.
   context.uc_stack.ss_size = kStackBytes - (&fiber - fibers_) % 32 * 320;
   context.uc_link = nullptr;
   const uint64_t self = reinterpret_cast<uintptr_t>(this);
@@ -261,7 +271,7 @@ const uint64_t* Machine::meet_warp(Meeting what, uint64_t value, int line) {
   return values;
 }
 
-// False if the threads cannot all end. Their stacks are then given up as they are.
+// Returns false if some threads cannot end. All stacks are then abandoned as they are.
 bool Machine::run_block() {
   const int n_warps = position.n_threads / kLanes;
   n_ended_ = n_in_barrier_ = 0;
@@ -350,7 +360,7 @@ std::string run(const char* name, void (*body)(const void*), const void* data, i
 
 }  // namespace jgd::cuda::host
 
-// For Python: start again from a seed.
+// Lets Python start again from a random seed.
 extern "C" void jgd_cuda_host_set_seed(uint64_t seed) {
   auto& s = jgd::cuda::host::seeds();
   const std::lock_guard<std::mutex> lock(s.mutex);

@@ -1,5 +1,8 @@
-// Implements csrc/cuda/sort.h by the standard library. What CUB leaves open is random here: in
-// which of the two arrays the result is. The other one holds garbage afterwards.
+// Implements csrc/cuda/sort.h with the standard library.
+//
+// CUB does not say in which of the two arrays the result is: here that is random. The other one
+// holds garbage afterwards.
+
 #include "cuda/sort.h"
 
 #include <algorithm>
@@ -13,13 +16,13 @@ namespace jgd::cuda {
 
 template <typename Key>
 void sort_pairs(Context& context, DoubleArray<Key>& keys, DoubleArray<uint32_t>& values, int64_t n,
-                int key_bits, const Temporary& temporary) {
+                int n_bits, const Temporary& temporary) {
   if (n == 0 || context.failed()) return;
   if (temporary.bytes < sort_temporary_bytes(n)) return context.check("sort: too little memory");
-  if (key_bits < 1 || key_bits > static_cast<int>(8 * sizeof(Key))) {
+  if (n_bits < 1 || n_bits > static_cast<int>(8 * sizeof(Key))) {
     return context.check("sort: bad number of bits");
   }
-  const Key mask = static_cast<Key>(~Key{0}) >> (8 * sizeof(Key) - key_bits);
+  const Key mask = static_cast<Key>(~Key{0}) >> (8 * sizeof(Key) - n_bits);
   std::vector<int64_t> from(n);
   std::iota(from.begin(), from.end(), int64_t{0});
   std::stable_sort(from.begin(), from.end(), [&](int64_t a, int64_t b) {

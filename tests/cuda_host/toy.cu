@@ -1,4 +1,5 @@
 // Defines small kernels, right and wrong ones, that test the emulation itself.
+
 #include "cuda/device.h"
 #include "cuda/launch.h"
 
@@ -14,7 +15,7 @@ __global__ void reverse_kernel(const int* in, int* out) {
   const int i = thread_in_block();
   part[i] = in[thread_index()];
   if constexpr (kBarrier) sync_block();
-  out[thread_index()] = part[threads_per_block() - 1 - i];
+  out[thread_index()] = part[kThreads - 1 - i];
 }
 
 // Sums parts one after another in the same shared memory. Without the second barrier a warp writes
@@ -41,7 +42,7 @@ __global__ void broadcast_kernel(const int* in, int* out) {
   out[thread_index()] = first[warp_in_block()];
 }
 
-// Everything a warp can do, in one number per thread.
+// Combines all warp functions in one number per thread.
 __global__ void words_kernel(const int* in, int* out) {
   const int value = in[thread_index()];
   const unsigned odd = ballot(value % 2 != 0);
@@ -95,8 +96,9 @@ extern "C" void run_toy(const char* kernel, int64_t n_blocks, const int* in, int
     }
   };
   const auto run_parts = [&](const char* name, void (*function)(const int*, int*, int)) {
-    if (std::strcmp(kernel, name) == 0)
+    if (std::strcmp(kernel, name) == 0) {
       launch(context, name, function, 1, kThreads, shared, in, out, 5);
+    }
   };
   run("reverse", reverse_kernel<true>);
   run("reverse, unsynchronised", reverse_kernel<false>);

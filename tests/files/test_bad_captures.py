@@ -1,4 +1,4 @@
-"""Checks that every bad folder of photos gives one sentence that names the file."""
+"""Checks that every bad folder of photos gives one sentence that names the file at fault."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""Checks that damaged .splat, .spz and compressed PLY files give one sentence with the reason."""
+"""Checks damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
 
 import gzip
 import struct

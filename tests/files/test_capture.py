@@ -1,4 +1,4 @@
-"""Checks the built-in capture: exact depth, the same on every run, fit for training."""
+"""Checks the capture that needs no files: exact depth, equal on every run, fit for training."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Checks how posed photos are read: every layout against what was written, and real captures."""
+"""Checks the readers of posed photos: every layout against its scene, and real captures."""
 
 import numpy as np
 import pytest

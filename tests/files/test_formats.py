@@ -1,4 +1,4 @@
-"""Checks round trips through compressed PLY and .splat, what all formats share, and real files."""
+"""Checks compressed PLY and .splat by round trips, the rules of all formats, and real files."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""Checks the OPENCV lens: its formula and inverse against COLMAP, and captures that need it."""
+"""Checks the OPENCV lens: formula and inverse against COLMAP, and captures that need it."""
 
 import numpy as np
 import pytest

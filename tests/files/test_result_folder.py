@@ -1,4 +1,4 @@
-"""Checks that result folders are published whole and never replace files of others."""
+"""Checks folders of results: published whole, and never at the cost of somebody else's files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Checks RGB-D recordings: the layout of 7-Scenes, and what depth and masks hold."""
+"""Checks RGB-D recordings: the layout of 7-Scenes, and the content of depth and masks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Checks round trips through all versions of .spz within half a step, and its conventions."""
+"""Checks round trips through the versions of .spz within half a step, and conventions by hand."""
 
 import gzip
 import struct

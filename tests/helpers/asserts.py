@@ -13,6 +13,7 @@ from helpers.scenes import build
 from helpers.tolerances import bound
 
 OUTPUTS = ("image", "depth", "weight")
+RENDER_OPTIONS = ("background", "means2d_offset", "absgrad_probe")
 # For gradients of two calls that must have the same bits: on a GPU they do not otherwise.
 SAME_BITS = jgd.Config(deterministic=True)
 BLEND_FLOATS = ("means2d", "depths", "conics", "splat_opacities", "colors", "background")
@@ -124,7 +125,7 @@ def _filled(output):
 def render_call(inputs, size, config, sh_degree):
     """``jgd.render`` from a dict of inputs."""
     gaussians, camera = build(inputs, size)
-    extra = {k: inputs[k] for k in ("background", "means2d_offset") if k in inputs}
+    extra = {k: inputs[k] for k in RENDER_OPTIONS if k in inputs}
     return _filled(jgd.render(gaussians, camera, sh_degree=sh_degree, config=config, **extra))
 
 
@@ -133,7 +134,7 @@ def blend_call(inputs, size, config):
     fields = {k: inputs[k] for k in ("means2d", "depths", "conics", "radii")}
     splats = jgd.Splats(**fields, opacities=inputs["splat_opacities"])
     shape = {"width": size.width, "height": size.height, "config": config}
-    order = jgd.bin(jax.lax.stop_gradient(splats), **shape)
+    order = jgd.bin(jax.lax.stop_gradient(splats), **shape).order
     background = inputs.get("background")
     return _filled(jgd.blend(splats, inputs["colors"], order, background=background, **shape))
 

@@ -1,4 +1,4 @@
-"""Builds populations, Optax states and a small training for the tests of density control."""
+"""Makes populations, Optax states and a small training for the tests of density control."""
 
 import functools
 
@@ -59,6 +59,12 @@ def moments(opt_state):
     return opt_state[0].mu, opt_state[0].nu
 
 
+def step_info(**shown):
+    """What a step has shown; what a test does not name is never read in it."""
+    values = {"key": jax.random.key(0), "lr_means": 0.0, "radii": None, "width": 1, "height": 1}
+    return densify.StepInfo(**{**values, **shown})
+
+
 def cameras(n=N_VIEWS, width=WIDTH, height=HEIGHT):
     angles = np.linspace(0, 1.2 * np.pi, n)
     eyes = np.stack([2.5 * np.cos(angles), 2.5 * np.sin(angles), np.full(n, 0.6)], axis=1)
@@ -80,7 +86,7 @@ def targets(n=150, seed=7):
 
 def make_step(strategy, optimizer, photos, camera):
     """One step of a training on all views: loss, optimiser, ``update``."""
-    config = jgd.Config(absgrad=strategy.absgrad)
+    watched = "absgrad_probe" if strategy.absgrad else "means2d_offset"
 
     def step(key, population, opt_state, state, sh_degree):
         offset = jnp.zeros((len(photos), population.capacity, 2), jnp.float32)
@@ -88,7 +94,7 @@ def make_step(strategy, optimizer, photos, camera):
         def loss_fn(params, offset):
             trial = densify.Population(params, population.alive)
             gaussians = densify.activate(trial, sh_degree)
-            out = jgd.render(gaussians, camera, means2d_offset=offset, config=config)
+            out = jgd.render(gaussians, camera, **{watched: offset})
             loss = losses.l1(out.image, photos)
             return loss + strategy.penalty(trial), out
 
@@ -96,15 +102,16 @@ def make_step(strategy, optimizer, photos, camera):
         (loss, out), (v_params, v_means2d) = gradient(population.params, offset)
         updates, opt_state = optimizer.update(v_params, opt_state, population.params)
         params = optax.apply_updates(population.params, updates)
-        population, state = strategy.update(
-            key,
-            densify.Population(params, population.alive),
-            state,
-            v_means2d=v_means2d,
+        info = densify.StepInfo(
+            key=key,
+            lr_means=RATES["means"],
             radii=out.radii,
             width=camera.width,
             height=camera.height,
-            lr_means=RATES["means"],
+            v_means2d=v_means2d,
+        )
+        population, state = strategy.update(
+            densify.Population(params, population.alive), state, info
         )
         mse = jnp.mean(jnp.square(out.image - photos))
         return population, opt_state, state, (loss, -10 * jnp.log10(mse))
@@ -125,7 +132,7 @@ def compiled(strategy):
     """The optimiser, and the jitted step and refinement that serve all trainings."""
     optimizer = make_optimizer()
     step = jax.jit(make_step(strategy, optimizer, targets(), cameras()))
-    refine = jax.jit(functools.partial(strategy.refine, optimizer=optimizer, extent=2.5))
+    refine = jax.jit(functools.partial(strategy.refine, optimizer=optimizer))
     return optimizer, step, refine
 
 
@@ -142,8 +149,9 @@ def train(strategy, population, steps, *, density=True, seed=0):
                 step_key, population, opt_state, state, degree
             )
             if density and strategy.refines_at(step):
-                population, opt_state, state = refine(
-                    refine_key, population, opt_state, state, reset=strategy.resets_at(step)
+                info = densify.RefineInfo(
+                    key=refine_key, extent=2.5, reset=strategy.resets_at(step)
                 )
+                population, opt_state, state = refine(population, opt_state, state, info)
             counts.append(int(population.n_alive()))
     return population, float(psnr), counts

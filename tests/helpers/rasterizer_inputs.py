@@ -1,4 +1,4 @@
-"""Builds inputs of the original rasterizers' interface."""
+"""Makes inputs for the tests of the original rasterizers' interface."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -103,7 +103,7 @@ def project(means, covars, opacities, valid, viewmat, K, s):
     """
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     rot = viewmat[:3, :3]
-    # The seeds give a radius to a Gaussian that is too faint to be seen.
+    # The original rasterizers give a radius to a Gaussian that is too faint to be seen.
     exact = s.footprint == "exact"
     valid &= opacities > ALPHA_CUTOFF if exact else opacities >= 0
     local = _mask(valid, means, 0.0) @ rot.T + viewmat[None, :3, 3]
@@ -160,9 +160,9 @@ def project(means, covars, opacities, valid, viewmat, K, s):
 
 
 def tile_rectangle(means2d, radii, s):
-    """Tiles ``first <= (x, y) < last`` of the seeds' footprint rule, each ``(N, 2)``.
+    """Tiles ``first <= (x, y) < last`` of the original footprint rule, each ``(N, 2)``.
 
-    The seeds count pixel centres at integers, hence the half pixel.
+    The original rasterizers count pixel centres at integers, hence the half pixel.
     """
     grid = jnp.array([-(-s.width // TILE), -(-s.height // TILE)], means2d.dtype)[None]
     centre, radii = jax.lax.stop_gradient(means2d) - 0.5, radii[:, None]
@@ -198,8 +198,8 @@ def sh_basis(directions, degree, convention="3dgs"):
                 basis[band, m] = norm * re * legendre[band]
                 basis[band, -m] = norm * im * legendre[band]
         re, im = re * x - im * y, re * y + im * x
-    if convention == "e3nn-seed" and degree >= 3:
-        # The seed multiplies this coefficient by z (z^2 - x^2) in the axes before the permutation.
+    if convention == "e3nn-legacy" and degree >= 3:
+        # This coefficient times z (z^2 - x^2) in the axes before the permutation.
         basis[3, 2] = math.sqrt(105 / (16 * math.pi)) * x * (x * x - y * y)
     order = [(band, m) for band in range(degree + 1) for m in range(-band, band + 1)]
     return jnp.stack([basis[key] for key in order], -1)

@@ -28,13 +28,13 @@ BOUNDS = {
     ("golden", "depth"): {"float32": 5e-6, "float64": 1e-10},
     # Measured: 6.9e-6 and 1.1e-14.
     ("golden", "gradient"): {"float32": 1e-5, "float64": 1e-10},
-    # The seeds' own pictures, absolute. Measured: 3.9e-6 and 2.6e-5; a gradient at most 3.0e-5.
-    ("seeds", "value"): {"float32": 5e-5},
-    ("seeds", "depth"): {"float32": 2e-4},
-    ("seeds", "gradient"): {"float32": 1e-4},
+    # The original rasterizers' pictures, absolute. Measured: 3.9e-6, 2.6e-5; gradients 3.0e-5.
+    ("rasterizer", "value"): {"float32": 5e-5},
+    ("rasterizer", "depth"): {"float32": 2e-4},
+    ("rasterizer", "gradient"): {"float32": 1e-4},
     # They divide by w + 1e-7, the reference by w.
-    ("seeds reference", "value"): {"float32": 1e-5, "float64": 1e-6},
-    ("seeds reference", "gradient"): {"float32": 2e-5, "float64": 1e-6},
+    ("rasterizer reference", "value"): {"float32": 1e-5, "float64": 1e-6},
+    ("rasterizer reference", "gradient"): {"float32": 2e-5, "float64": 1e-6},
     # Relative to each value.
     ("relocation", "value"): {"float32": 1e-6, "float64": 1e-10},
 }

@@ -63,7 +63,6 @@ def splats(*batch, **changes):
     return replace(jgd.Splats(**arrays, radii=ones(*batch, N, dtype=jnp.int32)), **changes)
 
 
-def intersections(*batch, **changes):
-    """What ``bin`` returns for ``splats(*batch)`` and the image size W, H."""
-    order = jnp.zeros((*batch, N), jnp.int32)
-    return replace(jgd.Intersections(order, jnp.zeros((*batch, 2, 3), jnp.int32)), **changes)
+def order(*batch):
+    """A drawing order for ``splats(*batch)``."""
+    return jnp.zeros((*batch, N), jnp.int32)

@@ -15,7 +15,7 @@ import numpy as np
 
 import jax_gsplat_depth as jgd
 from helpers import backends, scenes
-from helpers.asserts import SAME_BITS, Size, same_bits
+from helpers.asserts import RENDER_OPTIONS, SAME_BITS, Size, same_bits
 
 OUTPUTS = ("image", "depth", "weight")
 SCENE = ("means", "quats", "scales", "opacities", "sh")
@@ -45,7 +45,7 @@ def small(dtype: Any = np.float32, cameras=None, n=30, **options):
 def forward(inputs, size, config=None):
     """The float outputs by name: three, and depth_variance if ``config`` asks for it."""
     gaussians, camera = scenes.build(inputs, size)
-    extra = {k: inputs[k] for k in REST if k in inputs}
+    extra = {k: inputs[k] for k in RENDER_OPTIONS if k in inputs}
     out = jgd.render(gaussians, camera, config=config or SAME_BITS, **extra)
     variance = {} if out.depth_variance is None else {"depth_variance": out.depth_variance}
     return {name: getattr(out, name) for name in OUTPUTS} | variance

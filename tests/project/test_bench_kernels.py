@@ -160,23 +160,23 @@ def test_drawn_pairs_of_a_scene(kernels):
     K = jnp.asarray([[40, 0, 20], [0, 40, 15], [0, 0, 1]], jnp.float32)
     camera = jgd.Camera(jnp.eye(4, dtype=jnp.float32), K, width=width, height=height)
     splats = jgd.project(jgd.Gaussians(means, quats, scales, opacities, colors=colors), camera)
-    lists = jgd.bin(splats, width=width, height=height)
+    bins = jgd.bin(splats, width=width, height=height)
     fields = ("means2d", "conics", "opacities", "radii")
     arrays = [np.asarray(getattr(splats, name)) for name in fields]
-    pairs, _ = library.drawn_pairs(*arrays, np.asarray(lists.order), width, height)
+    pairs, _ = library.drawn_pairs(*arrays, np.asarray(bins.order), width, height)
 
     def pixels_of(i):
         """Nothing ends here, so that each splat draws the same pixels as if it were alone."""
         alone = splats.opacities.at[:].set(0).at[i].set(splats.opacities[i])
         out = jgd.blend(
             jgd.Splats(splats.means2d, splats.depths, splats.conics, alone, splats.radii),
-            *(colors, lists),
+            *(colors, bins.order),
             width=width,
             height=height,
         )
         return int((np.asarray(out.weight) > 0).sum())
 
-    everything = jgd.blend(splats, colors, lists, width=width, height=height)
+    everything = jgd.blend(splats, colors, bins.order, width=width, height=height)
     assert float(everything.weight.max()) < 0.999
     expected = sum(pixels_of(i) for i in range(n))
     assert expected > 1000 and abs(pairs - expected) <= 2

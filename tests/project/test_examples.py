@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 FILES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb"))
 # What takes too long for this file, and the file that runs it.
-ELSEWHERE = {"sparse_views.py": "test_sparse_views.py"}
+ELSEWHERE = {"sparse_views.py": "training/test_sparse_views.py"}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import tomllib
 import pytest
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import _check, _cpu, _ffi
+from jax_gsplat_depth import _compiled, _cpu, _ffi
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -26,7 +26,7 @@ FIELDS = {
     jgd.Gaussians: ("means", "quats", "scales", "opacities", "sh", "colors", "covars"),
     jgd.Camera: ("viewmat", "K", "width", "height"),
     jgd.Splats: ("means2d", "depths", "conics", "opacities", "radii"),
-    jgd.Intersections: ("order", "tile_counts"),
+    jgd.Bins: ("order", "tile_counts"),
     jgd.RenderOutput: (
         "image",
         "depth",
@@ -43,7 +43,6 @@ FIELDS = {
         "footprint",
         "antialiased",
         "sh_convention",
-        "absgrad",
         "deterministic",
         "capacity",
         "depth",
@@ -71,8 +70,8 @@ CALLS = {
     jgd.project: "gaussians camera * config",
     jgd.shade: "gaussians camera * sh_degree config",
     jgd.bin: "splats * width height config",
-    jgd.blend: ("splats colors intersections * width height background absgrad_probe config"),
-    jgd.render: "gaussians camera * background sh_degree means2d_offset config",
+    jgd.blend: "splats colors order * width height background absgrad_probe config",
+    jgd.render: "gaussians camera * background sh_degree means2d_offset absgrad_probe config",
     jgd.Gaussians: "means quats scales opacities * sh colors covars",
     jgd.Camera: "viewmat K * width height",
     jgd.Camera.look_at: "eye target up * K fov_x fov_y width height",
@@ -87,6 +86,11 @@ CALLS = {
     ),
     jgd.GaussianRasterizer.markVisible: "self positions",
 }
+
+
+NAMES = (*jgd.__all__, "bin")
+SUBPACKAGES = ("compat", "datasets", "densify", "evaluation", "fit", "frames", "io", "losses")
+SUBPACKAGES += ("viewer",)
 
 
 def run_python(code, *arguments, **environment):
@@ -112,10 +116,27 @@ def test_typed():
 def test_public_names():
     calls = {call.__qualname__ for call in CALLS if inspect.isfunction(call)}
     functions = {name for name in calls if "." not in name}
-    assert set(jgd.__all__) == {cls.__name__ for cls in FIELDS} | functions
+    # ``bin`` is public, but would shadow the built-in function where all names are imported.
+    assert set(jgd.__all__) == {cls.__name__ for cls in FIELDS} | functions - {"bin"}
     assert list(jgd.__all__) == sorted(jgd.__all__)
-    for name in jgd.__all__:
+    for name in NAMES:
         assert getattr(jgd, name).__module__.startswith("jax_gsplat_depth")
+    assert set(jgd.compat.__all__) == {
+        "GaussianRasterizationSettings",
+        "GaussianRasterizer",
+        "Snapshot",
+        "load_snapshot",
+    }
+    assert jgd.GaussianRasterizer is jgd.compat.GaussianRasterizer
+
+
+def test_importing_all_names_leaves_the_built_in_bin():
+    names = {"bin": bin}
+    exec("from jax_gsplat_depth import *", names)
+    assert names["bin"](5) == "0b101" and names["render"] is jgd.render
+    from jax_gsplat_depth import bin as stage
+
+    assert stage is jgd.bin and stage is not bin
 
 
 @pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: cls.__name__)
@@ -135,7 +156,7 @@ def test_signatures(call):
 
 def documented():
     """Every public function, class, method and property."""
-    for name in jgd.__all__:
+    for name in NAMES:
         value = getattr(jgd, name)
         yield name, value
         if inspect.isclass(value):
@@ -163,7 +184,7 @@ def test_docstrings(name):
 
 
 def test_constants_of_the_compiled_module():
-    assert _cpu.TILE_SIZE == _ffi.TILE_SIZE == _check.TILE_SIZE == 16
+    assert _cpu.TILE_SIZE == _compiled.TILE_SIZE == _ffi.TILE_SIZE == 16
     assert _cpu.ALPHA_MIN == 1 / 255
     assert _cpu.ALPHA_MAX == 0.99
     assert _cpu.TRANSMITTANCE_MIN == 1e-4
@@ -236,8 +257,8 @@ def test_sources_without_compiled_module(tmp_path):
 
 AGREE_WITH_THE_REFERENCE = """
 import jax, numpy as np
-import scenes
-from asserts import check_render
+from helpers import scenes
+from helpers.asserts import check_render
 from jax_gsplat_depth import _cpu
 
 print(_cpu.isa())
@@ -258,11 +279,36 @@ def test_every_instruction_set(isa):
     assert done.stdout.strip() == isa
 
 
+USE_SUBPACKAGE = """
+import sys
+import jax_gsplat_depth as jgd
+
+module = getattr(jgd, sys.argv[1])
+print(module.__name__, *(name for name in module.__all__ if getattr(module, name) is None))
+"""
+
+
+@pytest.mark.parametrize("name", SUBPACKAGES)
+def test_subpackages_are_imported_when_used(name):
+    assert name in dir(jgd)
+    done = run_python(USE_SUBPACKAGE, name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"jax_gsplat_depth.{name}"
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="'jax_gsplat_depth' has no attribute 'nothing'"):
+        _ = jgd.nothing
+
+
 def test_importing_is_light():
     code = "import sys, json, jax_gsplat_depth; print(json.dumps(sorted(sys.modules)))"
     done = run_python(code)
     assert done.returncode == 0, done.stderr
-    modules = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    loaded = json.loads(done.stdout)
+    own = {name.split(".")[1] for name in loaded if name.startswith("jax_gsplat_depth.")}
+    assert own & set(SUBPACKAGES) == {"compat", "io"}
+    modules = {name.partition(".")[0] for name in loaded}
     extras = [re.split(r"[<>=\[]", r)[0] for r in PROJECT["optional-dependencies"]["fit"]]
     heavy = {{"dm-pix": "dm_pix", "pillow": "PIL"}.get(name, name) for name in extras}
     assert {"optax", "matplotlib", "dm_pix"} <= heavy

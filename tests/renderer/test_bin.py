@@ -1,4 +1,4 @@
-"""The bin stage against brute force over every pixel: depth order and tile counts."""
+"""Tests the bin stage against brute force over every pixel: depth order and tile counts."""
 
 import jax
 import numpy as np
@@ -13,8 +13,8 @@ TILE = 16
 def project_and_bin(scene, dtype, **options):
     config = jgd.Config(**options)
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype), config=config)
-    isects = jgd.bin(splats, width=scene.width, height=scene.height, config=config)
-    return jax.tree.map(np.asarray, (splats, isects))
+    bins = jgd.bin(splats, width=scene.width, height=scene.height, config=config)
+    return jax.tree.map(np.asarray, (splats, bins))
 
 
 def expected_order(depths, radii):
@@ -65,8 +65,8 @@ SCENES = {
 @pytest.mark.parametrize("name", SCENES)
 def test_tiles_cover_every_pixel_and_stay_in_the_box(every_backend, dtype, name):
     scene = SCENES[name]()
-    splats, isects = project_and_bin(scene, dtype)
-    counts = isects.tile_counts
+    splats, bins = project_and_bin(scene, dtype)
+    counts = bins.tile_counts
     assert counts.dtype == np.int32
     assert counts.shape == (-(-scene.height // TILE), -(-scene.width // TILE))
     hit = tiles_hit(splats, scene.width, scene.height).sum(0)
@@ -80,16 +80,16 @@ def test_slanted_gaussians_fill_fewer_tiles_than_their_box(backend, dtype):
     base = scenes.single(width=256, height=256, u=128.0, v=128.0)
     turn = [np.cos(np.pi / 8), 0, 0, np.sin(np.pi / 8)]
     thin = base.replace(quats=[turn], scales=[[4.0, 0.05, 0.05]])
-    splats, isects = project_and_bin(thin, dtype)
+    splats, bins = project_and_bin(thin, dtype)
     hit, box = (f(splats, 256, 256).sum() for f in (tiles_hit, tiles_boxed))
-    assert hit <= isects.tile_counts.sum() <= 1.35 * hit < 0.5 * box
+    assert hit <= bins.tile_counts.sum() <= 1.35 * hit < 0.5 * box
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_order_is_by_depth_then_index_with_the_culled_last(every_backend, dtype, name):
-    splats, isects = project_and_bin(SCENES[name](), dtype)
-    assert isects.order.dtype == np.int32
-    np.testing.assert_array_equal(isects.order, expected_order(splats.depths, splats.radii))
+    splats, bins = project_and_bin(SCENES[name](), dtype)
+    assert bins.order.dtype == np.int32
+    np.testing.assert_array_equal(bins.order, expected_order(splats.depths, splats.radii))
 
 
 def test_order_of_ties_and_extreme_depths(every_backend, dtype):
@@ -103,9 +103,9 @@ def test_order_of_ties_and_extreme_depths(every_backend, dtype):
         opacities=np.full(n, 0.5, dtype),
         radii=radii,
     )
-    isects = jgd.bin(splats, width=16, height=16)
-    np.testing.assert_array_equal(isects.order, expected_order(depths, radii))
-    assert np.asarray(isects.tile_counts).item() == 8
+    bins = jgd.bin(splats, width=16, height=16)
+    np.testing.assert_array_equal(bins.order, expected_order(depths, radii))
+    assert np.asarray(bins.tile_counts).item() == 8
 
 
 def test_large_count_is_sorted(backend, dtype):
@@ -120,13 +120,13 @@ def test_large_count_is_sorted(backend, dtype):
         opacities=np.full(n, 0.5, dtype),
         radii=radii,
     )
-    isects = jgd.bin(splats, width=64, height=64)
-    np.testing.assert_array_equal(isects.order, expected_order(depths, radii))
+    bins = jgd.bin(splats, width=64, height=64)
+    np.testing.assert_array_equal(bins.order, expected_order(depths, radii))
 
 
 def test_three_sigma_counts_are_the_tiles_of_the_rectangle(every_backend, dtype):
     scene = scenes.dense(n=200, width=100, height=75)
-    splats, isects = project_and_bin(scene, dtype, footprint="3sigma")
+    splats, bins = project_and_bin(scene, dtype, footprint="3sigma")
     static = reference.Settings(100, 75, footprint="3sigma")
     with jax.enable_x64(True):
         first, last = reference.tile_rectangle(
@@ -139,20 +139,20 @@ def test_three_sigma_counts_are_the_tiles_of_the_rectangle(every_backend, dtype)
     for (x0, y0), (x1, y1), radius in zip(first, last, splats.radii, strict=True):
         if radius > 0:
             expected[y0:y1, x0:x1] += 1
-    np.testing.assert_array_equal(isects.tile_counts, expected)
+    np.testing.assert_array_equal(bins.tile_counts, expected)
 
 
 def test_camera_axis_is_a_loop(every_backend, dtype):
     scene = scenes.boundary(cameras=3)
-    _, isects = project_and_bin(scene, dtype)
-    assert isects.order.shape == (3, 100) and isects.tile_counts.shape == (3, 3, 3)
+    _, bins = project_and_bin(scene, dtype)
+    assert bins.order.shape == (3, 100) and bins.tile_counts.shape == (3, 3, 3)
     for c in range(3):
         _, one = project_and_bin(scene.camera_at(c), dtype)
-        np.testing.assert_array_equal(isects.order[c], one.order)
-        np.testing.assert_array_equal(isects.tile_counts[c], one.tile_counts)
+        np.testing.assert_array_equal(bins.order[c], one.order)
+        np.testing.assert_array_equal(bins.tile_counts[c], one.tile_counts)
 
 
 def test_no_gaussians(every_backend, dtype):
-    _, isects = project_and_bin(scenes.empty(), dtype)
-    assert isects.order.shape == (0,) and isects.tile_counts.shape == (2, 2)
-    assert not isects.tile_counts.any()
+    _, bins = project_and_bin(scenes.empty(), dtype)
+    assert bins.order.shape == (0,) and bins.tile_counts.shape == (2, 2)
+    assert not bins.tile_counts.any()

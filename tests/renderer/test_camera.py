@@ -1,4 +1,4 @@
-"""The constructors of ``Camera`` against hand-computed poses and float64 NumPy."""
+"""Tests the constructors of ``Camera`` against hand-computed poses and float64 NumPy."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Median, inverse and ray depth and the variance of depth under JAX's transformations."""
+"""Tests median, inverse and ray depth and the variance under JAX's transformations."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The golden files through ``render`` and through the reference.
+"""Tests ``render`` and the reference against the golden files.
 
 They were made in float64 by gsplat 1.6.0's formulas; their README tells what differs: K has
 gradients in entries that are not read here, and "alpha" is ``weight``, "exp_depth" is ``depth``.

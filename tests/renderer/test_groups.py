@@ -1,4 +1,4 @@
-"""More (Gaussian, tile) pairs than blend holds at a time: it goes through the tiles in groups."""
+"""Tests blend with more (Gaussian, tile) pairs than it holds at a time: tiles go in groups."""
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,15 @@ def wide_splats(rng):
 def blend_vjp(splats, colors, cotangent):
     """Blend as many rows as the cotangent has; return image, pairs and gradients."""
     size = {"width": WIDTH, "height": cotangent.shape[0]}
-    intersections = jgd.bin(splats, **size)
+    bins = jgd.bin(splats, **size)
 
     def image(floats, colors):
         changed = jgd.Splats(*floats, splats.radii)
-        return jgd.blend(changed, colors, intersections, **size).image
+        return jgd.blend(changed, colors, bins.order, **size).image
 
     floats = (splats.means2d, splats.depths, splats.conics, splats.opacities)
     out, vjp = jax.vjp(image, floats, colors)
-    n_pairs = np.asarray(intersections.tile_counts, np.int64).sum()
+    n_pairs = np.asarray(bins.tile_counts, np.int64).sum()
     return out, n_pairs, vjp(cotangent)
 
 
@@ -75,7 +75,6 @@ def test_repeated_indices_are_drawn_once():
         radii=jnp.full(n, 14, jnp.int32),
     )
     colors = jnp.asarray(rng.uniform(size=(n, 3)), jnp.float32)
-    counts = jgd.bin(splats, width=64, height=64).tile_counts
     first = np.arange(50, dtype=np.int32)
     repeated = np.concatenate([first, rng.integers(0, 50, n - 50, dtype=np.int32)])
     once = np.concatenate([first, np.full(n - 50, -1, np.int32)])
@@ -83,8 +82,7 @@ def test_repeated_indices_are_drawn_once():
     @jax.jit
     def gradients(order, colors):
         def loss(colors):
-            intersections = jgd.Intersections(order, counts)
-            out = jgd.blend(splats, colors, intersections, width=64, height=64)
+            out = jgd.blend(splats, colors, order, width=64, height=64)
             return jnp.sum(out.image * out.weight[..., None])
 
         return jax.grad(loss)(colors)

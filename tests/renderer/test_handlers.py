@@ -1,4 +1,4 @@
-"""The second line of checks: a handler that is called past the public functions refuses."""
+"""Tests that a handler refuses bad buffers by itself, the second line of checks."""
 
 import jax
 import jax.numpy as jnp

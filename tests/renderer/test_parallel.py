@@ -1,4 +1,4 @@
-"""Several devices, several threads, other processes: shard_map, threads, and ``jax.export``."""
+"""Tests several devices, threads and processes: ``shard_map``, threads, ``jax.export``."""
 
 import concurrent.futures
 import functools

@@ -1,4 +1,4 @@
-"""Bad data: it is culled, harms nobody else, and nothing non-finite ever comes out."""
+"""Tests that bad data is culled, harms nothing else, and that no result is ever non-finite."""
 
 import dataclasses
 
@@ -117,8 +117,8 @@ def test_poison_with_options(every_backend, dtype, name, footprint):
 
 
 @pytest.mark.parametrize("name", FAINT)
-def test_faint_gaussians_keep_the_radius_of_the_seeds(every_backend, dtype, name):
-    """In the footprint of the seeds, whose radii are reproduced; they are still not drawn."""
+def test_faint_gaussians_keep_their_radius_in_three_sigma(every_backend, dtype, name):
+    """As in the original rasterizers, whose radii are reproduced; they are still not drawn."""
     clean, config = base_scene(), jgd.Config(footprint="3sigma")
     out, grads = run(scenes.poison(clean, ROWS, name), dtype, config=config)
     whole, _ = run(clean, dtype, config=config)
@@ -300,13 +300,11 @@ def test_bad_cotangent_stays_with_its_gaussians(every_backend, dtype, output, va
     assert untouched > 2 * scene.n
 
 
-def garbage_blend(splats, colors, order, counts=None):
+def garbage_blend(splats, colors, order):
     """Call ``blend`` with its gradient on whatever arrays; returns outputs and gradients."""
-    counts = np.zeros((3, 3), np.int32) if counts is None else counts
-    isects = jgd.Intersections(order=order, tile_counts=counts)
 
     def run_blend(splats, colors):
-        out = jgd.blend(splats, colors, isects, width=WIDTH, height=HEIGHT)
+        out = jgd.blend(splats, colors, order, width=WIDTH, height=HEIGHT)
         return (out.image, out.depth, out.weight), out
 
     primals, pullback, out = jax.vjp(run_blend, splats, colors, has_aux=True)
@@ -317,9 +315,9 @@ def garbage_blend(splats, colors, order, counts=None):
 def projected(dtype=np.float32):
     scene = base_scene()
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))
-    isects = jgd.bin(splats, width=WIDTH, height=HEIGHT)
-    splats, isects = jax.tree.map(np.asarray, (splats, isects))
-    return splats, scene.colors.astype(dtype), isects.order
+    bins = jgd.bin(splats, width=WIDTH, height=HEIGHT)
+    splats, bins = jax.tree.map(np.asarray, (splats, bins))
+    return splats, scene.colors.astype(dtype), bins.order
 
 
 @pytest.mark.quick(value=[np.nan, -1.0])
@@ -332,10 +330,10 @@ def test_blend_of_garbage_splats_does_not_crash(every_backend, dtype, field, val
     out, _ = garbage_blend(dataclasses.replace(splats, **{field: array}), colors, order)
     assert out["image"].shape == (HEIGHT, WIDTH, 3)
     assert np.isfinite(out["weight"]).all()
-    isects = jgd.bin(dataclasses.replace(splats, **{field: array}), width=WIDTH, height=HEIGHT)
-    np.testing.assert_array_equal(np.sort(isects.order), np.arange(40))
-    assert (np.asarray(isects.tile_counts) >= 0).all()
-    assert (np.asarray(isects.tile_counts) <= 40).all()
+    bins = jgd.bin(dataclasses.replace(splats, **{field: array}), width=WIDTH, height=HEIGHT)
+    np.testing.assert_array_equal(np.sort(bins.order), np.arange(40))
+    assert (np.asarray(bins.tile_counts) >= 0).all()
+    assert (np.asarray(bins.tile_counts) <= 40).all()
 
 
 @pytest.mark.parametrize(
@@ -357,21 +355,13 @@ def test_blend_with_a_garbage_order_does_not_crash(every_backend, make):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads) if g.dtype == np.float32)
 
 
-@pytest.mark.parametrize("counts", [-1, 2**31 - 1])
-def test_blend_with_garbage_tile_counts_is_right_or_harmless(every_backend, counts):
-    splats, colors, order = projected()
-    good, _ = garbage_blend(splats, colors, order)
-    bad, _ = garbage_blend(splats, colors, order, np.full((3, 3), counts, np.int32))
-    assert bad["image"].shape == good["image"].shape and np.isfinite(bad["image"]).all()
-
-
 @pytest.mark.parametrize("radius", [-1, -(2**31), 2**31 - 1])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 def test_garbage_radii_do_not_crash(every_backend, radius, footprint):
     splats, _, _ = projected()
     splats = dataclasses.replace(splats, radii=np.full(40, radius, np.int32))
     config = jgd.Config(footprint=footprint)
-    isects = jgd.bin(splats, width=WIDTH, height=HEIGHT, config=config)
-    np.testing.assert_array_equal(np.sort(isects.order), np.arange(40))
-    counts = np.asarray(isects.tile_counts)
+    bins = jgd.bin(splats, width=WIDTH, height=HEIGHT, config=config)
+    np.testing.assert_array_equal(np.sort(bins.order), np.arange(40))
+    counts = np.asarray(bins.tile_counts)
     assert (counts >= 0).all() and (counts <= 40).all()

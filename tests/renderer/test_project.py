@@ -1,4 +1,4 @@
-"""The project stage against the reference: values, gradients, culling, camera axis."""
+"""Tests the project stage against the reference: values, gradients, culling, camera axis."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The reference itself: against closed forms, worked examples and finite differences.
+"""Tests the reference itself against closed forms, worked examples and finite differences.
 
 It also agrees with the golden files, see ``test_golden.py``.
 """

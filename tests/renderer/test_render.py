@@ -1,4 +1,4 @@
-"""The whole renderer against the reference, finite differences and its own invariants."""
+"""Tests the whole renderer against the reference, finite differences and its own invariants."""
 
 import hashlib
 import os
@@ -127,20 +127,27 @@ def test_offset_moves_the_splats(backend, dtype, scale, cameras):
 @pytest.mark.quick(color=["sh"], cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2])
 @pytest.mark.parametrize("color", ["colors", "sh"])
-def test_absgrad(backend, dtype, color, cameras):
+def test_absgrad_probe(backend, dtype, color, cameras):
+    """It has its gradient beside that of the offset, whatever its value is."""
     scene = scenes.boundary(cameras=cameras)
     inputs = scene.inputs(dtype, color=color)
-    config = jgd.Config(absgrad=True)
+    config = jgd.Config()
     static = settings(scene, config)
     size = Size(scene.width, scene.height)
     _, wanted, cotangents = expect(reference.render, inputs, image_cotangents(inputs, size), static)
     args = (size, config, None)
-    _, grads = library(render_call, args, inputs, cotangents)
+    probe = np.full_like(inputs["means2d_offset"], np.nan)
+    out, grads = library(render_call, args, inputs | {"absgrad_probe": probe}, cotangents)
     absolute = reference.absgrad(reference.render, inputs, cotangents, static)
     limit = bound("render", "gradient", dtype)
-    close_l2(grads.pop("means2d_offset"), absolute, limit, f"{color} absgrad")
-    del wanted["means2d_offset"]
+    close_l2(grads.pop("absgrad_probe"), absolute, limit, f"{color} absgrad")
     check_gradients("render", grads, wanted, dtype, f"{color} beside absgrad")
+    # Nothing else depends on it.
+    alone, expected = library(render_call, args, inputs, cotangents)
+    for actual, without in ((out, alone), (grads, expected)):
+        assert actual.keys() == without.keys()
+        for k in without:
+            same_bits(actual[k], without[k], f"{color} {k}")
 
 
 @pytest.mark.quick(size=[(1, 1), (17, 15)])
@@ -317,11 +324,9 @@ def test_twenty_thousand_wide_gaussians(backend, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (200, 2))
     static = settings(scene, jgd.Config())
     expected = reference.evaluate(reference.render, inputs, static, pixels)
-    isects = jgd.bin(
-        jgd.project(scene.gaussians(dtype), scene.camera(dtype)), width=256, height=256
-    )
-    assert np.asarray(isects.tile_counts).sum() > 1_000_000
-    assert np.asarray(isects.tile_counts).max() > 5_000
+    bins = jgd.bin(jgd.project(scene.gaussians(dtype), scene.camera(dtype)), width=256, height=256)
+    assert np.asarray(bins.tile_counts).sum() > 1_000_000
+    assert np.asarray(bins.tile_counts).max() > 5_000
     at = {k: out[k][tuple(pixels.T)] for k in OUTPUTS}
     # So many Gaussians put nearly every pixel in the band; a flip at the cutoff is worth at most
     # 1/255 of the light that is left, and only float32 flips.
@@ -392,7 +397,7 @@ def test_stages_compose_to_render(backend, dtype):
     whole = jgd.render(gaussians, camera, sh_degree=2, config=config)
     splats = jgd.project(gaussians, camera, config=config)
     colors = jgd.shade(gaussians, camera, sh_degree=2, config=config)
-    parts = jgd.blend(splats, colors, jgd.bin(splats, **size), **size)
+    parts = jgd.blend(splats, colors, jgd.bin(splats, **size).order, **size)
     for k in (*OUTPUTS, "radii"):
         same_bits(getattr(parts, k), getattr(whole, k), k)
 

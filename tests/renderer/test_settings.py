@@ -1,4 +1,4 @@
-"""Static settings, dtypes and JAX's own switches; the stages by hand; no Gaussians at all."""
+"""Tests static settings, dtypes, JAX's own switches, the stages by hand, and no Gaussians."""
 
 import dataclasses
 import itertools
@@ -111,7 +111,7 @@ def by_stages(inputs, size, config):
     shape = dataclasses.asdict(size)
     splats = jgd.project(gaussians, camera, config=config)
     colors = jgd.shade(gaussians, camera, config=config)
-    order = jgd.bin(splats, **shape, config=config)
+    order = jgd.bin(splats, **shape, config=config).order
     out = jgd.blend(splats, colors, order, **shape, background=inputs["background"], config=config)
     return {name: getattr(out, name) for name in OUTPUTS}
 
@@ -138,7 +138,7 @@ def test_vmap_of_blend_over_colors_alone():
     gaussians, camera = scenes.build(inputs, size)
     shape = dataclasses.asdict(size)
     splats = jgd.project(gaussians, camera)
-    order = jgd.bin(splats, **shape)
+    order = jgd.bin(splats, **shape).order
     colors = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 30, 5)), np.float32)
 
     def image(colors):
@@ -155,8 +155,8 @@ def test_bin_is_not_differentiated():
 
     def f(gaussians):
         splats = jgd.project(gaussians, camera)
-        order = jgd.bin(splats, **dataclasses.asdict(size))
-        return splats.depths[order.order[0]]
+        order = jgd.bin(splats, **dataclasses.asdict(size)).order
+        return splats.depths[order[0]]
 
     grads = jax.grad(f)(gaussians)
     assert np.any(grads.means) and np.isfinite(grads.means).all()

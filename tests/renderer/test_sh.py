@@ -1,4 +1,4 @@
-"""Rotation and conversion of coefficients: against the basis, e3nn, and rotated scenes."""
+"""Tests rotation and conversion of coefficients against the basis, e3nn, and rotated scenes."""
 
 import functools
 import warnings
@@ -241,9 +241,9 @@ def test_rotation_is_that_of_e3nn(e3nn, x64, band):
         ),
         (
             (np.ones((16, 3)), np.eye(3)),
-            {"convention": "e3nn-seed"},
+            {"convention": "e3nn-legacy"},
             ValueError,
-            "convention must be '3dgs' or 'e3nn', got 'e3nn-seed'",
+            "convention must be '3dgs' or 'e3nn', got 'e3nn-legacy'",
         ),
         ((jnp.ones((4, 3), int), np.eye(3)), {}, TypeError, "sh has dtype int"),
     ],
@@ -254,7 +254,7 @@ def test_errors(arguments, options, error, message):
 
 
 def test_errors_of_conversion():
-    for options in ({"source": "e3nn-seed", "target": "e3nn"}, {"source": "3dgs", "target": "x"}):
+    for options in ({"source": "e3nn-legacy", "target": "e3nn"}, {"source": "3dgs", "target": "x"}):
         with pytest.raises(ValueError, match="must be '3dgs' or 'e3nn', got"):
             jgd.convert_sh(np.ones((16, 3)), **options)
     with pytest.raises(ValueError, match="sh has shape"):

@@ -1,4 +1,4 @@
-"""Reverse mode, control flow, checkpoints and donation; what is not differentiable says so."""
+"""Tests reverse mode, control flow, checkpoints, donation, and errors of other derivatives."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""The containers as pytrees, and the static settings."""
+"""Tests the containers as pytrees, and the static settings."""
 
 import dataclasses
 import functools
@@ -33,9 +33,7 @@ def examples():
         "splats": jgd.Splats(
             array(n, 2), array(n), array(n, 3), array(n), jnp.arange(n, dtype=jnp.int32)
         ),
-        "intersections": jgd.Intersections(
-            jnp.arange(n, dtype=jnp.int32), jnp.zeros((3, 2), jnp.int32)
-        ),
+        "bins": jgd.Bins(jnp.arange(n, dtype=jnp.int32), jnp.zeros((3, 2), jnp.int32)),
         "output": jgd.RenderOutput(
             array(33, 17, 3),
             array(33, 17),
@@ -190,7 +188,6 @@ def test_config_defaults():
         "footprint": "exact",
         "antialiased": False,
         "sh_convention": "3dgs",
-        "absgrad": False,
         "deterministic": False,
         "capacity": None,
         "depth": "expected",
@@ -248,7 +245,12 @@ CONFIG_ERRORS = [
     ({"footprint": "2sigma"}, ValueError, "footprint must be 'exact' or '3sigma', got '2sigma'"),
     ({"footprint": ["exact"]}, ValueError, "footprint must be 'exact' or '3sigma'"),
     ({"sh_convention": "E3NN"}, ValueError, "sh_convention must be '3dgs', 'e3nn' or"),
-    ({"sh_convention": None}, ValueError, "or 'e3nn-seed', got None"),
+    ({"sh_convention": None}, ValueError, "or 'e3nn-legacy', got None"),
+    (
+        {"sh_convention": "e3nn-seed"},
+        ValueError,
+        "sh_convention must be '3dgs', 'e3nn' or 'e3nn-legacy', got 'e3nn-seed'",
+    ),
     ({"capacity": 0}, ValueError, "capacity must be positive or None, got 0"),
     ({"capacity": -4}, ValueError, "capacity must be positive or None, got -4"),
     ({"capacity": 1.5}, TypeError, "capacity has type float, expected int"),
@@ -258,7 +260,7 @@ CONFIG_ERRORS = [
     ({"far_plane": True}, TypeError, "far_plane has type bool, expected float"),
     ({"eps2d": 1j}, TypeError, "eps2d has type complex, expected float"),
     ({"antialiased": 1}, TypeError, "antialiased has type int, expected bool"),
-    ({"absgrad": None}, TypeError, "absgrad has type NoneType, expected bool"),
+    ({"absgrad": True}, TypeError, "unexpected keyword argument 'absgrad'"),
     ({"deterministic": "yes"}, TypeError, "deterministic has type str, expected bool"),
     ({"depth": "mean"}, ValueError, "depth must be 'expected', 'median' or 'inverse', got 'mean'"),
     ({"depth": None}, ValueError, "depth must be 'expected', 'median' or 'inverse', got None"),

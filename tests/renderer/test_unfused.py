@@ -1,4 +1,4 @@
-"""What ``apart`` keeps to itself computes the same, and is compiled as one call."""
+"""Tests that an ``unfused`` function computes the same and is compiled as one call."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What a user can pass wrongly to ``render``: raised while tracing, naming the argument.
+"""Tests that wrong arguments of ``render`` raise while tracing and are named.
 
 The stages that take Gaussians and a camera refuse the same. ``test_validation_stages.py`` has what
 ``bin`` and ``blend`` take, and what is accepted.
@@ -385,6 +385,16 @@ RENDER_ERRORS = [
         TypeError,
         f"has dtype bfloat16, {F32}",
     ),
+    ("absgrad_probe", ones(N, 3), (), ValueError, "has shape (7, 3), expected (N, 2) with N = 7"),
+    (
+        "absgrad_probe",
+        ones(N, 2),
+        (C,),
+        ValueError,
+        "has shape (7, 2), expected (C, N, 2) with C = 2 (from the camera), N = 7 (from "
+        "gaussians.means)",
+    ),
+    ("absgrad_probe", ones(N, 2, dtype=jnp.int32), (), TypeError, f"has dtype int32, {F32}"),
     ("sh_degree", -1, (), ValueError, "is -1, expected 0 to 4"),
     ("sh_degree", 5, (), ValueError, "is 5, expected 0 to 4"),
     (

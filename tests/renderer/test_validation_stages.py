@@ -1,4 +1,4 @@
-"""What ``bin`` and ``blend`` refuse, and what every function accepts and converts."""
+"""Tests what ``bin`` and ``blend`` refuse, and what every function accepts and converts."""
 
 import dataclasses
 import functools
@@ -16,8 +16,8 @@ from helpers.valid import (
     W,
     camera,
     gaussians,
-    intersections,
     ones,
+    order,
     raises,
     replace,
     splats,
@@ -28,7 +28,7 @@ from jax_gsplat_depth import _check
 
 TAKES_SPLATS = {
     "bin": lambda s: jgd.bin(s, width=W, height=H),
-    "blend": lambda s: jgd.blend(s, ones(N, D), intersections(), width=W, height=H),
+    "blend": lambda s: jgd.blend(s, ones(N, D), order(), width=W, height=H),
 }
 N7 = "N = 7 (from splats.means2d)"
 
@@ -129,7 +129,7 @@ def test_size(changes, error, message):
     size = {"width": W, "height": H} | changes
     raises(error, message, functools.partial(jgd.bin, **size), splats())
     blend = functools.partial(jgd.blend, **size)
-    raises(error, message, blend, splats(), ones(N, D), intersections())
+    raises(error, message, blend, splats(), ones(N, D), order())
 
 
 def test_bin_config():
@@ -141,12 +141,12 @@ def test_bin_config():
 # ---------------------------------------------------------------------------------- blend
 
 
-def blend(batch, colors=None, intersections_=None, **kwargs):
+def blend(batch, colors=None, order_=None, **kwargs):
     """Blend valid inputs except for those given."""
     return jgd.blend(
         splats(*batch),
         ones(N, D) if colors is None else colors,
-        intersections(*batch) if intersections_ is None else intersections_,
+        order(*batch) if order_ is None else order_,
         width=W,
         height=H,
         **kwargs,
@@ -194,33 +194,31 @@ BLEND_ERRORS = [
     ),
     ("absgrad_probe", (), ones(N, 2, dtype=bool), TypeError, f"has dtype bool, {F32}"),
     ("config", (), "exact", TypeError, "has type str, expected Config"),
-    ("intersections", (), (1, 2), TypeError, "has type tuple, expected Intersections"),
     (
-        "intersections.order",
+        "order",
+        (),
+        jgd.Bins(order(), jnp.zeros((2, 3), jnp.int32)),
+        TypeError,
+        "has type Bins, expected its array: pass bins.order",
+    ),
+    ("order", (), (1, 2), ValueError, f"has shape (2,), expected (N,) with {N7}"),
+    ("order", (), "near", TypeError, f"has dtype <U4, {INT32}"),
+    (
+        "order",
         (),
         ones(6, dtype=jnp.int32),
         ValueError,
         f"has shape (6,), expected (N,) with {N7}",
     ),
     (
-        "intersections.order",
+        "order",
         (C,),
         ones(N, dtype=jnp.int32),
         ValueError,
         f"has shape (7,), expected (C, N) with C = 2 (from splats.means2d), {N7}",
     ),
-    ("intersections.order", (), ones(N), TypeError, f"has dtype float32, {INT32}"),
-    ("intersections.order", (), None, ValueError, "is missing"),
-    (
-        "intersections.tile_counts",
-        (),
-        ones(3, 2, dtype=jnp.int32),
-        ValueError,
-        "has shape (3, 2), expected (n_tiles_y, n_tiles_x) with n_tiles_y = 2 (from height = 24), "
-        "n_tiles_x = 3 (from width = 40)",
-    ),
-    ("intersections.tile_counts", (), ones(2, 3), TypeError, f"has dtype float32, {INT32}"),
-    ("intersections.tile_counts", (), None, ValueError, "is missing"),
+    ("order", (), ones(N), TypeError, f"has dtype float32, {INT32}"),
+    ("order", (), None, ValueError, "is missing"),
 ]
 
 
@@ -228,15 +226,13 @@ BLEND_ERRORS = [
     "name, batch, value, error, message", BLEND_ERRORS, ids=range(len(BLEND_ERRORS))
 )
 def test_blend_argument(name, batch, value, error, message):
-    argument, _, field = name.partition(".")
-    if field:
-        value = intersections(*batch, **{field: value})
-    keyword = "intersections_" if argument == "intersections" else argument
     call = functools.partial(blend, batch)
-    if argument == "config":
+    if name == "order":  # None has to reach it
+        call = functools.partial(jgd.blend, splats(*batch), ones(N, D), width=W, height=H)
+    if name == "config":
         raises(error, f"{name} {message}", functools.partial(call, config=value))
     else:
-        raises(error, f"{name} {message}", call, **{keyword: value})
+        raises(error, f"{name} {message}", call, **{name: value})
 
 
 # --------------------------------------------------------------- what is accepted
@@ -365,9 +361,8 @@ def test_background_and_offset_forms():
 def test_stage_containers_from_numpy(batch):
     checked = _check.check_splats(jax.tree.map(np.asarray, splats(*batch)))
     assert checked.radii.dtype == np.int32 and checked.means2d.dtype == np.float32
-    order = jax.tree.map(lambda x: np.asarray(x).astype(np.int64), intersections(*batch))
-    found = _check.check_intersections(order, checked, W, H)
-    assert found.order.dtype == found.tile_counts.dtype == np.int32
+    found = _check.check_order(np.zeros((*batch, N), np.int64), checked)
+    assert found.dtype == np.int32 and found.shape == (*batch, N)
     assert _check.check_colors(np.ones((N, D)), checked).shape == (N, D)
     if batch:
         assert _check.check_colors(np.ones((C, N, D)), checked).shape == (C, N, D)

@@ -1,4 +1,4 @@
-"""What a call needs besides its results: the workspace on a GPU, and the counts that size it.
+"""Tests the workspace of a call on a GPU, and the counts that size it.
 
 Lowering for a GPU needs none, so these tests run everywhere.
 """

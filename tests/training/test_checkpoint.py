@@ -1,4 +1,4 @@
-"""Stopping a fit and going on: the same bits, and one sentence for what cannot be resumed."""
+"""Tests stopping a fit and going on: the same bits, and one sentence for what cannot be resumed."""
 
 import dataclasses
 import shutil
@@ -25,9 +25,8 @@ DENSE = {
     "steps": 16,
     "densify_every": 3,
     "initial_fraction": 0.4,
-    "mcmc_growth": 0.3,
-    "adc_reset_every": 2,
-    "adc_threshold": 1e-6,
+    "mcmc": fit.McmcSettings(growth=0.3),
+    "adc": fit.AdcSettings(reset_every=2, threshold=1e-6),
 }
 DENSE_STOP = 8
 
@@ -173,6 +172,7 @@ def test_damage_is_one_sentence(out, resumed, damage, capfd):
         ({"steps": 12}, "a fit with steps = 11, not 12"),
         ({"seed": 1}, "a fit with seed = 0, not 1"),
         ({"lr_quats": 0.5}, "a fit with lr_quats = 0.002, not 0.5"),
+        ({"adc": fit.AdcSettings(threshold=0.5)}, "a fit with adc.threshold = None, not 0.5"),
     ],
 )
 def test_other_settings_are_refused(resumed, change, words):

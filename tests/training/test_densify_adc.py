@@ -1,13 +1,19 @@
-"""Adaptive density control: statistics, clone, split, prune, reset."""
-
-import functools
+"""Tests adaptive density control: statistics, clone, split, prune, reset."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.asserts import same_bits
-from helpers.populations import ADAM, cameras, make_params, moments, refinement, used_adam
+from helpers.populations import (
+    ADAM,
+    cameras,
+    make_params,
+    moments,
+    refinement,
+    step_info,
+    used_adam,
+)
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import densify
@@ -45,9 +51,8 @@ def state_with(population, gradients, views=1, **changed):
 def refine(population, state, strategy=STRATEGY, key=0, reset=False):
     """After, Adam's state before and after, and the state."""
     opt_state = used_adam(population.params)
-    after, new_opt, new_state = refinement(strategy)(
-        jax.random.key(key), population, opt_state, state, extent=EXTENT, reset=reset
-    )
+    info = densify.RefineInfo(key=jax.random.key(key), extent=EXTENT, reset=reset)
+    after, new_opt, new_state = refinement(strategy)(population, opt_state, state, info)
     fresh = strategy.init(after)
     for name in ("gradients", "views", "sizes"):
         same_bits(getattr(new_state, name), getattr(fresh, name), name)
@@ -74,15 +79,14 @@ def test_statistics_are_means_over_the_views_that_draw_it():
     v_means2d = rng.normal(size=(6, CAPACITY, 2)).astype(np.float32)
     radii = rng.integers(0, 3, size=(6, CAPACITY)).astype(np.int32)
     v_means2d[2, 4] = np.nan  # counts as not seen
-    update = jax.jit(functools.partial(STRATEGY.update, width=40, height=30))
-    key = jax.random.key(0)
+    update = jax.jit(STRATEGY.update)
+    size = {"width": 40, "height": 30}
 
     state = STRATEGY.init(population)
     for v, r in zip(v_means2d, radii, strict=True):
-        _, state = update(key, population, state, v_means2d=v, radii=r)
-    same, at_once = update(
-        key, population, STRATEGY.init(population), v_means2d=v_means2d, radii=radii
-    )
+        _, state = update(population, state, step_info(v_means2d=v, radii=r, **size))
+    info = step_info(v_means2d=v_means2d, radii=radii, **size)
+    same, at_once = update(population, STRATEGY.init(population), info)
     assert jax.tree.all(jax.tree.map(np.array_equal, same, population))
 
     norms = np.hypot(v_means2d[..., 0] * 20, v_means2d[..., 1] * 15)
@@ -97,28 +101,21 @@ def test_statistics_are_means_over_the_views_that_draw_it():
 
 @pytest.mark.parametrize("absgrad", [False, True])
 def test_statistics_of_a_rendering(absgrad):
-    """The gradient of ``means2d_offset`` fits; with absgrad it is never smaller."""
+    """The gradient of ``means2d_offset`` fits; that of ``absgrad_probe`` is never smaller."""
     population = make_population(large=range(N))
     camera = cameras()
     strategy = densify.Adc(absgrad=absgrad)
 
-    def total(offset, config):
-        out = jgd.render(densify.activate(population), camera, means2d_offset=offset, config=config)
+    def total(offset, watched):
+        out = jgd.render(densify.activate(population), camera, **{watched: offset})
         return jnp.mean(jnp.square(out.image - 0.5)), out.radii
 
     def statistics(absgrad):
-        config = jgd.Config(absgrad=absgrad)
+        watched = "absgrad_probe" if absgrad else "means2d_offset"
         offset = jnp.zeros((4, CAPACITY, 2), jnp.float32)
-        v_means2d, radii = jax.grad(total, has_aux=True)(offset, config)
-        return strategy.update(
-            jax.random.key(0),
-            population,
-            strategy.init(population),
-            v_means2d=v_means2d,
-            radii=radii,
-            width=camera.width,
-            height=camera.height,
-        )[1]
+        v_means2d, radii = jax.grad(total, has_aux=True)(offset, watched)
+        info = step_info(v_means2d=v_means2d, radii=radii, width=camera.width, height=camera.height)
+        return strategy.update(population, strategy.init(population), info)[1]
 
     state, plain = statistics(absgrad), statistics(False)
     assert np.all(state.gradients[:N] > 0)
@@ -126,6 +123,12 @@ def test_statistics_of_a_rendering(absgrad):
     assert not np.any(state.gradients[N:])
     if absgrad:
         assert np.all(state.gradients[:N] > plain.gradients[:N])
+
+
+def test_the_gradient_is_asked_for():
+    population = make_population()
+    with pytest.raises(ValueError, match="Adc needs v_means2d"):
+        STRATEGY.update(population, STRATEGY.init(population), step_info())
 
 
 def test_thresholds():
@@ -179,7 +182,8 @@ def test_children_are_drawn_from_the_gaussian():
 
     @jax.vmap
     def children(key):
-        after, _, _ = STRATEGY.refine(key, before, opt_state, state, optimizer=ADAM, extent=EXTENT)
+        info = densify.RefineInfo(key=key, extent=EXTENT)
+        after, _, _ = STRATEGY.refine(before, opt_state, state, info, optimizer=ADAM)
         return after.params["means"] - before.params["means"][:1]
 
     offsets = np.asarray(children(jax.random.split(jax.random.key(1), 4000)), np.float64)

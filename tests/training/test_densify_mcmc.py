@@ -1,11 +1,19 @@
-"""MCMC density control: relocation, growth, noise, regularisers."""
+"""Tests MCMC density control: relocation, growth, noise, regularisers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.asserts import same_bits
-from helpers.populations import ADAM, cameras, make_params, moments, refinement, used_adam
+from helpers.populations import (
+    ADAM,
+    cameras,
+    make_params,
+    moments,
+    refinement,
+    step_info,
+    used_adam,
+)
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import densify
@@ -36,7 +44,8 @@ def population_with_dead():
 def refine(strategy, population, key=0, opt_state=None):
     if opt_state is None:
         opt_state = used_adam(population.params)
-    after, opt_state, state = refinement(strategy)(jax.random.key(key), population, opt_state, ())
+    info = densify.RefineInfo(key=jax.random.key(key), extent=1.0)
+    after, opt_state, state = refinement(strategy)(population, opt_state, (), info)
     assert state == ()
     return after, opt_state
 
@@ -241,7 +250,7 @@ def test_noise_has_the_covariance_of_the_gaussian():
 
     @jax.vmap
     def moved(key):
-        after, _ = strategy.update(key, population, (), lr_means=lr)
+        after, _ = strategy.update(population, (), step_info(key=key, lr_means=lr))
         return after.params["means"] - population.params["means"]
 
     offsets = np.asarray(moved(jax.random.split(jax.random.key(0), 20_000)))
@@ -267,7 +276,7 @@ def test_only_the_transparent_feel_the_noise():
     params = {**make_params(5), "opacity_logits": logits}
     params["log_scales"] = jnp.zeros((5, 3), jnp.float32)
     population = densify.pad(params, 5)
-    after, _ = densify.Mcmc(noise=1.0).update(jax.random.key(0), population, (), lr_means=1.0)
+    after, _ = densify.Mcmc(noise=1.0).update(population, (), step_info(lr_means=1.0))
     eta = np.asarray(jax.random.normal(jax.random.key(0), (5, 3)))
     shares = np.asarray(after.params["means"] - population.params["means"]) / eta
     expected = sigmoid(-100 * (opacities - 0.005))
@@ -282,7 +291,7 @@ def test_noise_leaves_the_dead_and_the_broken():
     params["log_scales"] = params["log_scales"].at[3].set(jnp.inf)
     params["opacity_logits"] = params["opacity_logits"].at[3].set(-20)
     broken = densify.Population(params, population.alive)
-    after, _ = densify.Mcmc().update(jax.random.key(0), broken, (), lr_means=1e-3)
+    after, _ = densify.Mcmc().update(broken, (), step_info(lr_means=1e-3))
     for i in (3, slice(N, None)):
         same_bits(after.params["means"][i], params["means"][i], "means")
     assert np.isfinite(after.params["means"]).all()

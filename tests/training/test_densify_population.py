@@ -1,4 +1,4 @@
-"""Populations: padding, activation, dead slots, and the state of the optimiser."""
+"""Tests populations: padding, activation, dead slots, and the state of the optimiser."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The closed form of relocation: against exact sums, its definition, and the picture."""
+"""Tests the closed form of relocation against exact sums, its definition and the picture."""
 
 import decimal
 import math

@@ -1,4 +1,4 @@
-"""Density control in a training: it pays, compiles once, and goes through scan and checkpoints."""
+"""Tests density control in a training: it pays, compiles once, survives scan and checkpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +63,8 @@ def test_scan_with_refinements_goes_on_from_a_checkpoint(name):
             *carry, _ = one_step(key, *carry, 1)
 
             def refined(carry):
-                return strategy.refine(
-                    key, *carry, optimizer=optimizer, extent=2.5, reset=step == 12
-                )
+                info = densify.RefineInfo(key=key, extent=2.5, reset=step == 12)
+                return strategy.refine(*carry, info, optimizer=optimizer)
 
             carry = jax.lax.cond(step % 4 == 0, refined, lambda carry: carry, tuple(carry))
             return carry, carry[0].n_alive()

@@ -1,4 +1,4 @@
-"""Losses of depth, surface and mask: hand values, invariances, gradients, pixels without depth."""
+"""Tests losses of depth, surface and mask: hand values, invariances, gradients, missing depth."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The evaluation: held-out views, their numbers and their pictures."""
+"""Tests the evaluation: held-out views, their numbers and their pictures."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The fit: where the Gaussians start, and the picture of the loss."""
+"""Tests the ends of a fit: where the Gaussians start, and the picture of the loss."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ from helpers.toy_capture import (
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import fit
-from jax_gsplat_depth.datasets._geometry import PosedViews
+from jax_gsplat_depth.datasets import PosedViews
 from jax_gsplat_depth.fit import _init, _loss_curve
 
 

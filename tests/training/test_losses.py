@@ -1,4 +1,4 @@
-"""Losses against hand-computed values, dm_pix and finite differences."""
+"""Tests losses against hand-computed values, dm_pix and finite differences."""
 
 import jax
 import jax.numpy as jnp

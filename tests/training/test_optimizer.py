@@ -1,4 +1,4 @@
-"""The optimiser of a fit against Optax on arrays as they are."""
+"""Compares the optimiser of a fit with Optax on arrays as they are."""
 
 import jax
 import jax.numpy as jnp

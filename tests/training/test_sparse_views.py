@@ -1,4 +1,4 @@
-"""Sparse views and depth supervision: the capture's side, the loss, the command, the example."""
+"""Tests depth supervision with few views: the capture, the loss, the command, the example."""
 
 import dataclasses
 import importlib.util
@@ -16,7 +16,7 @@ pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import datasets, fit
+from jax_gsplat_depth import datasets, evaluation, fit
 from jax_gsplat_depth.fit import FitError, FitSettings, _depth, _loss, _views
 
 
@@ -249,8 +249,8 @@ def test_no_depth_to_supervise_with(sparse):
     ("changes", "words"),
     [
         ({"depth_loss": "l2"}, "depth_loss must be one of none, l1, disparity, ssi, pearson"),
-        ({"depth_weight": -1.0}, "depth_weight must not be negative"),
-        ({"depth_weight": float("nan")}, "depth_weight must not be negative"),
+        ({"depth_weight": -1.0}, "depth_weight must be a number of at least 0, got -1.0"),
+        ({"depth_weight": float("nan")}, "depth_weight must be a number of at least 0, got nan"),
     ],
 )
 def test_settings(changes, words):
@@ -309,7 +309,7 @@ def test_depth_supervision_lowers_the_depth_error(sparse):
     errors = []
     for name in ("none", "ssi"):
         settings = FitSettings(**common, depth_loss=name, depth_weight=1.0)
-        views = list(fit.evaluate(sparse, fit.fit(sparse, settings).gaussians))
+        views = list(evaluation.evaluate(sparse, fit.fit(sparse, settings).gaussians))
         errors.append(np.median(np.concatenate([view.depth_errors for view in views])))
     assert errors[1] < 0.7 * errors[0]
 

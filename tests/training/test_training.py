@@ -1,4 +1,4 @@
-"""The training of a fit: its steps, its settings, density control, and when it compiles."""
+"""Tests the training of a fit: its steps, settings, density control and number of compilations."""
 
 import dataclasses
 import logging
@@ -13,7 +13,7 @@ pytest.importorskip("dm_pix")
 
 from helpers.toy_capture import N_VIEWS, arc_capture, assert_same_bits, spoiled_test_views
 
-from jax_gsplat_depth import fit
+from jax_gsplat_depth import evaluation, fit
 from jax_gsplat_depth.fit import _loop, _views
 
 SETTINGS = fit.FitSettings(steps=30, max_gaussians=100, densify="none")
@@ -26,7 +26,7 @@ DENSE = fit.FitSettings(
     initial_fraction=0.1,
     densify_start=0.1,
     densify_every=20,
-    mcmc_growth=0.3,
+    mcmc=fit.McmcSettings(growth=0.3),
 )
 
 
@@ -116,7 +116,7 @@ def test_density_control_adds_gaussians_and_beats_the_fit_without(capture, dense
     assert {report.n_gaussians for report in without.reports} == {30}
 
     def psnr(result):
-        return np.mean([view.psnr for view in fit.evaluate(capture, result.gaussians)])
+        return np.mean([view.psnr for view in evaluation.evaluate(capture, result.gaussians)])
 
     assert psnr(grown) > psnr(without) + 0.3
 
@@ -225,15 +225,12 @@ def test_sh_degree_rises_to_the_highest():
         {"sh_degree": 2.5},
         {"densify_start": 0.5, "densify_stop": 0.5},
         {"max_gaussians": 0},
+        {"max_gaussians": 2**31},
         {"densify": "magic"},
         {"densify_every": 0},
         {"densify_start": 1.5},
         {"densify_stop": math.nan},
         {"initial_fraction": 0.0},
-        {"mcmc_noise": -1.0},
-        {"mcmc_opacity_weight": math.inf},
-        {"adc_threshold": 0.0},
-        {"adc_reset_every": -1},
         {"seed": -1},
         {"seed": 2**32},
         {"sh_degree": 5},
@@ -248,6 +245,22 @@ def test_sh_degree_rises_to_the_highest():
 def test_settings_out_of_range(values):
     with pytest.raises(fit.FitError, match=next(iter(values))):
         fit.FitSettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [
+        (fit.McmcSettings, {"noise": -1.0}),
+        (fit.McmcSettings, {"opacity_weight": math.inf}),
+        (fit.McmcSettings, {"min_opacity": 1.0}),
+        (fit.AdcSettings, {"threshold": 0.0}),
+        (fit.AdcSettings, {"reset_every": -1}),
+        (fit.AdcSettings, {"reset_every": 2.5}),
+    ],
+)
+def test_settings_of_a_strategy_out_of_range(group, values):
+    with pytest.raises(fit.FitError, match=r"(mcmc|adc)\." + next(iter(values)) + " must be"):
+        group(**values)
 
 
 def test_captures_that_cannot_be_fitted(capture):

@@ -1,4 +1,4 @@
-// Replaces csrc/cuda/context.h on the host: there is no stream, and the only errors are our own.
+// Replaces csrc/cuda/context.h: there is no stream, and the only errors are our own.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@ struct NoStream {};
 
 struct Context {
   NoStream stream;
-  std::string error = {};  // of the first launch that failed; empty if none did
+  std::string error = {};  // of the first launch that failed; empty if all succeeded
 
   bool failed() const { return !error.empty(); }
 

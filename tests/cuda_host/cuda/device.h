@@ -1,4 +1,4 @@
-// Replaces csrc/cuda/device.h on the host: the same functions, carried out by fibers.
+// Replaces csrc/cuda/device.h: the same functions, called by fibers.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 #include "machine.h"
 
-// The kernels of the package are compiled as C++. Static shared memory is not among their words.
+// The kernels of the package are compiled as C++. They use no static shared memory.
 #define __global__
 #define __device__
 #define __host__
@@ -18,14 +18,13 @@
 
 namespace jgd::cuda {
 
-using std::max;  // CUDA has them everywhere
+using std::max;  // CUDA declares them everywhere
 using std::min;
 
 constexpr int kWarpSize = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 inline int thread_in_block() { return host::position().thread; }
-inline int threads_per_block() { return host::position().n_threads; }
 inline int64_t block_index() { return host::position().block; }
 inline int64_t thread_index() {
   const host::Position& p = host::position();
@@ -39,7 +38,7 @@ T* shared_memory() {
   return reinterpret_cast<T*>(host::shared_bytes());
 }
 
-// Where a meeting is called from is part of what has to agree, so each takes its caller's line.
+// All threads of a meeting have to call it from the same line, so each function takes its caller's.
 inline void sync_block(int line = __builtin_LINE()) { host::sync_block(line); }
 inline bool sync_block_any(bool predicate, int line = __builtin_LINE()) {
   return host::sync_block_any(predicate, line);
@@ -57,7 +56,7 @@ inline unsigned ballot(bool predicate, int line = __builtin_LINE()) {
 
 namespace host {
 
-// What __shfl_sync takes.
+// Returns the value of the source lane, for the types that __shfl_sync takes.
 template <typename T>
 T shuffle_from(Meeting what, T value, int source_lane, int line) {
   static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
@@ -88,7 +87,7 @@ T shuffle_up(T value, int distance, int line = __builtin_LINE()) {
 inline int count_bits(unsigned bits) { return __builtin_popcount(bits); }
 inline int rank_among(unsigned bits) { return count_bits(bits & ((1u << lane()) - 1u)); }
 
-// Fibers of one host thread: nothing comes in between.
+// All fibers belong to one host thread, so that nothing comes in between.
 template <typename T>
 void atomic_add(T* address, T value) {
   *address += value;

@@ -1,4 +1,4 @@
-// Replaces csrc/cuda/launch.h on the host: runs the kernel at once.
+// Replaces csrc/cuda/launch.h: runs the kernel at once.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ inline int64_t n_blocks(int64_t n, int threads) { return (n + threads - 1) / thr
 template <typename... Params, typename... Args>
 void launch(Context& context, const char* name, void (*kernel)(Params...), int64_t blocks,
             int threads, int64_t shared_bytes, const Args&... args) {
-  // As CUDA copies them to the device.
+  // CUDA copies the parameters to the device.
   static_assert((std::is_trivially_copyable_v<Params> && ...));
   static_assert((!std::is_reference_v<Params> && ...));
   static_assert((sizeof(Params) + ... + 0) <= 4000, "CUDA allows 4 KiB of parameters");

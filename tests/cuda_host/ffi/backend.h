@@ -1,4 +1,4 @@
-// Replaces csrc/ffi/backend.h on the host: the emulation needs nothing from XLA.
+// Replaces csrc/ffi/backend.h: the emulation needs nothing from XLA.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
-// Replaces csrc/stages/workspace.h on the host: the same sizes, but each array is in guarded memory
-// of its own, which lives until the handler returns. The buffer of the call itself is not used.
+// Replaces csrc/stages/workspace.h: the same sizes, but each array is in guarded memory of its own,
+// which lives until the handler returns. The buffer of the call itself is not used.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 namespace jgd {
 
 namespace cuda::host {
-// The array that begins at `key` of the buffer, the same one every time in a call.
+// Returns the array that begins at `key` of the buffer; within a call always the same one.
 void* workspace_array(const void* key, int64_t bytes);
 }  // namespace cuda::host
 

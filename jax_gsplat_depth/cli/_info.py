@@ -1,0 +1,30 @@
+"""Runs ``jax-gsplat-depth info``, which prints what a file of Gaussians holds."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jax_gsplat_depth import io
+from jax_gsplat_depth.cli._common import guarded, shown_as
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Info:
+    """Print what a file of Gaussians holds.
+
+    These are counts, SH degree, bounds and opacities of a .ply, .compressed.ply, .splat or .spz
+    file, and how many of its Gaussians have NaN or infinity.
+
+    Attributes:
+        file: File to read.
+    """
+
+    file: Annotated[tyro.conf.Positional[Path], shown_as("FILE")]
+
+
+@guarded()
+def run(command: Info) -> None:
+    """Print the table."""
+    print(io.describe(command.file))
