@@ -25,8 +25,9 @@ class StepInfo:
         radii: ``[N_max]`` or ``[C, N_max]``, as ``render`` returns it: 0 where not drawn.
         width: Width of the images, pixels.
         height: Height of the images, pixels.
-        v_means2d: ``[N_max, 2]`` or ``[C, N_max, 2]``: gradient of ``means2d_offset`` of
-            ``render``, per pixel. Only strategies with ``needs_means2d`` read it.
+        v_means2d: ``[N_max, 2]`` or ``[C, N_max, 2]``, 1 / pixels: gradient of ``means2d_offset``
+            of ``render``, or of ``absgrad_probe`` for strategies with ``absgrad``. Only strategies
+            with ``needs_means2d`` read it.
     """
 
     key: Array
