@@ -154,9 +154,11 @@ def cuda_host(request, emulation):
 def pytest_pyfunc_call(pyfuncitem):
     """A test that passes on the host's CUDA kernels has called them: no cache went around them."""
     library = pyfuncitem.stash.get(_emulation, None)
-    before = library and library.jgd_cuda_host_n_calls()
+    if library is None or pyfuncitem.get_closest_marker("calls_nothing"):
+        return (yield)
+    before = library.jgd_cuda_host_n_calls()
     result = yield
-    assert library is None or library.jgd_cuda_host_n_calls() > before, "no CUDA kernel was called"
+    assert library.jgd_cuda_host_n_calls() > before, "no CUDA kernel was called"
     return result
 
 

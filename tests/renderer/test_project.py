@@ -205,6 +205,7 @@ def test_gradient_of_unread_camera_entries_is_zero(backend, dtype):
     assert grads["K"][read].all() and not grads["K"][~read].any()
 
 
+@pytest.mark.calls_nothing
 def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     splats = jgd.project(scene.gaussians(dtype), scene.camera(dtype))

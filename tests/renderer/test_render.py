@@ -338,8 +338,9 @@ def test_twenty_thousand_wide_gaussians(backend, dtype):
 SCRIPT = """
 import hashlib, sys
 import numpy as np
-import jax, scenes
-from asserts import Size, library, render_call
+import jax
+from helpers import scenes
+from helpers.asserts import Size, library, render_call
 import jax_gsplat_depth as jgd
 
 scene = scenes.random_scene(3000, 160, 120, seed=12, cameras=2, sigma_px=(0.5, 10.0))
@@ -355,7 +356,7 @@ print(digest.hexdigest())
 
 
 def run_script(**environment):
-    tests = pathlib.Path(__file__).parent
+    tests = pathlib.Path(__file__).parents[1]
     variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

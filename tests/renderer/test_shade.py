@@ -167,6 +167,7 @@ def test_given_colors_pass_through(backend, dtype):
     assert (np.asarray(grad.colors) == 1).all()
 
 
+@pytest.mark.calls_nothing
 def test_no_gaussians(every_backend, dtype):
     scene = scenes.empty()
     assert jgd.shade(scene.gaussians(dtype, color="sh"), scene.camera(dtype)).shape == (0, 3)
