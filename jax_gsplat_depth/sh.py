@@ -84,41 +84,46 @@ def convert_sh(sh: ArrayLike, *, source: ShConvention, target: ShConvention) -> 
     if turns == 0:
         return sh
     # Y(d) = D(P)^T Y(P d), hence the coefficients of Y(P d) are D(P) times those of Y(d).
-    return _apply(sh, jnp.array(_PERMUTATION if turns > 0 else _PERMUTATION.T, sh.dtype))
+    return _apply(sh, _PERMUTATION if turns > 0 else _PERMUTATION.T)
 
 
-def wigner_matrices(R: Array, degree: int) -> list[Array]:
+def wigner_matrices(R: Any, degree: int) -> list[Any]:
     """Return D(R) for the degrees 0 to ``degree`` in the 3DGS convention.
 
     Args:
-        R: ``[..., 3, 3]`` rotation matrices.
+        R: ``[..., 3, 3]`` rotation matrices. For NumPy arrays, which are constants, NumPy computes
+            in float64: entries that are 0 or 1 then are so to 1e-15, whatever the dtype of the
+            coefficients.
         degree: 0 to 4, static.
 
     Returns:
         ``[..., 2 l + 1, 2 l + 1]`` for each degree l.
     """
     directions, weights = _quadrature()
-    rotated = _basis(_product(jnp.array(directions, R.dtype), R.mT), degree)
+    xp = jnp if isinstance(R, Array) else np
+    rotated = _basis(_product(xp.asarray(directions, R.dtype), xp.swapaxes(R, -1, -2)), degree)
     fixed = _basis(directions, degree)
     matrices = []
     for band in range(degree + 1):
         part = slice(band**2, (band + 1) ** 2)
-        right = jnp.array(weights[:, None] * fixed[:, part], R.dtype)
-        matrices.append(_product(rotated[..., part].mT, right))
+        right = xp.asarray(weights[:, None] * fixed[:, part], R.dtype)
+        matrices.append(_product(xp.swapaxes(rotated[..., part], -1, -2), right))
     return matrices
 
 
-def _apply(sh: Array, R: Array) -> Array:
+def _apply(sh: Array, R: Any) -> Array:
     degree = math.isqrt(sh.shape[-2]) - 1
     parts = [
-        _product(matrix, sh[..., band**2 : (band + 1) ** 2, :])
+        _product(jnp.asarray(matrix, sh.dtype), sh[..., band**2 : (band + 1) ** 2, :])
         for band, matrix in enumerate(wigner_matrices(R, degree))
     ]
     return jnp.concatenate(parts, axis=-2)
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(a: Any, b: Any) -> Any:
     """Matrix product over the last two axes, at full precision on every device."""
+    if isinstance(a, np.ndarray):
+        return np.matmul(a, b)
     axes = max(a.ndim, b.ndim)
     a, b = (jnp.expand_dims(x, tuple(range(axes - x.ndim))) for x in (a, b))
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
