@@ -151,6 +151,7 @@ def test_short_run_writes_everything(small_capture, tmp_path, capsys):
     assert (out / "splats.ply").read_bytes() != splats
 
 
+@pytest.mark.slow
 def test_out_on_another_disk(small_capture, tmp_path, monkeypatch):
     """A rename cannot leave the folder that stands for a mounted disk."""
     out = tmp_path / "mounted"
@@ -167,6 +168,7 @@ def test_out_on_another_disk(small_capture, tmp_path, monkeypatch):
     assert_complete(out, 50, [small_capture.names[i] for i in small_capture.test_indices])
 
 
+@pytest.mark.slow
 def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
     odd = dataclasses.replace(small_capture, names=[f"$\\frac${i}" for i in range(9)])
     monkeypatch.setattr(datasets, "load_capture", lambda path, downscale: odd)
@@ -238,6 +240,7 @@ def test_interrupt_while_reading_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_valid_result(tmp_path):
     out = tmp_path / "result"
     arguments = ["fit", "--out", str(out), "--steps", "100000", "--max-gaussians", "500"]

@@ -47,6 +47,7 @@ def modes(f):
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
+@pytest.mark.quick(mode=["jit"])
 def test_debug_of_a_result_that_is_not_finite(backend, folder, mode):
     x = gaussians()
     bg = np.array([0.1, np.inf, 0.2], np.float32)
@@ -69,6 +70,7 @@ def test_debug_of_a_result_that_is_not_finite(backend, folder, mode):
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
+@pytest.mark.quick(mode=["jit"])
 def test_debug_of_a_gradient_that_is_not_finite(backend, folder, mode):
     x = gaussians()
     raster_settings = settings(debug=True)
@@ -95,6 +97,7 @@ def test_debug_of_a_gradient_that_is_not_finite(backend, folder, mode):
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
+@pytest.mark.quick(mode=["jit"])
 def test_debug_changes_nothing_and_leaves_nothing(backend, folder, mode):
     x = gaussians()
 
@@ -176,6 +179,7 @@ jax.effects_barrier()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose a core")
+@pytest.mark.slow
 def test_debug_does_not_hang_with_one_core(tmp_path):
     """A callback that waits for an array of more than 100 kB does."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
@@ -193,6 +197,7 @@ def test_debug_does_not_hang_with_one_core(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
+@pytest.mark.quick(mode=["jit"])
 def test_prefiltered(backend, folder, mode):
     x = gaussians()
     run = modes(lambda x: render(settings(prefiltered=True), x))[mode]

@@ -260,7 +260,7 @@ def test_no_gaussians(every_backend, dtype):
     np.testing.assert_allclose(out["weight_map"], 1e-6, rtol=1e-6)
 
 
-@pytest.mark.quick(bad=[np.nan])
+@pytest.mark.quick(name=["scales"], bad=[np.nan])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["means3D", "opacities", "shs", "scales", "rotations"])
 def test_one_bad_gaussian_is_not_drawn(backend, name, bad):
@@ -278,6 +278,7 @@ def test_one_bad_gaussian_is_not_drawn(backend, name, bad):
         np.testing.assert_allclose(v[1:], expected[k], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_behind_the_camera_and_in_its_plane(backend):
     """Clip coordinates with w of 0 and less give no NaN."""
     means = [[0, 0, 2.0], [0, 0, 0], [0.1, 0, -1e-7], [0, 0, -3], [1, 1, 0.2]]

@@ -105,6 +105,7 @@ def test_many_channels_with_few_listed(cuda_host, dtype, capacity):
     asserts.check_render(scene, dtype, name="7 channels", config=config)
 
 
+@pytest.mark.slow
 def test_more_than_31_bits_of_pairs(cuda_host):
     """In a row of tiles that every Gaussian covers; the nearest three end every pixel."""
     width, n = 2**18, 132_000

@@ -117,6 +117,7 @@ def assert_equal(one: Capture, other: Capture):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
+@pytest.mark.slow
 def test_seed_decides_everything():
     settings = dict(n_views=2, width=40, height=30, n_points=50)
     one = builtin_capture(seed=3, **settings)

@@ -152,6 +152,7 @@ def test_lens_refused(nerf, change, text):
     assert text in refusal(folder)
 
 
+@pytest.mark.slow
 def test_fox_becomes_fox_pinhole(shared):
     """Undistorted here and by COLMAP, apart from a fraction of a pixel and JPEG."""
     from scipy.ndimage import shift

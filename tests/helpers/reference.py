@@ -414,9 +414,9 @@ def _cut(name, x, sizes):
 
 def _run_one(stage, inputs, s, pixels, cotangents):
     x, image = dict(inputs), ()
-    sizes = {"n": len(x["means" if "means" in x else "depths"]), "d": 3}
+    sizes = {"n": len(x["means" if "means" in x else "depths"])}
+    sizes["d"] = x["colors"].shape[-1] if "colors" in x else 3
     if stage is blend_stage:
-        sizes["d"] = x["colors"].shape[-1]
         x.setdefault("background", np.zeros(sizes["d"]))
         image = (s.height, s.width) if pixels is None else (len(pixels),)
         x["pixels"] = pixel_grid(s) if pixels is None else np.asarray(pixels)

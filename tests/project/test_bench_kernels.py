@@ -67,6 +67,7 @@ def blend(exponent, depths, colors):
     return jnp.concatenate([left[-1:], jnp.einsum("kyx,kd->dyx", w, summands)])
 
 
+@pytest.mark.slow
 def test_bare_forward(kernels):
     library, _ = kernels
     splats = splats_of_all_kinds()

@@ -40,6 +40,7 @@ def pure_jax():
 
 
 @pytest.mark.parametrize("color", ["colors", "sh"])
+@pytest.mark.slow
 def test_baseline_agrees(pure_jax, color):
     """With the dense float64 reference and with the package, outputs and gradients."""
     scene, _ = load("scenes").load("blob_1k_tiny")
@@ -132,6 +133,7 @@ def run_script(name, *arguments, **variables):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_benchmark_runs(tmp_path):
     """One tiny scene: the table is printed and the results are complete."""
     path = tmp_path / "results" / "tiny.json"
@@ -239,6 +241,7 @@ def run_bench_gpu(tmp_path, *arguments, **variables):
     return done, result
 
 
+@pytest.mark.slow
 def test_gpu_benchmark_runs(tmp_path):
     """Also without a GPU, where its numbers say nothing: all that the tables need is there."""
     arguments = ("--libraries", "jax_gsplat_depth", "gsplat", "--capacity", 50, "--deterministic")
@@ -267,6 +270,7 @@ def test_gpu_benchmark_runs(tmp_path):
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.1])
+@pytest.mark.slow
 def test_gpu_benchmark_compares_pictures(tmp_path, shift):
     """A library gets its arguments in its own convention, and no time for a wrong picture."""
     (tmp_path / "splax.py").write_text(FAKE_SPLAX.replace("SHIFT", str(shift)))

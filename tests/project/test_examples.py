@@ -71,6 +71,7 @@ def test_every_example_is_tested_and_listed(path):
 
 
 @example("optax_step")
+@pytest.mark.slow
 def test_optax_step(main):
     first, last = main()
     assert 0.2 < first < 1
@@ -106,6 +107,7 @@ def test_flax_module(main):
     [{}, {"color_weight": 0.0}, {"depth_weight": 0.0}],
     ids=["both", "depth", "colors"],
 )
+@pytest.mark.quick(weights=[{}])
 def test_pose_refinement(main, weights):
     (angle, distance, focal), after = main(**weights)
     np.testing.assert_allclose([angle, distance, focal], [5, 0.1, 0.03], rtol=1e-3)
@@ -147,6 +149,7 @@ NUMBERS = (
 )
 
 
+@pytest.mark.slow
 def test_research(tmp_path):
     """In a process of its own, and with a kernel that is this interpreter, installed or not."""
     kernel = tmp_path / "kernels" / "this"

@@ -39,6 +39,7 @@ def blocks(page, language):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
 )
+@pytest.mark.quick(page=[ROOT / "README.md"])
 def test_code_runs(page, tmp_path):
     """The blocks of a page continue one another, and one without imports the README's first."""
     code = "\n".join(blocks(page, "python"))

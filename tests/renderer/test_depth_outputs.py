@@ -151,7 +151,7 @@ def test_channels(every_backend, dtype, channels):
     check(scenes.dense(channels=channels), dtype, TOGETHER[2])
 
 
-@pytest.mark.quick(capacity=[1])
+@pytest.mark.quick(capacity=[1], every_backend=["cuda_host"])
 @pytest.mark.parametrize("capacity", [1, None])
 def test_lists_that_are_too_short(every_backend, dtype, capacity):
     check(scenes.dense(), dtype, TOGETHER[1] | {"capacity": capacity, "deterministic": True})

@@ -84,6 +84,7 @@ def test_render(backend, dtype, load, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_reference(load, case):
     data = load(case)
     inputs, size, config, degree, names = unpack(data, np.float64)

@@ -105,7 +105,7 @@ def test_poison_with_cameras(every_backend, dtype, name):
     check_harmless(scenes.poison(clean, ROWS, name), clean, ROWS, dtype, **form_of(name))
 
 
-@pytest.mark.quick(name=["scales_negative"])
+@pytest.mark.quick(name=["scales_negative"], footprint=["3sigma"])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 @pytest.mark.parametrize(
     "name", ["quats_zero", "opacities_negative", "scales_negative", "colors_nan"]
@@ -199,6 +199,7 @@ def poisoned_scene(draw):
 
 @_examples
 @given(poisoned_scene(), st.sampled_from(["colors", "sh"]), st.sampled_from(["exact", "3sigma"]))
+@pytest.mark.slow
 def test_random_poison(case, color, footprint):
     clean, rows, names = case
     bad = clean

@@ -118,6 +118,7 @@ def test_blending_of_a_pixel(opacities, depths, weights):
     np.testing.assert_allclose(out["depth"][0, 0], depth, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_nothing_drawn_gives_background_and_zeros():
     for scene in (scenes.empty(), scenes.dense().replace(opacities=np.zeros(120))):
         inputs = scene.inputs(np.float64)
@@ -185,6 +186,7 @@ def test_three_sigma_rule_of_the_tiles(x64):
     np.testing.assert_array_equal(last[:, 0], [2, 2, 2, 3, 0])
 
 
+@pytest.mark.slow
 def test_absgrad_sums_absolute_values_of_pixels():
     scene = scenes.smooth()
     inputs, s = scene.inputs(np.float64), static(scene)

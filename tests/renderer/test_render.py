@@ -313,6 +313,7 @@ def test_weight_is_what_the_background_lacks(backend, dtype):
 
 
 @pytest.mark.quick(dtype=["float32"])
+@pytest.mark.slow
 def test_twenty_thousand_wide_gaussians(backend, dtype):
     """Against the reference at some pixels; every tile list holds thousands."""
     scene = scenes.random_scene(

@@ -31,6 +31,7 @@ import jax_gsplat_depth as jgd
 # ------------------------------------------------------------------------------- settings
 
 
+@pytest.mark.slow
 def test_two_configs_in_one_process():
     inputs, size = small()
     configs = [

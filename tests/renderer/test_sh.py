@@ -94,6 +94,7 @@ def test_wigner_matrices_are_a_representation(x64):
     np.testing.assert_allclose(of_a[1], t @ a @ t.T, atol=1e-14)
 
 
+@pytest.mark.quick(dtype=["float32"])
 def test_one_rotation_for_each(dtype):
     values, R = coefficients(4, 6).astype(dtype), rotations(6).astype(dtype)
     rotate = functools.partial(jgd.rotate_sh, convention="e3nn")
@@ -105,6 +106,7 @@ def test_one_rotation_for_each(dtype):
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.slow
 def test_gradients(x64, convention):
     """Of both arguments, along the rotations."""
 

@@ -256,6 +256,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_kill_and_resume(capture, tmp_path, monkeypatch, capsys):
     """A kill at any time, here most likely while a checkpoint is written."""
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)

@@ -131,6 +131,7 @@ def test_the_gradient_is_asked_for():
         STRATEGY.update(population, STRATEGY.init(population), step_info())
 
 
+@pytest.mark.slow
 def test_thresholds():
     population = make_population()
     for strategy, threshold in (
@@ -174,6 +175,7 @@ def test_split():
     assert_only_touched(before, after, opt_states, np.array([4, N]))
 
 
+@pytest.mark.slow
 def test_children_are_drawn_from_the_gaussian():
     """Their places, in standard deviations along the own axes, are standard normal."""
     before = make_population(n=1, capacity=2, large=[0])

@@ -241,6 +241,7 @@ def test_the_same_key_gives_the_same_bits():
 # Noise and regularisers
 
 
+@pytest.mark.slow
 def test_noise_has_the_covariance_of_the_gaussian():
     """Over many keys, centres scatter with Sigma Sigma^T times the square of the factor."""
     lr, noise, logit = 2e-4, 5e4, np.log(0.006 / 0.994)

@@ -38,6 +38,7 @@ def psnr_without():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.quick(name=["mcmc"])
 def test_it_pays_and_compiles_once(name, psnr_without):
     """From 12 Gaussians for a scene of 150, against the same training without density control."""
     population, psnr, counts = train(STRATEGIES[name], start(), STEPS)
@@ -52,6 +53,7 @@ def test_it_pays_and_compiles_once(name, psnr_without):
 
 
 @pytest.mark.parametrize("name", ["mcmc", "adc with reset"])
+@pytest.mark.slow
 def test_scan_with_refinements_goes_on_from_a_checkpoint(name):
     """16 steps in one scan, and 8 that go through the host and 8 more: the same bits."""
     strategy, optimizer = STRATEGIES[name], make_optimizer()

@@ -160,6 +160,7 @@ def test_sparse_points(x64):
     assert losses.sparse_depth_l1(depth, points[:0], target[:0]) == 0
 
 
+@pytest.mark.slow
 def test_smoothness_counts_slopes_away_from_edges(x64):
     depth = jnp.asarray([[1.0, 1.0, 3.0, 3.0]] * 4)  # mean 2
     flat = jnp.zeros((4, 4, 3))
@@ -196,6 +197,7 @@ def test_normals_of_a_plane(x64):
     np.testing.assert_allclose(losses.normal_consistency(normals, -tilted), 2, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_normals_where_there_is_no_depth(x64):
     K = np.array([[20.0, 0, 5.2], [0, 24.0, 4.1], [0, 0, 1]])
     depth = plane_depth(np.array([0.0, 0.0, 1.0]), 2.0, K)

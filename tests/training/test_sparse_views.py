@@ -303,6 +303,7 @@ def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     assert all(float(row.split(",")[column]) > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_depth_supervision_lowers_the_depth_error(sparse):
     """End to end: three views, everything equal but the depth loss."""
     common = {"steps": 300, "max_gaussians": 3000, "sh_degree": 0, "lr_means": 1e-2}
@@ -314,6 +315,7 @@ def test_depth_supervision_lowers_the_depth_error(sparse):
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.slow
 def test_example(example, tmp_path):
     """The experiment from end to end, on a tiny copy of the built-in capture."""
     report = example.main(["--quick", "--out", str(tmp_path)])

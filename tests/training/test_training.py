@@ -91,6 +91,7 @@ def test_same_seed_same_bits_and_held_out_views_are_not_read(capture, result):
     assert_same_fit(result, fit.fit(spoiled_test_views(capture), SETTINGS))
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_with_density_control(capture, dense):
     settings, one, _ = dense
     assert_same_fit(one, fit.fit(spoiled_test_views(capture), settings))
@@ -147,6 +148,7 @@ def test_the_terms_of_the_loss_sum_to_what_is_minimised(dense):
 
 
 @pytest.mark.parametrize("densify", ["none", "adc"])
+@pytest.mark.slow
 def test_shares_of_a_step(capture, densify):
     settings = dataclasses.replace(SETTINGS, steps=20, densify=densify)
     shares = fit.fit(capture, settings, measure_shares=True).shares
