@@ -207,6 +207,7 @@ def test_against_the_reference(every_backend, dtype, convention, form, centre, o
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.quick(name=["viewmatrix"])
 def test_gradient_of_each_setting(backend, x64, name):
     """Finite differences, with wide Gaussians that no threshold is near to."""
     scene = scenes.smooth(bases=16)

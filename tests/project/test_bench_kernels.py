@@ -82,6 +82,7 @@ def test_bare_forward(kernels):
     np.testing.assert_allclose(library.forward(splats, 2), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_bare_backward(kernels):
     library, _ = kernels
     splats = splats_of_all_kinds()

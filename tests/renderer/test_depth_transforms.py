@@ -63,6 +63,7 @@ def test_nested_vmap(every_backend, config):
 @pytest.mark.quick(config=[DETERMINISTIC[1]])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("config", EVERYTHING)
+@pytest.mark.slow
 def test_shard_map_over_cameras(config, check_vma):
     inputs, size = yardstick.small(cameras=4)
     mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:4]), ("d",))

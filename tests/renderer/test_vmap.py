@@ -120,6 +120,7 @@ def test_vmap_eager():
         same_tree(at(mapped, i), single(example(inputs, levels, (i,)), size), str(i))
 
 
+@pytest.mark.slow
 def test_depth_of_nesting():
     inputs, size = small(n=5)
     levels = [(CAMERA, 1)] * 7 + [(CAMERA, 2)]

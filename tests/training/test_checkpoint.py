@@ -92,6 +92,7 @@ def out(stopped, tmp_path):
 @pytest.mark.parametrize(
     ("densify", "sh_degree"), [("none", 0), ("none", 3), ("mcmc", 3), ("adc", 3)]
 )
+@pytest.mark.slow
 def test_resume_equals_no_stop(capture, tmp_path, densify, sh_degree):
     settings = settings_of(**DENSE, densify=densify, sh_degree=sh_degree)
     straight = run_fit(capture, tmp_path, settings, every=DENSE_STOP)

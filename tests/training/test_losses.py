@@ -61,6 +61,7 @@ def test_ssim_is_that_of_dm_pix(shape, dtype):
         np.testing.assert_allclose(v, expected, atol=tolerance * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_ssim_has_every_derivative(x64):
     """Forward mode, Hessian times vector both ways round, and all of it mapped over any axis."""
     image, target = image_pair((14, 13, 2), np.float64)

@@ -71,6 +71,7 @@ def expected_params(params):
     return {**parts, "sh": sh}
 
 
+@pytest.mark.slow
 def test_descent_is_adam(promotion):
     params = random_arrays(0)
     optimizer = make_optimizer(SETTINGS, EXTENT)

@@ -207,6 +207,7 @@ def test_loss_and_gradient_are_finite(sparse, name):
 
 
 @pytest.mark.parametrize("name", ["l1", "disparity", "ssi", "pearson"])
+@pytest.mark.slow
 def test_loss_does_not_depend_on_the_units(sparse, name):
     """Nor, where scale and shift are open, on those of each prior."""
     settings = FitSettings(depth_loss=name, max_gaussians=3000)
@@ -352,6 +353,7 @@ def test_example_knows_what_is_seen(example, capture):
     assert not example.seen_pixels(dataclasses.replace(one, depths=depths), 4).any()
 
 
+@pytest.mark.slow
 def test_true_depth_behind_priors_does_not_place_gaussians(sparse):
     """Nor does anything else of it reach a fit."""
     without_points = dataclasses.replace(sparse, points=None, point_colors=None)

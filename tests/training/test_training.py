@@ -108,6 +108,7 @@ def test_other_seed_other_result(capture, result):
     assert [r.loss for r in other.reports] != [r.loss for r in result.reports[:2]]
 
 
+@pytest.mark.slow
 def test_density_control_adds_gaussians_and_beats_the_fit_without(capture, dense, without):
     _, grown, _ = dense
     counts = [report.n_gaussians for report in grown.reports]
