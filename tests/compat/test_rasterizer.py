@@ -14,6 +14,9 @@ from jax.test_util import check_grads
 
 import jax_gsplat_depth as jgd
 
+# float64 is slow to compile: by default other files cover it.
+pytestmark = pytest.mark.quick(dtype=["float32"])
+
 # ------------------------------------------------------------------------------ the stored pictures
 
 

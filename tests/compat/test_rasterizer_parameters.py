@@ -14,6 +14,9 @@ from helpers.valid import raises
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth.compat import _rasterizer
 
+# float64 is slow to compile: by default other files cover it.
+pytestmark = pytest.mark.quick(dtype=["float32"])
+
 # ----------------------------------------------------------------------- every parameter has effect
 
 

@@ -29,6 +29,9 @@ from test_poisoned import assert_finite
 
 import jax_gsplat_depth as jgd
 
+# float64 is slow to compile: by default other files cover it.
+pytestmark = pytest.mark.quick(dtype=["float32"])
+
 ALONE = [
     {"depth": "inverse"},
     {"depth": "median"},

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 import jax_gsplat_depth as jgd
 
+# float64 is slow to compile: by default other files cover it.
+pytestmark = pytest.mark.quick(dtype=["float32"])
+
 WIDTH, HEIGHT = 37, 35
 PER_GAUSSIAN = ("means", "quats", "scales", "covars", "opacities", "sh", "colors")
 
