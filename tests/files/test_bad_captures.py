@@ -10,9 +10,6 @@ from helpers.captures import (
     HEIGHT,
     N_VIEWS,
     WIDTH,
-    Scene,
-    colmap_folder,
-    nerf_folder,
     refusal,
     transforms,
     write_blender,
@@ -24,23 +21,6 @@ from helpers.captures import (
 from PIL import Image
 
 from jax_gsplat_depth.datasets import CaptureError, load_capture
-
-
-@pytest.fixture
-def scene():
-    return Scene()
-
-
-@pytest.fixture
-def nerf(tmp_path, scene):
-    """A folder with transforms.json, and its content to change."""
-    return tmp_path, nerf_folder(tmp_path, scene)
-
-
-@pytest.fixture
-def colmap(tmp_path, scene):
-    colmap_folder(tmp_path, scene)
-    return tmp_path
 
 
 def test_missing_folder(tmp_path):

@@ -11,11 +11,8 @@ from helpers.captures import (
     N_VIEWS,
     WIDTH,
     K,
-    Scene,
     assert_same_cameras,
-    colmap_folder,
     load,
-    nerf_folder,
     refusal,
     write_blender,
     write_colmap,
@@ -24,24 +21,6 @@ from helpers.captures import (
     write_photos,
 )
 from PIL import Image
-
-
-@pytest.fixture
-def scene():
-    return Scene()
-
-
-@pytest.fixture
-def nerf(tmp_path, scene):
-    """A folder with transforms.json, and its content to change."""
-    return tmp_path, nerf_folder(tmp_path, scene)
-
-
-@pytest.fixture
-def colmap(tmp_path, scene):
-    colmap_folder(tmp_path, scene)
-    return tmp_path
-
 
 # transforms.json
 
