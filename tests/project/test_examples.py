@@ -109,7 +109,6 @@ def test_flax_module(main):
     [{}, {"color_weight": 0.0}, {"depth_weight": 0.0}],
     ids=["both", "depth", "colors"],
 )
-@pytest.mark.quick(weights=[{}])
 def test_pose_refinement(main, weights):
     (angle, distance, focal), after = main(**weights)
     np.testing.assert_allclose([angle, distance, focal], [5, 0.1, 0.03], rtol=1e-3)

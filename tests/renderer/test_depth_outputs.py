@@ -302,7 +302,6 @@ def test_far_gaussians_do_not_spoil_the_depth_of_near_ones(backend, far):
     np.testing.assert_allclose(out.depth[0, 0], 1.2345, rtol=2e-7)
 
 
-@pytest.mark.quick(dtype=["float32"])
 def test_variance_of_one_gaussian_is_zero(backend, dtype):
     """It is not the one in the middle that the sums are about."""
     splats, size = beside_each_other([2.0, 3.5, 5.0], dtype)

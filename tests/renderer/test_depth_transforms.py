@@ -60,7 +60,6 @@ def test_nested_vmap(every_backend, config):
         yardstick.close_tree(yardstick.at(mapped, index), expected, 1e-6, str(index))
 
 
-@pytest.mark.quick(config=[DETERMINISTIC[1]])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("config", EVERYTHING)
 @pytest.mark.slow

@@ -95,7 +95,6 @@ def test_wigner_matrices_are_a_representation(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.quick(dtype=["float32"])
 def test_one_rotation_for_each(dtype):
     values, R = coefficients(4, 6).astype(dtype), rotations(6).astype(dtype)
     rotate = functools.partial(jgd.rotate_sh, convention="e3nn")

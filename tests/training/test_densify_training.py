@@ -39,7 +39,6 @@ def psnr_without():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.quick(name=["mcmc"])
 def test_it_pays_and_compiles_once(name, psnr_without):
     """From 12 Gaussians for a scene of 150, against the same training without density control."""
     population, psnr, counts = train(STRATEGIES[name], start(), STEPS)
