@@ -19,11 +19,10 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax  # noqa: E402
-import jaxlib.version  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from cuda_host import build  # noqa: E402
-from helpers import backends, scenes  # noqa: E402
+from helpers import backends, compilation, scenes  # noqa: E402
 
 # Global rather than by context manager: the contexts are local to a Python thread, and some tests
 # start threads of their own.
@@ -39,9 +38,7 @@ def pytest_configure(config):
     own code it has the names of the targets only, which are looked up when it runs.
     """
     if config.option.markexpr == "not slow":
-        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-        if jaxlib.version.__version_info__ < (0, 11):  # XLA ends at a flag that it does not know
-            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] += " " + compilation.as_flags()
     folder = _cache_folder(config)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
@@ -80,10 +77,11 @@ def pytest_collection_modifyitems(items):
         values = item.callspec.params if hasattr(item, "callspec") else {}
         on_host = values.get("every_backend") == "cuda_host" or "cuda_host" in item.fixturenames
         kept = not (on_host and values.get("dtype") == "float64")
-        for mark in item.iter_markers("quick"):
+        for node, mark in item.iter_markers_with_node("quick"):
             for name, chosen in mark.kwargs.items():
                 # A mark of a whole file holds for those of its tests that have the parameter.
-                kept &= name not in values or any(_same(values[name], x) for x in chosen)
+                if node is item or name in values:
+                    kept &= any(_same(values[name], x) for x in chosen)
         if not kept:
             item.add_marker(pytest.mark.slow)
 

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from helpers import compilation
+
 ALPHA_CUTOFF = 1 / 255
 ALPHA_CAP = 0.99
 T_STOP = 1e-4
@@ -338,28 +340,7 @@ def blend_stage(x, s):
 
 # Each stage is compiled alone, for one camera, without optimisation, and for few sizes, to which
 # arrays are padded: with scenes as small as these, compiling takes longer than running.
-_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
-@functools.cache
-def _known_options():
-    """Return the compiler options that this version of XLA knows."""
-    known = {}
-    for name, value in _OPTIONS.items():
-        try:
-            jax.jit(lambda: 0, compiler_options={name: value})()
-        except jax.errors.JaxRuntimeError:
-            continue
-        known[name] = value
-    return known
-
-
-def _compile(function):
-    @functools.cache
-    def compiled():
-        return jax.jit(function, static_argnames="stage", compiler_options=_known_options())
-
-    return functools.wraps(function)(lambda *args: compiled()(*args))
+_compile = functools.partial(jax.jit, static_argnames="stage", compiler_options=compilation.OPTIONS)
 
 
 @_compile

@@ -1,0 +1,12 @@
+"""Says how XLA compiles small programs that run once: without optimisation."""
+
+import jaxlib.version
+
+OPTIONS = {"xla_backend_optimization_level": 0}
+if jaxlib.version.__version_info__ < (0, 11):  # XLA refuses an option that it does not know
+    OPTIONS["xla_cpu_use_fusion_emitters"] = False
+
+
+def as_flags():
+    """Return the options as they stand in ``XLA_FLAGS``."""
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
