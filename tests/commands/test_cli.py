@@ -207,7 +207,15 @@ def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, ca
         run("fit", "--data", "x", "--out", tmp_path / "o")
 
 
-def test_first_interrupt_asks_and_second_interrupts():
+@pytest.fixture
+def usual_interrupt():
+    """Ctrl-C as in a terminal: a shell in the background starts programs that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_first_interrupt_asks_and_second_interrupts(usual_interrupt):
     with stop_on_interrupt() as interrupt:
         assert not interrupt.requested()
         signal.raise_signal(signal.SIGINT)
