@@ -1,5 +1,7 @@
 """Computes distances between images: of colours, and of a weight map from an object mask."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from jax import Array
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
-from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+from jax_gsplat_depth.losses._masked import masked_mean, mean_over_maps, same_shape
 
 SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
@@ -30,52 +32,55 @@ def l1(image: Array, target: Array) -> Array:
 def psnr(image: Array, target: Array) -> Array:
     """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
 
-    Equal images give infinity.
+    Equal images give infinity. Of several images it is the mean of their ratios.
 
     Args:
-        image: ``[...]`` rendered values.
-        target: ``[...]`` wanted values, of the same shape.
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
     same_shape(image, target)
-    return -10 * jnp.log10(jnp.mean(jnp.square(image - target)))
+    axes = tuple(range(-min(np.ndim(image), 3), 0))
+    return jnp.mean(-10 * jnp.log10(jnp.mean(jnp.square(image - target), axis=axes)))
 
 
 def ssim(image: Array, target: Array) -> Array:
     """Return the mean structural similarity, ``[]``, 1 for equal images.
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
-    sigma 1.5, constants 0.01 and 0.03, windows inside the image only, mean over the channels. Only
-    the blur is our own, for its speed on a CPU.
+    sigma 1.5, constants 0.01 and 0.03, windows inside the image only, mean over the channels and
+    the images. Only the blur is our own, for its speed on a CPU.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
     same_shape(image, target)
-    if np.ndim(image) != 3 or min(np.shape(image)[:2]) < SSIM_WINDOW:
+    if np.ndim(image) < 3 or min(np.shape(image)[-3:-1]) < SSIM_WINDOW:
         raise ValueError(
-            f"image has shape {np.shape(image)}, expected (H, W, C) with H and W at least "
+            f"image has shape {np.shape(image)}, expected (..., H, W, C) with H and W at least "
             f"{SSIM_WINDOW}, the window of SSIM"
         )
-    dm_pix = require("dm_pix")
+    of_one = functools.partial(require("dm_pix").ssim, filter_fn=blur)
+    for _ in np.shape(image)[:-3]:
+        of_one = jax.vmap(of_one)
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
+        return jnp.mean(of_one(jnp.asarray(image), jnp.asarray(target)))
 
 
 def dssim(image: Array, target: Array) -> Array:
     """Return the structural dissimilarity (1 - SSIM) / 2, ``[]``, 0 for equal images.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
@@ -88,8 +93,8 @@ def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
     """Return (1 - w) L1 + w (1 - SSIM), ``[]``, the loss of 3DGS.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
         ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and uses w = 0.2.
 
     Raises:
@@ -105,12 +110,12 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     Finite, and with a finite gradient that points the right way, for weights of 0 and 1 as well.
 
     Args:
-        weight: ``[...]`` rendered weight, 0..1.
-        target: ``[...]`` how much of the pixel the object covers, 0..1.
-        mask: ``[...]`` bool, the pixels that count (default: all).
+        weight: ``[..., H, W]`` rendered weight, 0..1.
+        target: ``[..., H, W]`` how much of the pixel the object covers, 0..1.
+        mask: ``[..., H, W]`` bool, the pixels that count (default: all).
 
     Returns:
-        Mean over the pixels that count; 0 if there are none.
+        Mean over the pixels that count of each map, and over the maps that have any; 0 if none has.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
@@ -121,4 +126,7 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     covered = jnp.log(jnp.maximum(weight, 0) + floor)
     free = jnp.log(jnp.maximum(1 - weight, 0) + floor)
     values = jnp.log1p(floor) - target * covered - (1 - target) * free
-    return masked_mean(values, mask)
+    if mask is None:
+        return jnp.mean(values)
+    same_shape(values, mask, names=("weight", "mask"))
+    return mean_over_maps(masked_mean, values, mask=jnp.asarray(mask, bool))

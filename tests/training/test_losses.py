@@ -118,6 +118,17 @@ def test_flat_images_have_finite_gradients(value):
         assert np.isfinite(gradient(image, other)).all()
 
 
+@pytest.mark.parametrize("loss", [losses.l1, losses.psnr, losses.ssim, losses.photometric])
+def test_each_image_of_a_batch_on_its_own(loss, x64):
+    rng = np.random.default_rng(0)
+    image = rng.uniform(size=(2, 3, 14, 13, 3))
+    noise = np.linspace(0.02, 0.3, 6).reshape(2, 3, 1, 1, 1)
+    target = image + noise * rng.normal(size=image.shape)
+    each = [loss(image[i, j], target[i, j]) for i in range(2) for j in range(3)]
+    assert loss(image, target).shape == ()
+    np.testing.assert_allclose(loss(image, target), np.mean(each), rtol=1e-12)
+
+
 def test_jit_vmap_and_numpy_inputs():
     pairs = [image_pair((20, 30, 3), seed=seed) for seed in range(3)]
     images, targets = (jnp.stack(arrays) for arrays in zip(*pairs, strict=True))
