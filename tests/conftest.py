@@ -13,13 +13,13 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry).resolve() != _ROOT]
 os.environ["PYTHONSAFEPATH"] = "1"
 
-# Read by XLA once, when its CPU client starts: has to be in place before the first import of jax.
-# The last of several equal flags wins.
+# Read by XLA once, when its CPU client starts. The last of several equal flags wins.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
 import jax  # noqa: E402
+import jaxlib.version  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from cuda_host import build  # noqa: E402
@@ -32,11 +32,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """Keep compiled programs for all processes of this run, and for later runs.
+    """Choose how programs are compiled; keep them for all processes of this run, and later runs.
 
-    The key of one holds its operations, the options and the version of XLA. Of our own code it has
-    the names of the targets only, which are looked up when it runs.
+    The quick selection compiles without optimisation: its programs are small, and run once. The
+    key of a program that is kept holds its operations, the options and the version of XLA. Of our
+    own code it has the names of the targets only, which are looked up when it runs.
     """
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+        if jaxlib.version.__version_info__ < (0, 11):  # XLA ends at a flag that it does not know
+            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     folder = _cache_folder(config)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))

@@ -160,6 +160,7 @@ def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
     assert len(list((tmp_path / "o" / "heldout").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path, monkeypatch):
     evaluate = _metrics.evaluate
 
@@ -173,6 +174,7 @@ def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path,
     assert not assert_complete(tmp_path / "o", 50, names)["interrupted"]
 
 
+@pytest.mark.slow
 def test_run_without_points_and_depth(small_capture, tmp_path, monkeypatch):
     bare = dataclasses.replace(small_capture, points=None, point_colors=None, depths=None)
     monkeypatch.setattr(datasets, "load_capture", lambda path, downscale: bare)

@@ -156,6 +156,7 @@ def test_video(ply, tmp_path, outputs):
     assert sorted(os.listdir(tmp_path)) == ["a.ply", "folder", "out.mp4"]
 
 
+@pytest.mark.slow
 def test_interrupted_video_leaves_the_earlier_one(ply, tmp_path, monkeypatch):
     pytest.importorskip("av")
 

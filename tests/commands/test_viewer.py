@@ -357,6 +357,7 @@ def test_errors_of_drawing_end_one_session(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command(tmp_path):
     pytest.importorskip("viser")
     io.save(tmp_path / "a.ply", box_of_gaussians())

@@ -119,6 +119,7 @@ def test_debug_changes_nothing_and_leaves_nothing(backend, folder, mode):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_debug_of_a_bad_input_that_is_only_culled(backend, folder):
     x = gaussians()
     x["means3D"] = x["means3D"].at[5, 1].set(jnp.nan)
@@ -128,6 +129,7 @@ def test_debug_of_a_bad_input_that_is_only_culled(backend, folder):
     assert saved(folder)
 
 
+@pytest.mark.quick(mode=["eager"])
 @pytest.mark.parametrize("mode", ["eager", "jit"])
 def test_debug_of_a_call_that_fails(folder, monkeypatch, capsys, mode):
     def fail(options, x):

@@ -129,6 +129,7 @@ def test_more_than_31_bits_of_pairs(cuda_host):
 # ------------------------------------------------------------------------------- order of execution
 
 
+@pytest.mark.quick(absgrad=[True])
 @pytest.mark.parametrize(
     ("config", "absgrad"),
     [(jgd.Config(), False), (jgd.Config(capacity=40), True)],
@@ -154,7 +155,7 @@ def test_order_of_threads_does_not_matter(cuda_host, dtype, config, absgrad):
         same_trees(other, exact, f"deterministic, seed {seed}")
 
 
-@pytest.mark.quick(capacity=[1])
+@pytest.mark.quick(capacity=[1], deterministic=[False])
 @pytest.mark.parametrize("capacity", [None, 1], ids=["listed", "few"])
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomics", "deterministic"])
 def test_old_content_of_the_workspace_does_not_matter(cuda_host, capacity, deterministic):
@@ -184,6 +185,7 @@ def test_deterministic_gradient_of_each_output_alone(cuda_host, dtype, output):
     asserts.check_blend(scenes.saturated(), dtype, output, outputs=(output,), config=config)
 
 
+@pytest.mark.slow
 def test_calls_at_the_same_time(cuda_host):
     """XLA runs handlers on any of its threads; each has a machine of its own."""
     cases = [scenes.dense(), scenes.saturated(cameras=2), scenes.dense(seed=30), scenes.ties()]
@@ -336,6 +338,7 @@ def results(toy, kernel):
     return {out.tobytes() for _, out, _ in runs}
 
 
+@pytest.mark.quick(kernel=["reverse"])
 @pytest.mark.parametrize("kernel", ["reverse", "sum_parts", "broadcast"])
 def test_missing_synchronisation_shows(toy, kernel):
     assert len(results(toy, kernel)) == 1

@@ -14,7 +14,7 @@ DOME_RADIUS = 6.5
 
 @pytest.fixture(scope="module")
 def capture():
-    return builtin_capture(n_views=18)
+    return builtin_capture(n_views=18, width=120, height=90)
 
 
 def world_points(capture, view):

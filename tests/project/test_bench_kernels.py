@@ -104,6 +104,7 @@ def test_bare_backward(kernels):
     np.testing.assert_allclose(got / scale, expected / scale, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_bare_kernel_is_timed_on_pairs_that_are_all_drawn(kernels):
     """Nothing is skipped, capped or ended in what peak.py times."""
     library, _ = kernels

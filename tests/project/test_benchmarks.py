@@ -183,6 +183,7 @@ def test_benchmark_runs(tmp_path):
     assert "Different machine" not in done.stdout
 
 
+@pytest.mark.slow
 def test_cost_of_a_call():
     """Without a compiler the empty FFI calls are missing, and the run says so."""
     arguments = ("--fixed-cost", "--threads", 1, "--repeats", 1)
@@ -314,6 +315,7 @@ def test_limits_of_the_stages():
     )
 
 
+@pytest.mark.slow
 def test_scene_for_the_sanitizer():
     """Its cases run, on whatever device there is."""
     done = run_script("sanitize_scene.py")

@@ -94,6 +94,7 @@ def test_optax_step_is_short():
     assert len(lines) <= 40
 
 
+@pytest.mark.slow
 @example("flax_module")
 def test_flax_module(main):
     before, after = main()
@@ -101,6 +102,7 @@ def test_flax_module(main):
     assert after > 20
 
 
+@pytest.mark.slow
 @example("pose_refinement")
 @pytest.mark.parametrize(
     "weights",

@@ -270,6 +270,7 @@ for dtype in ("float32", "float64"):
 """
 
 
+@pytest.mark.quick(isa=["baseline"])
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa):
     done = run_python(AGREE_WITH_THE_REFERENCE, JGD_CPU_ISA=isa)
@@ -288,6 +289,7 @@ print(module.__name__, *(name for name in module.__all__ if getattr(module, name
 """
 
 
+@pytest.mark.quick(name=["losses", "fit"])
 @pytest.mark.parametrize("name", SUBPACKAGES)
 def test_subpackages_are_imported_when_used(name):
     assert name in dir(jgd)

@@ -370,6 +370,7 @@ def run_script(**environment):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_same_bits_whatever_the_number_of_threads():
     digests = {n: run_script(NPROC=n) for n in ("1", "2", "5")}
     assert len(set(digests.values())) == 1, digests

@@ -58,6 +58,7 @@ def test_two_configs_in_one_process():
                 same_tree(forward_and_vjp(inputs, size, as_numpy), expected, str(config))
 
 
+@pytest.mark.slow
 def test_x64_on_and_off():
     inputs, size = small()
     before = single(inputs, size)

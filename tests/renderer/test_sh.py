@@ -94,6 +94,7 @@ def test_wigner_matrices_are_a_representation(x64):
     np.testing.assert_allclose(of_a[1], t @ a @ t.T, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.quick(dtype=["float32"])
 def test_one_rotation_for_each(dtype):
     values, R = coefficients(4, 6).astype(dtype), rotations(6).astype(dtype)

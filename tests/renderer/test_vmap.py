@@ -111,6 +111,7 @@ def test_vmap_equals_loop_in_other_configs(config, absgrad):
         same_tree(at(mapped, index), expected, str(index))
 
 
+@pytest.mark.slow
 def test_vmap_eager():
     inputs, size = small()
     levels = [(CAMERA, 2)]

@@ -108,6 +108,7 @@ def test_resume_equals_no_stop(capture, tmp_path, densify, sh_degree):
     assert straight.reports == second.reports
 
 
+@pytest.mark.slow
 def test_the_two_newest_are_kept_and_stopping_saves(stopped):
     names = sorted(path.name for path in (stopped / "checkpoint").iterdir())
     assert names == ["3", "5", "fit.json"]
@@ -281,6 +282,7 @@ def test_kill_and_resume(capture, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == message
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_where_it_was_asked_to(capture, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
     out = tmp_path / "out"

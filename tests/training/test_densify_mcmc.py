@@ -140,6 +140,7 @@ def test_the_smallest_weight_is_drawn_and_zero_is_not():
     np.testing.assert_array_equal(_mcmc._draw(jax.random.key(0), weights), 2)
 
 
+@pytest.mark.slow
 def test_draw_among_a_million():
     """Sums are exact: the last ones are drawn as often as the first."""
     n = 2**20

@@ -41,6 +41,7 @@ def test_agrees_with_the_formula_of_the_paper(n, dtype):
         close(values / exact, np.ones_like(exact), bound("relocation", "value", dtype), name)
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64_for_many_copies():
     """Far beyond what the alternating sum could do in any usual precision."""
     opacities, counts = (x.ravel() for x in np.meshgrid(OPACITIES, [300, 5000, 10**6]))
@@ -91,6 +92,7 @@ def test_gradient_is_finite():
     np.testing.assert_allclose(gradient[2:5], slope, rtol=1e-2)
 
 
+@pytest.mark.quick(opacity=[0.6], n=[2])
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.parametrize("opacity", [0.2, 0.6, 0.95])
 def test_the_picture_stays(opacity, n):

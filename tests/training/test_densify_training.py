@@ -37,6 +37,7 @@ def psnr_without():
     return train(strategy, start(), STEPS, density=False)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.quick(name=["mcmc"])
 def test_it_pays_and_compiles_once(name, psnr_without):
