@@ -74,10 +74,8 @@ def middle_depth(depths: Array, order: Array, drawn: Array) -> Array:
     """
     if depths.shape[1] == 0:
         return jnp.zeros((depths.shape[0], 1), depths.dtype)
-    # As unsigned numbers, those below 0 are out of range too.
-    listed = jnp.take_along_axis(
-        drawn, order.astype(jnp.uint32), axis=1, mode="fill", fill_value=False
-    )
+    ids = jax.lax.broadcasted_iota(jnp.int32, order.shape, 1)
+    listed = _take(drawn, order) & (_take(ids, order) == order)
     n_listed = jnp.cumsum(listed, axis=1, dtype=jnp.int32)
     before = n_listed <= n_listed[:, -1:] // 2
     index = _take(order, jnp.sum(before, axis=1, keepdims=True, dtype=jnp.int32))
