@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import jax
 import numpy as np
 import tyro
 
+from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
 
 USAGE_ERROR = 2
@@ -56,7 +56,7 @@ def guarded(
     The command returns what to tell at the end, an exit code, or None; decorated, the exit code.
 
     Args:
-        out_of_memory: The sentence for that case.
+        out_of_memory: The sentence for that case, with what to lower.
         expected: Other errors that are the user's; what is not among them is a bug and is raised.
     """
 
@@ -65,15 +65,15 @@ def guarded(
         def command(settings: Settings) -> int:
             try:
                 result = run(settings)
-            except expected as error:
+            except Exception as error:
+                if is_out_of_memory(error):
+                    return fail(out_of_memory)
+                if not isinstance(error, expected):
+                    raise
                 # Errors of ours have a sentence only.
                 if isinstance(error, OSError) and error.strerror is not None:
                     return fail(f"{error.filename or 'a file'}: {error.strerror}")
                 return fail(error)
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                return fail(out_of_memory)
             except KeyboardInterrupt:
                 say("stopped")
                 return INTERRUPTED

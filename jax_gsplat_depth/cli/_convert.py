@@ -27,7 +27,7 @@ class Convert:
     output: Annotated[tyro.conf.Positional[Path], shown_as("OUT")]
 
 
-@guarded()
+@guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: Convert) -> str:
     """Convert the file; returns what to tell."""
     io.check_suffix(command.output)  # Before the work.

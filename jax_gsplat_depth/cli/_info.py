@@ -24,7 +24,7 @@ class Info:
     file: Annotated[tyro.conf.Positional[Path], shown_as("FILE")]
 
 
-@guarded()
+@guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: Info) -> None:
     """Print the table."""
     print(io.describe(command.file))

@@ -29,7 +29,7 @@ class View:
     up: Annotated[Axis, shown_as("AXIS")] = "z"
 
 
-@guarded()
+@guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: View) -> str:
     """Serve the page until Ctrl-C; returns what to tell."""
     require("viser", "viewer")  # Before the work.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import camera_centers
 from jax_gsplat_depth.frames import depth_range, orbit, scene_box
@@ -133,6 +134,8 @@ class Viewer:
             # The error is dropped if the browser has left meanwhile.
             if self._sessions.pop(number, None) is not None:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+                if is_out_of_memory(error):
+                    reason = "there is not enough memory: try a smaller window"
                 self._say(f"browser {number} gets no more pictures until it reloads ({reason})")
             return None
 

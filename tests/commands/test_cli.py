@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -205,6 +206,52 @@ def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, ca
     assert "not enough memory: try --downscale" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(ValueError, match="a bug"):
         run("fit", "--data", "x", "--out", tmp_path / "o")
+
+
+XLA_ERROR = "RESOURCE_EXHAUSTED: jgd_blend_fwd: out of memory: 8 bytes were wanted for nothing"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError(XLA_ERROR),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 1555200 bytes."),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        datasets.CaptureError("photo.png cannot be read as a photo"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    ("command", "lower"),
+    [
+        ("fit --data x", "--downscale or a smaller --max-gaussians"),
+        ("render a.ply", "a smaller --width and --height"),
+        ("eval a.ply --data x", "--downscale"),
+        ("view a.ply", "a file with fewer Gaussians"),
+        ("convert a.ply b.ply", "a file with fewer Gaussians"),
+        ("info a.ply", "a file with fewer Gaussians"),
+    ],
+)
+def test_every_command_says_what_to_lower(tmp_path, monkeypatch, capsys, command, lower, error):
+    if command.startswith("view"):
+        pytest.importorskip("viser")
+
+    def fail(*_, **__):
+        if isinstance(error, datasets.CaptureError):
+            raise error from MemoryError()
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    for module, name in (datasets, "load_capture"), (io, "load"), (io, "describe"):
+        monkeypatch.setattr(module, name, fail)
+    assert run(*command.split()) == 2
+    expected = f"jax-gsplat-depth: error: there is not enough memory: try {lower}"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+    assert not list(tmp_path.iterdir())
 
 
 def test_first_interrupt_asks_and_second_interrupts():

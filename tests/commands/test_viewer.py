@@ -352,7 +352,8 @@ def test_errors_of_drawing_end_one_session(monkeypatch):
         assert list(viewer._sessions) == [2]
         viewer._sessions.clear()
     assert said == [
-        "browser 0 gets no more pictures until it reloads (MemoryError)",
+        "browser 0 gets no more pictures until it reloads (there is not enough "
+        "memory: try a smaller window)",
         "browser 1 gets no more pictures until it reloads (ValueError: first)",
     ]
 
