@@ -10,6 +10,7 @@ from jax_gsplat_depth.io._ply import ply_record, read_ply, write_ply
 from jax_gsplat_depth.io._record import to_gaussians
 from jax_gsplat_depth.io._splat import splat_record, write_splat
 from jax_gsplat_depth.io._spz import spz_record, write_spz
+from jax_gsplat_depth.io._tags import OnBad, SplatFile, Tags
 
 FORMATS = {
     ".compressed.ply": ("compressed PLY", compressed_ply_record, write_compressed_ply),
@@ -23,7 +24,12 @@ _MAX_PLY_HEADER = 1 << 16
 """Bytes of a PLY file in which its form is looked for."""
 
 
-def load(path: str | Path) -> Gaussians:
+def read(path: str | Path, *, on_bad: OnBad = "error") -> SplatFile:
+    """Read Gaussians from a file in any of the formats, with what it says about all of them."""
+    return SplatFile(load(path, on_bad=on_bad))
+
+
+def load(path: str | Path, *, on_bad: OnBad = "error") -> Gaussians:
     """Read Gaussians from a file in any of the formats.
 
     Args:
@@ -49,7 +55,7 @@ def load(path: str | Path) -> Gaussians:
     return gaussians
 
 
-def save(path: str | Path, gaussians: Gaussians) -> None:
+def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> None:
     """Write Gaussians to a file in the format of its suffix, whole or not at all.
 
     ``.ply`` is exact in float32, except for opacities within 1e-7 of 0 and 1. The other formats
