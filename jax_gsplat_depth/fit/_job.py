@@ -73,12 +73,8 @@ def fit_to_folder(
     metrics: dict[str, Any] = {}
 
     def build(folder: Path) -> None:
-        measured = measure(
-            capture, result.gaussians, folder / "heldout", config=settings.config
-        )
-        io.save(
-            folder / "splats.ply", result.gaussians, io.Tags(antialiased=settings.antialiased)
-        )
+        measured = measure(capture, result.gaussians, folder / "heldout", config=settings.config)
+        io.save(folder / "splats.ply", result.gaussians, io.Tags(antialiased=settings.antialiased))
         write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()

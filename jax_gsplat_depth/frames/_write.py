@@ -134,9 +134,7 @@ def render_to(
     if "depth" in settings.outputs:
         # A video with a given range does not need the first pass.
         if settings.depth_range is None or (not _is_video(out) and settings.depth_format == "png"):
-            depths = depth_range(
-                gaussians, cameras, background, settings.min_weight, config=config
-            )
+            depths = depth_range(gaussians, cameras, background, settings.min_weight, config=config)
         if settings.depth_range is not None:
             low, high = settings.depth_range
             depths = dataclasses.replace(depths, low=low, high=high)

@@ -174,9 +174,7 @@ def with_unit_quats(record: Record) -> Record:
     """Return the record with quaternions of length 1, for formats that hold no others."""
     # The first division keeps the square of the length within range.
     quats = record.quats / np.abs(record.quats).max(axis=1, keepdims=True)
-    return dataclasses.replace(
-        record, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True)
-    )
+    return dataclasses.replace(record, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True))
 
 
 def require_some(record: Record, path: Path) -> Record:
