@@ -69,6 +69,8 @@ def read(
     """
     path = Path(path)
     _, record, tags = _read(path, max_expansion)
+    if len(record.means) == 0:
+        raise ValueError(f"{path} holds no Gaussian")
     return to_file(path, record, tags, on_bad)
 
 

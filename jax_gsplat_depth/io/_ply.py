@@ -131,7 +131,7 @@ def ply_record(path: Path) -> tuple[Record, Tags]:
             *_DC,
             *(rest[channel * n_rest // 3 + i] for i in range(n_rest // 3) for channel in range(3)),
         ]
-        sh = _columns(vertex, by_base).reshape(len(vertex), -1, 3)
+        sh = _columns(vertex, by_base).reshape(len(vertex), n_rest // 3 + 1, 3)
         record = Record(_columns(vertex, _MEANS), _columns(vertex, _QUATS), scales, opacities, sh)
     return record, tags_of_comments(path, comments)
 
