@@ -57,7 +57,7 @@ _MAX_EXTENSIONS = 1 << 16
 MAX_EXPANSION = 100.0
 """Bytes of Gaussians for each byte of the file that are believed; scenes have about 2."""
 
-_BELIEVED = 1 << 24
+_BELIEVED = 1 << 22
 """Bytes of Gaussians that are believed of any file."""
 
 _BEST_RATE = 1032
@@ -279,13 +279,16 @@ class _Header:
         self.flags = flags
         self.has_extensions = bool(flags & _HAS_EXTENSIONS)
         size = sum(self.sizes)
-        promise = f"its header promises {n} Gaussians, but {file_size} bytes"
         if size > _BEST_RATE * file_size + _SLACK:
-            raise ValueError(f"{path} is truncated: {promise} are too few for that")
+            raise ValueError(
+                f"{path} is truncated: its header promises {n} Gaussians, but {file_size} bytes "
+                "are too few for that"
+            )
         if size > max(max_expansion * file_size, _BELIEVED):
             raise ValueError(
-                f"{path} may be made to fill the memory: {promise} are {size / file_size:.0f} "
-                f"times less, more than max_expansion = {max_expansion:g}"
+                f"{path} promises {n} Gaussians in {size} bytes, {size // file_size} times its own "
+                f"size: only a max_expansion of more than {max_expansion:g} lets it take this much "
+                "memory"
             )
 
     def decode(self, columns: list[bytes], extensions: bytes) -> tuple[Record, Tags]:
