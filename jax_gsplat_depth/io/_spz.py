@@ -115,12 +115,12 @@ def write_spz(
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
     record, dropped = from_gaussians(gaussians)
     record = in_world(path, require_some(record, path), tags, _step)
-    record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
     if spoilt := _spz_columns.spoilt_scales(record.scales):
         _warn(
             f"{path}: {spoilt} of {len(record.means)} Gaussians have scales that .spz cannot hold; "
             "they were clipped to 4.5e-05..380"
         )
+    record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
     columns = _spz_columns.encode(with_unit_quats(record), version, fractional_bits)
     flags = _ANTIALIASED if tags.antialiased else 0
     header = [_MAGIC, version, len(record.means), record.sh_degree, fractional_bits, flags]
