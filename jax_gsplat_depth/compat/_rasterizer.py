@@ -227,12 +227,12 @@ def load_snapshot(path: Any) -> Snapshot:
             raise ValueError(
                 f"{path} is no snapshot of the rasterizer (it {problem} {min(names)[:40]!r})"
             )
-    static = header | {"prefiltered": False, "debug": False}
-    of_settings = {name: jnp.asarray(arrays.pop(name)) for name in _TRACED}
+    fields: dict[str, Any] = header | {"prefiltered": False, "debug": False}
+    fields |= {name: jnp.asarray(arrays.pop(name)) for name in _TRACED}
     named = {name: jnp.asarray(value) for name, value in arrays.items()}
     prefix = _recorder.COTANGENT
     return Snapshot(
-        GaussianRasterizer(GaussianRasterizationSettings(**static, **of_settings)),
+        GaussianRasterizer(GaussianRasterizationSettings(**fields)),
         {name: value for name, value in named.items() if not name.startswith(prefix)},
         {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)},
     )
