@@ -4,7 +4,7 @@ import pytest
 from fuzz.fuzz_readers import Fuzzer, run
 from fuzz.targets import TARGETS
 
-N = {10: 300, 2: 60, 1: 20}
+N = {10: 150, 2: 40, 1: 20}
 """Inputs by the share of a target."""
 
 
