@@ -1,15 +1,19 @@
 """Holds what the commands share: annotations of arguments, and errors of the user as sentences."""
 
+import contextlib
+import dataclasses
 import functools
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import tyro
 
+from jax_gsplat_depth import io
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
 
@@ -40,6 +44,9 @@ def stated_default(text: str) -> Any:
 
 SplatsFile = Annotated[tyro.conf.Positional[Path], shown_as("SPLATS")]
 """The argument for a file of Gaussians."""
+
+Antialiased = Annotated[bool | None, stated_default("what the file says, else off")]
+"""The flag that overrides the tag of a file of Gaussians."""
 
 _BUILT_IN = "builtin"
 
@@ -96,6 +103,48 @@ def fail(message: object) -> int:
     """Tell them what is wrong, and return the exit code."""
     say(f"error: {message}")
     return USAGE_ERROR
+
+
+def read_splats(
+    path: Path, antialiased: bool | None = None, max_expansion: float = io.MAX_EXPANSION
+) -> io.SplatFile:
+    """Return a file of Gaussians without those that cannot be drawn, and say what was left out.
+
+    Args:
+        path: File to read.
+        antialiased: Takes the place of the file's tag, unless it is None.
+        max_expansion: As for ``io.read``.
+
+    Raises:
+        ValueError: As ``io.read``.
+    """
+    with warnings_said():
+        file = io.read(path, on_bad="drop", max_expansion=max_expansion)
+    if file.dropped:
+        say(f"{path}: {left_out(file.dropped)}")
+    if antialiased is None:
+        return file
+    tags = dataclasses.replace(file.tags, antialiased=antialiased)
+    return dataclasses.replace(file, tags=tags)
+
+
+def left_out(counts: dict[str, int]) -> str:
+    """Return how many Gaussians were left out of a file, and why."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return f"{sum(counts.values())} Gaussians left out that cannot be drawn ({reasons})"
+
+
+@contextlib.contextmanager
+def warnings_said() -> Iterator[None]:
+    """Say what the library warns of, which Python would show with a line of its code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", io.FileWarning)
+        yield
+    for entry in caught:
+        if isinstance(entry.message, io.FileWarning):
+            say(f"warning: {entry.message}")
+        else:
+            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 
 def load_any_capture(name: str, downscale: int = 1) -> Capture:

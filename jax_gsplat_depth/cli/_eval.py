@@ -4,9 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from jax_gsplat_depth import evaluation, io
+from jax_gsplat_depth import evaluation
 from jax_gsplat_depth._common.settings import Count
-from jax_gsplat_depth.cli._common import SplatsFile, guarded, load_any_capture, say, shown_as
+from jax_gsplat_depth._types import Config
+from jax_gsplat_depth.cli._common import (
+    Antialiased,
+    SplatsFile,
+    guarded,
+    load_any_capture,
+    read_splats,
+    say,
+    shown_as,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +29,14 @@ class Eval:
         splats: File of Gaussians.
         data: Capture as for fit, or "builtin" for the built-in one.
         downscale: Divide width and height of the photos by it.
+        antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
     """
 
     splats: SplatsFile
     data: Annotated[str, shown_as("DIR")] = "builtin"
     downscale: Annotated[Count, shown_as("D")] = 1
+    antialiased: Antialiased = None
     out: Annotated[Path | None, shown_as("DIR")] = None
 
 
@@ -33,15 +44,16 @@ class Eval:
 def run(command: Eval) -> str:
     """Print the table; returns what to tell at the end."""
     evaluation.check_evaluation(command.out)  # Before the work.
-    gaussians = io.load(command.splats)
+    file = read_splats(command.splats, command.antialiased)
     capture = load_any_capture(command.data, command.downscale)
     say(f"rendering {len(capture.test_indices)} held-out views")
     width = max([4, *(len(capture.names[i]) for i in capture.test_indices)])
     print(f"{'view':<{width}}  {'PSNR (dB)':>9}  {'SSIM':>7}  depth error (%)")
     metrics = evaluation.evaluate_splats(
         capture,
-        gaussians,
+        file.gaussians,
         command.out,
+        config=Config(antialiased=bool(file.tags.antialiased)),
         source="built-in capture" if command.data == "builtin" else command.data,
         splats=str(command.splats),
         on_view=lambda entry: _print_row(entry["name"], entry, width),

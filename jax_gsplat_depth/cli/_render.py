@@ -9,16 +9,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jax_gsplat_depth import frames, io
+from jax_gsplat_depth import frames
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.settings import Positive, Range
+from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.cli._arguments import Flat
 from jax_gsplat_depth.cli._common import (
     AXES,
+    Antialiased,
     Axis,
     SplatsFile,
     guarded,
     load_any_capture,
+    read_splats,
     say,
     shown_as,
     stated_default,
@@ -64,6 +67,7 @@ class Render:
             view.
         frames: Frames of an orbit or a path.
         background: A name, #rrggbb, or a grey in 0..1 (default: that of the capture, else black).
+        antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
         settings: What becomes of the frames.
     """
 
@@ -99,6 +103,7 @@ class Render:
         int | None, Range(low=2, high=10**6, whole=True), stated_default(f"{_N_FRAMES}")
     ] = None
     background: Annotated[str | None, shown_as("COLOUR")] = None
+    antialiased: Antialiased = None
     settings: Annotated[RenderSettings, Flat(shown_as={"depth_range": "NEAR FAR"})] = (
         RenderSettings()
     )
@@ -113,7 +118,8 @@ def run(command: Render) -> str:
         raise ValueError("--depth-range needs a second number that is larger than the first")
     frames.check_output(command.out)  # Before the work.
     background = None if command.background is None else frames.color_of(command.background)
-    gaussians = io.load(command.splats)
+    file = read_splats(command.splats, command.antialiased)
+    gaussians = file.gaussians
     cameras, of_capture = _cameras(command, mode, gaussians)
     if background is None:
         background = np.zeros(3) if of_capture is None else of_capture
@@ -129,6 +135,7 @@ def run(command: Render) -> str:
             gaussians,
             cameras,
             settings,
+            config=Config(antialiased=bool(file.tags.antialiased)),
             source=str(command.splats),
             on_frame=bar.update,
         )

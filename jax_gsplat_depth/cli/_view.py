@@ -3,10 +3,19 @@
 import dataclasses
 from typing import Annotated
 
-from jax_gsplat_depth import io
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.settings import Range
-from jax_gsplat_depth.cli._common import AXES, Axis, SplatsFile, guarded, say, shown_as
+from jax_gsplat_depth._types import Config
+from jax_gsplat_depth.cli._common import (
+    AXES,
+    Antialiased,
+    Axis,
+    SplatsFile,
+    guarded,
+    read_splats,
+    say,
+    shown_as,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,12 +30,14 @@ class View:
         port: Port to listen at, 0 for any that is free.
         host: Interface to listen at; 0.0.0.0 lets other machines in.
         up: Axis of the world that is up: x, y or z, or as in --up=-y.
+        antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
     """
 
     splats: SplatsFile
     port: Annotated[int, Range(low=0, high=65535, whole=True)] = 8080
     host: Annotated[str, shown_as("NAME")] = "localhost"
     up: Annotated[Axis, shown_as("AXIS")] = "z"
+    antialiased: Antialiased = None
 
 
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
@@ -35,11 +46,17 @@ def run(command: View) -> str:
     require("viser", "viewer")  # Before the work.
     from jax_gsplat_depth.viewer import Viewer
 
-    gaussians = io.load(command.splats)
-    up = AXES[command.up]
-    with Viewer(gaussians, up=up, say=say, host=command.host, port=command.port) as viewer:
+    file = read_splats(command.splats, command.antialiased)
+    with Viewer(
+        file.gaussians,
+        up=AXES[command.up],
+        say=say,
+        host=command.host,
+        port=command.port,
+        config=Config(antialiased=bool(file.tags.antialiased)),
+    ) as viewer:
         try:
-            say(f"{len(gaussians.means)} Gaussians at {viewer.url} (Ctrl-C ends)")
+            say(f"{len(file.gaussians.means)} Gaussians at {viewer.url} (Ctrl-C ends)")
             viewer.wait()
         except KeyboardInterrupt:
             # The usual end, and no failure.

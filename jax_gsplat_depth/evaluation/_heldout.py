@@ -1,6 +1,7 @@
 """Renders views that the fit never saw, and measures how far they are from the truth."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 
 
@@ -42,12 +43,15 @@ class HeldOutView:
     depth_errors: np.ndarray | None
 
 
-def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
+def evaluate(
+    capture: Capture, gaussians: Gaussians, *, config: Config | None = None
+) -> Iterator[HeldOutView]:
     """Yield the held-out views of a capture in the order of ``capture.test_indices``.
 
     Args:
         capture: Posed photos.
         gaussians: Activated Gaussians with spherical harmonics.
+        config: Settings of the renderer; None for its defaults.
     """
     background = jnp.asarray(capture.background, dtype=jnp.float32)
     for view in capture.test_indices:
@@ -58,7 +62,9 @@ def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
             height=capture.height,
         )
         photo = capture.images[view]
-        out, psnr, ssim = _render_and_compare(gaussians, camera, background, jnp.asarray(photo))
+        out, psnr, ssim = _render_and_compare(
+            gaussians, camera, background, jnp.asarray(photo), config=config or Config()
+        )
         depth = np.asarray(out.depth)
         true_depth = None if capture.depths is None else capture.depths[view]
         yield HeldOutView(
@@ -74,9 +80,9 @@ def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
         )
 
 
-@jax.jit
-def _render_and_compare(gaussians, camera, background, photo):
-    out = render(gaussians, camera, background=background)
+@functools.partial(jax.jit, static_argnames="config")
+def _render_and_compare(gaussians, camera, background, photo, *, config):
+    out = render(gaussians, camera, background=background, config=config)
     image = jnp.clip(out.image, 0, 1)
     photo = photo.astype(image.dtype) / 255
     out = dataclasses.replace(out, image=image)

@@ -7,7 +7,7 @@ from typing import Any
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import check_folder, publish, write_metrics
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture, CaptureError
 
 PROGRAM = "jax-gsplat-depth eval"
@@ -19,6 +19,7 @@ def evaluate_splats(
     gaussians: Gaussians,
     out: Path | None = None,
     *,
+    config: Config | None = None,
     source: str = "",
     splats: str = "",
     on_view: Callable[[dict[str, Any]], None] | None = None,
@@ -30,6 +31,7 @@ def evaluate_splats(
         gaussians: Activated Gaussians with spherical harmonics.
         out: Folder for ``metrics.json`` and ``heldout/NAME.png``: new, empty, or with an earlier
             evaluation, which is replaced. None writes nothing.
+        config: Settings of the renderer; None for its defaults.
         source: Origin of the capture, for ``metrics.json``.
         splats: Origin of the Gaussians, for ``metrics.json``.
         on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` and ``depth_error`` (median relative
@@ -62,7 +64,7 @@ def evaluate_splats(
             source=source,
             splats=splats,
             n_gaussians=len(gaussians.means),
-            **measure(capture, gaussians, pictures, on_view=on_view),
+            **measure(capture, gaussians, pictures, config=config, on_view=on_view),
             capture=describe_capture(capture),
             versions=versions(),
         )

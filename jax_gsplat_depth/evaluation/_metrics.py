@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.evaluation._heldout import HeldOutView, evaluate
 from jax_gsplat_depth.evaluation._pictures import write_held_out
@@ -22,6 +22,7 @@ def measure(
     gaussians: Gaussians,
     folder: Path | None = None,
     *,
+    config: Config | None = None,
     on_view: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Render and measure the held-out views, and draw them if ``folder`` is given.
@@ -30,6 +31,7 @@ def measure(
         capture: Posed photos.
         gaussians: Activated Gaussians with spherical harmonics.
         folder: New folder for one picture ``NAME.png`` per view, or None for no pictures.
+        config: Settings of the renderer; None for its defaults.
         on_view: Called with the entry of each view in ``heldout``.
 
     Returns:
@@ -41,7 +43,7 @@ def measure(
         folder.mkdir()
     entries = []
     errors = []
-    for view in evaluate(capture, gaussians):
+    for view in evaluate(capture, gaussians, config=config):
         if folder is not None:
             write_held_out(view, folder / f"{view.name}.png")
         entries.append(_entry(view))

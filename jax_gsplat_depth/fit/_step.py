@@ -121,6 +121,7 @@ def make_step(
                 background=view.background,
                 means2d_offset=None if absgrad else offset,
                 absgrad_probe=offset if absgrad else None,
+                config=settings.config,
             )
             parts = loss_parts(settings, out, view)
             if strategy is not None and strategy.has_penalty:

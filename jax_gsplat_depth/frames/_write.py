@@ -12,7 +12,7 @@ from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import OutputError, check_folder, publish, write_metrics
 from jax_gsplat_depth._common.settings import Amount, Fraction, Range, check_settings
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.frames._camera_file import write_cameras
 from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
 from jax_gsplat_depth.frames._paths import CameraPath
@@ -99,6 +99,7 @@ def render_to(
     cameras: CameraPath,
     settings: RenderSettings,
     *,
+    config: Config | None = None,
     source: str = "",
     on_frame: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def render_to(
         gaussians: Activated Gaussians with 3 colour channels.
         cameras: The cameras to render.
         settings: See ``RenderSettings``.
+        config: Settings of the renderer; None for its defaults.
         source: Origin of the Gaussians, for ``metrics.json``.
         on_frame: Called after each frame that is written.
 
@@ -132,13 +134,13 @@ def render_to(
     if "depth" in settings.outputs:
         # A video with a given range does not need the first pass.
         if settings.depth_range is None or (not _is_video(out) and settings.depth_format == "png"):
-            depths = depth_range(gaussians, cameras, background, settings.min_weight)
+            depths = depth_range(gaussians, cameras, background, settings.min_weight, config=config)
         if settings.depth_range is not None:
             low, high = settings.depth_range
             depths = dataclasses.replace(depths, low=low, high=high)
 
     def frames() -> Iterator[Frame]:
-        for frame in render_frames(gaussians, cameras, background):
+        for frame in render_frames(gaussians, cameras, background, config=config):
             yield frame
             if on_frame is not None:
                 on_frame()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
 from jax_gsplat_depth.frames import (
     LARGEST_SIDE,
@@ -79,7 +79,14 @@ class DrawnView:
     weight: np.ndarray
 
 
-def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> DrawnView:
+def draw(
+    gaussians: Gaussians,
+    pose: Pose,
+    look: Look,
+    factor: float = 1.0,
+    *,
+    config: Config | None = None,
+) -> DrawnView:
     """Render the picture that the browser should show.
 
     Args:
@@ -87,11 +94,12 @@ def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> D
         pose: The camera.
         look: The state of the controls.
         factor: Sides of the picture relative to those of the canvas, at most 1.
+        config: Settings of the renderer; None for its defaults.
     """
     width, height = picture_size(pose, factor)
     viewmat, K = camera_of(pose, width, height)
     camera = CameraPath([""], viewmat[None], K[None], width, height)
-    (frame,) = render_frames(gaussians, camera, np.asarray(look.background))
+    (frame,) = render_frames(gaussians, camera, np.asarray(look.background), config=config)
     depth, weight = frame.depth, frame.weight
     if look.output == "depth":
         picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)

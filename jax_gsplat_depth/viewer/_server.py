@@ -10,7 +10,7 @@ import numpy as np
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.memory import is_out_of_memory
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import camera_centers
 from jax_gsplat_depth.frames import depth_range, orbit, scene_box
 from jax_gsplat_depth.viewer._session import Session
@@ -37,6 +37,7 @@ class Viewer:
         say: Callable[[str], None],
         host: str = "localhost",
         port: int = 8080,
+        config: Config | None = None,
     ) -> None:
         """Start serving.
 
@@ -46,6 +47,7 @@ class Viewer:
             say: Called, from any thread, with a sentence about a browser that cannot be served.
             host: Name or address of a network interface of this machine.
             port: Port to listen at; 0 takes any free one.
+            config: Settings of the renderer; None for its defaults.
 
         Raises:
             OSError: The address cannot be used; the message is one sentence.
@@ -63,8 +65,9 @@ class Viewer:
             fov_x=_FOV_X,
             elevation=_ELEVATION,
         )
-        depths = depth_range(gaussians, start, np.zeros(3), 0.5)
+        depths = depth_range(gaussians, start, np.zeros(3), 0.5, config=config)
         self._gaussians = gaussians
+        self._config = config
         self._depth_range = depths.low, depths.high
         self._sessions: dict[int, Session] = {}
         self._changed = threading.Event()
@@ -111,7 +114,11 @@ class Viewer:
     # Coroutines, because viser keeps their order: no session outlives its browser.
     async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
-            client, self._gaussians, self._depth_range, self._changed.set
+            client,
+            self._gaussians,
+            self._depth_range,
+            self._changed.set,
+            config=self._config,
         )
         self._changed.set()
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, picture_size, range_of
 
 _RESTS_AFTER = 0.25
@@ -42,6 +42,8 @@ class Session:
         depth_range: tuple[float, float],
         wake: Callable[[], None],
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        config: Config | None = None,
     ) -> None:
         """Add the controls.
 
@@ -51,11 +53,13 @@ class Session:
             depth_range: First range of depth colours, world units.
             wake: Called, from any thread, when ``step`` should be called.
             clock: Returns the time in seconds.
+            config: Settings of the renderer; None for its defaults.
         """
         self._client = client
         self._gaussians = gaussians
         self._wake = wake
         self._clock = clock
+        self._config = config
         self._moved = -_RESTS_AFTER
         self._dirty = True
         self._sharp = False
@@ -168,7 +172,7 @@ class Session:
         started = self._clock()
         pose = self.pose()
         factor = self._coarse_factor(pose) if moving else 1.0
-        view = draw(self._gaussians, pose, self.look(), factor)
+        view = draw(self._gaussians, pose, self.look(), factor, config=self._config)
         self._client.scene.set_background_image(
             view.picture, format="jpeg", jpeg_quality=_QUALITY[moving]
         )

@@ -165,9 +165,9 @@ def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
 def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path, monkeypatch):
     evaluate = _metrics.evaluate
 
-    def interrupted_evaluate(*arguments):
+    def interrupted_evaluate(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     monkeypatch.setattr(_metrics, "evaluate", interrupted_evaluate)
     assert run("fit", "--out", tmp_path / "o", "--steps", 2, "--max-gaussians", 50) == 0

@@ -195,7 +195,7 @@ def test_coarse_while_moving_and_sharp_at_rest(monkeypatch):
     clock, client = Clock(), Client(pose_at((2, -4, 1), (1, -2, 0), 640, 480)[0])
     sizes = []
 
-    def slow_draw(gaussians, pose, look, factor):
+    def slow_draw(gaussians, pose, look, factor, *, config):
         width, height = picture_size(pose, factor)
         clock.now += clock.pace * width * height
         sizes.append((width, height))
