@@ -1,9 +1,11 @@
 """Holds what the commands share: annotations of arguments, and errors of the user as sentences."""
 
+import contextlib
 import functools
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -11,7 +13,7 @@ import jax
 import numpy as np
 import tyro
 
-from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
+from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -64,7 +66,8 @@ def guarded(
         @functools.wraps(run)
         def command(settings: Settings) -> int:
             try:
-                result = run(settings)
+                with _warnings_said():
+                    result = run(settings)
             except expected as error:
                 # Errors of ours have a sentence only.
                 if isinstance(error, OSError) and error.strerror is not None:
@@ -85,6 +88,23 @@ def guarded(
         return command
 
     return decorate
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Tell what the files of a capture have and is not used; other warnings are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CaptureWarning)
+        show = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, CaptureWarning):
+                say(f"warning: {message}")
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = tell
+        yield
 
 
 def say(message: str) -> None:

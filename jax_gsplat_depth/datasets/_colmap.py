@@ -6,14 +6,17 @@ observations of the points in the photos are skipped.
 """
 
 import dataclasses
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.regular_file import open_regular, read_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._geometry import LARGEST, pinhole, rigid, rotation_matrix
+from jax_gsplat_depth.datasets._paths import find_file, is_there
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
 # Name and number of parameters by model id of the binary form.
@@ -75,15 +78,17 @@ class Model:
         """Return the ``(4, 4)`` world-to-camera pose of every photo, OpenCV axes, by name."""
         return {image.name: self._viewmat(image) for image in self.images}
 
-    def views(self, photos: Path) -> list[PosedPhoto]:
+    def views(self, photos: Path, masks: Path) -> list[PosedPhoto]:
         """Return the photos with their cameras.
 
         Args:
             photos: Folder to which the names of the photos are relative.
+            masks: Folder of the masks, which need not exist.
         """
         return [
             PosedPhoto(
-                photo=photos / image.name,
+                photo=find_file(photos, image.name),
+                mask=_mask(masks, image.name) if masks.is_dir() else None,
                 size=self._camera(image).size,
                 viewmat=self._viewmat(image),
                 K=self._intrinsics(image),
@@ -104,10 +109,10 @@ class Model:
         quat = np.array(image.quat)
         if not (np.abs(quat) < LARGEST).all():
             raise CaptureError(f"{where} has a pose that is not finite (NaN or infinity)")
-        length = np.linalg.norm(quat)
-        if abs(length - 1.0) > 0.01:
+        if not _is_unit(image.quat):
             raise CaptureError(f"{where} has a pose that is not a rotation: expected |q| = 1")
-        return rigid(rotation_matrix(quat / length), np.array(image.translation), where=where)
+        rotation = rotation_matrix(quat / np.linalg.norm(quat))
+        return rigid(rotation, np.array(image.translation), where=where)
 
     def _intrinsics(self, image: _Image) -> np.ndarray:
         camera = self._camera(image)
@@ -128,20 +133,36 @@ class Model:
         return pinhole(*(camera.params[i] for i in names), where=where)
 
 
+def _is_unit(quat: tuple[float, ...]) -> bool:
+    """Return whether a quaternion has the length 1, up to the rounding of a text file."""
+    return bool(abs(np.linalg.norm(quat) - 1.0) <= 0.01)
+
+
+def _mask(masks: Path, name: str) -> Path | None:
+    """Return the mask of a photo: COLMAP adds ``.png`` to its name, others replace its suffix."""
+    names = (f"{name}.png", f"{name.rpartition('.')[0] or name}.png")
+    return next(filter(is_there, (find_file(masks, each) for each in names)), None)
+
+
 def find_model(root: Path) -> Path | None:
     """Return the folder of the COLMAP model below ``root``, or None if there is none."""
-    for folder in (root / "sparse" / "0", root / "sparse"):
-        if any((folder / f"cameras.{suffix}").is_file() for suffix in ("bin", "txt")):
+    for folder in (root / "sparse" / "0", root / "sparse", root / "colmap" / "sparse" / "0"):
+        if any(is_there(folder / f"cameras.{suffix}") for suffix in ("bin", "txt")):
             return folder
     return None
 
 
 def read_model(folder: Path) -> Model:
     """Read ``cameras``, ``images`` and ``points3D``, all ``.bin`` or all ``.txt``."""
-    suffix = "bin" if (folder / "cameras.bin").is_file() else "txt"
-    paths = [folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D")]
+    by_suffix = {
+        suffix: [folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D")]
+        for suffix in ("bin", "txt")
+    }
+    complete = [suffix for suffix, paths in by_suffix.items() if all(map(is_there, paths))]
+    suffix = next(iter(complete), "bin" if is_there(folder / "cameras.bin") else "txt")
+    paths = by_suffix[suffix]
     for path in paths:
-        if not path.is_file():
+        if not is_there(path):
             raise CaptureError(f"{path} is missing: expected a complete COLMAP model")
     readers = _BINARY if suffix == "bin" else _TEXT
     cameras, images = readers[0](paths[0]), readers[1](paths[1])
@@ -157,7 +178,7 @@ class _Bytes:
         self.path = path
         self.offset = 0
         try:
-            self.data = path.read_bytes()
+            self.data = read_regular(path)
         except OSError as error:
             raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
 
@@ -216,6 +237,7 @@ def _cameras_bin(path: Path) -> dict[int, _Camera]:
             )
         model, n_params = _MODELS[model_id]
         params = file.take(struct.Struct(f"<{n_params}d"))
+        _refuse_second(path, camera_id, cameras)
         cameras[camera_id] = _Camera(model, (width, height), params)
     file.finish()
     return cameras
@@ -247,18 +269,26 @@ def _points_bin(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of every line that is not a comment; a line may be empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows begin a file with a byte order mark.
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as stream:
+            text = stream.read()
     except OSError as error:
         raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise CaptureError(f"{path} is not a text file: expected COLMAP's text form") from error
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.startswith("#"):
-            yield number, line.strip()
+        stripped = line.strip()
+        if not stripped.startswith("#"):
+            yield number, stripped
 
 
 def _broken(path: Path, number: int, expected: str) -> CaptureError:
     return CaptureError(f"{path}, line {number} is broken: expected {expected}")
+
+
+def _refuse_second(path: Path, camera_id: int, cameras: dict[int, _Camera]) -> None:
+    if camera_id in cameras:
+        raise CaptureError(f"{path} lists camera {camera_id} twice: expected every camera once")
 
 
 def _cameras_txt(path: Path) -> dict[int, _Camera]:
@@ -269,34 +299,60 @@ def _cameras_txt(path: Path) -> dict[int, _Camera]:
         try:
             camera_id, model, width, height, *params = line.split()
             size = int(width), int(height)
-            cameras[int(camera_id)] = _Camera(model, size, tuple(map(float, params)))
+            camera = _Camera(model, size, tuple(map(float, params)))
+            key = int(camera_id)
         except ValueError:
             expected = "CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
             raise _broken(path, number, expected) from None
+        _refuse_second(path, key, cameras)
+        cameras[key] = camera
     return cameras
 
 
 def _images_txt(path: Path) -> list[_Image]:
+    """Read photos: a line for each, and a line for the points seen in it.
+
+    Programs leave the second line empty, or out; what a line is, its content says.
+    """
     images = []
-    lines = _lines(path)
-    for number, line in lines:
-        if not line:
-            continue
-        try:
-            _, *pose, camera_id, name = line.split(maxsplit=9)
-            quat = tuple(map(float, pose[:4]))
-            translation = tuple(map(float, pose[4:]))
-            images.append(_Image(name, int(camera_id), quat, translation))
-            if len(translation) != 3:
-                raise ValueError
-        except ValueError:
-            expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
-            raise _broken(path, number, expected) from None
-        # The points seen in the photo; the line is empty where there are none.
-        number, line = next(lines, (number + 1, ""))
-        if len(line.split()) % 3:
-            raise _broken(path, number, "X Y POINT3D_ID for every point seen in the photo")
+    after_photo = False
+    for number, line in _lines(path):
+        image = _image_of(line)
+        is_points = after_photo and _is_points(line.split())
+        if image is not None and is_points:
+            # The name has nothing but numbers, or the first point has a whole number as its X.
+            if _is_unit(image.quat):
+                raise _broken(path, number, "either a photo or points, but it can be read as both")
+            image = None
+        if image is not None:
+            images.append(image)
+        elif line and not after_photo:
+            raise _broken(path, number, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
+        elif not is_points and after_photo:
+            expected = "X Y POINT3D_ID for every point seen in the photo, or the next photo"
+            raise _broken(path, number, expected)
+        after_photo = image is not None
     return images
+
+
+def _image_of(line: str) -> _Image | None:
+    """Return the photo that a line describes, or None if it describes none."""
+    try:
+        image_id, *pose, camera_id, name = line.split(maxsplit=9)
+        qw, qx, qy, qz, tx, ty, tz = map(float, pose)
+        int(image_id)
+        return _Image(name, int(camera_id), (qw, qx, qy, qz), (tx, ty, tz))
+    except ValueError:
+        return None
+
+
+def _is_points(words: Sequence[str]) -> bool:
+    """Return whether words are X Y POINT3D_ID any number of times."""
+    try:
+        numbers = np.array(words, np.float64)
+    except ValueError:
+        return False
+    return len(numbers) % 3 == 0 and bool((numbers[2::3] == np.floor(numbers[2::3])).all())
 
 
 def _points_txt(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -305,7 +361,8 @@ def _points_txt(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not line:
             continue
         try:
-            _, x, y, z, *color = line.split(maxsplit=8)[:7]
+            point_id, x, y, z, *color = line.split(maxsplit=8)[:7]
+            int(point_id)
             points.append((float(x), float(y), float(z)))
             colors.append(tuple(map(int, color)))
             if len(color) != 3 or not all(0 <= c <= 255 for c in colors[-1]):

@@ -29,6 +29,7 @@ class HeldOutView:
         ssim: Structural similarity of the same rendering.
         depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, in no order; None
             if there are no such pixels.
+        mask: ``[H, W]`` bool, the pixels that were measured, or None for all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class HeldOutView:
     psnr: float
     ssim: float
     depth_errors: np.ndarray | None
+    mask: np.ndarray | None = None
 
 
 def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
@@ -50,6 +52,7 @@ def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
         gaussians: Activated Gaussians with spherical harmonics.
     """
     background = jnp.asarray(capture.background, dtype=jnp.float32)
+    depths = None if capture.depths is None else capture.counted(capture.depths)
     for view in capture.test_indices:
         camera = Camera(
             jnp.asarray(capture.viewmats[view], dtype=jnp.float32),
@@ -58,9 +61,10 @@ def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
             height=capture.height,
         )
         photo = capture.images[view]
-        out, psnr, ssim = _render_and_compare(gaussians, camera, background, jnp.asarray(photo))
+        mask = None if capture.masks is None else capture.masks[view]
+        out, psnr, ssim = _render_and_compare(gaussians, camera, background, photo, mask)
         depth = np.asarray(out.depth)
-        true_depth = None if capture.depths is None else capture.depths[view]
+        true_depth = None if depths is None else depths[view]
         yield HeldOutView(
             name=capture.names[view],
             photo=photo,
@@ -71,16 +75,17 @@ def evaluate(capture: Capture, gaussians: Gaussians) -> Iterator[HeldOutView]:
             psnr=float(psnr),
             ssim=float(ssim),
             depth_errors=_relative_errors(depth, true_depth),
+            mask=mask,
         )
 
 
 @jax.jit
-def _render_and_compare(gaussians, camera, background, photo):
+def _render_and_compare(gaussians, camera, background, photo, mask):
     out = render(gaussians, camera, background=background)
     image = jnp.clip(out.image, 0, 1)
     photo = photo.astype(image.dtype) / 255
     out = dataclasses.replace(out, image=image)
-    return out, losses.psnr(image, photo), losses.ssim(image, photo)
+    return out, losses.psnr(image, photo, mask), losses.ssim(image, photo, mask)
 
 
 def _relative_errors(depth: np.ndarray, true_depth: np.ndarray | None) -> np.ndarray | None:

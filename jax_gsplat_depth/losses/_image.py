@@ -7,27 +7,48 @@ from jax import Array
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
-from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+from jax_gsplat_depth.losses._masked import masked_mean, pixel_mean, same_shape
 
 SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
 
 
-def l1(image: Array, target: Array) -> Array:
+def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean absolute difference, ``[]``.
 
     Args:
         image: ``[...]`` rendered values.
         target: ``[...]`` wanted values, of the same shape.
+        mask: Bool, the values that count (default: all): of the same shape, or without the last
+            axis, that of the channels.
+
+    Returns:
+        Mean over what counts; 0 if there is nothing.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    return jnp.mean(jnp.abs(image - target))
+    return pixel_mean(jnp.abs(_difference(image, target, mask)), mask)
 
 
-def psnr(image: Array, target: Array) -> Array:
+def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the mean squared difference, ``[]``.
+
+    Args:
+        image: ``[...]`` rendered values.
+        target: ``[...]`` wanted values, of the same shape.
+        mask: As in ``l1``.
+
+    Returns:
+        Mean over what counts; 0 if there is nothing.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    return pixel_mean(jnp.square(_difference(image, target, mask)), mask)
+
+
+def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
 
     Equal images give infinity.
@@ -35,15 +56,15 @@ def psnr(image: Array, target: Array) -> Array:
     Args:
         image: ``[...]`` rendered values.
         target: ``[...]`` wanted values, of the same shape.
+        mask: As in ``l1``.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    return -10 * jnp.log10(jnp.mean(jnp.square(image - target)))
+    return -10 * jnp.log10(mse(image, target, mask))
 
 
-def ssim(image: Array, target: Array) -> Array:
+def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean structural similarity, ``[]``, 1 for equal images.
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
@@ -53,6 +74,8 @@ def ssim(image: Array, target: Array) -> Array:
     Args:
         image: ``[H, W, C]`` rendered colours, H and W at least 11.
         target: ``[H, W, C]`` wanted colours.
+        mask: ``[H, W]`` bool, the pixels that count (default: all). A window counts if its middle
+            does, and has 0 in both images at the pixels that do not.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
@@ -67,36 +90,47 @@ def ssim(image: Array, target: Array) -> Array:
     dm_pix = require("dm_pix")
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
+        if mask is None:
+            return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
+        pixels = jnp.asarray(mask)[..., None]
+        images = (jnp.where(pixels, x, 0) for x in (image, target))
+        windows = dm_pix.ssim(*images, filter_fn=blur, return_map=True)
+    margin = SSIM_WINDOW // 2
+    return pixel_mean(windows, mask[margin:-margin, margin:-margin])
 
 
-def dssim(image: Array, target: Array) -> Array:
+def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the structural dissimilarity (1 - SSIM) / 2, ``[]``, 0 for equal images.
 
     Args:
         image: ``[H, W, C]`` rendered colours, H and W at least 11.
         target: ``[H, W, C]`` wanted colours.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim(image, target)) / 2
+    return (1 - ssim(image, target, mask)) / 2
 
 
-def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
+def photometric(
+    image: Array, target: Array, ssim_weight: float = 0.2, mask: Array | None = None
+) -> Array:
     """Return (1 - w) L1 + w (1 - SSIM), ``[]``, the loss of 3DGS.
 
     Args:
         image: ``[H, W, C]`` rendered colours, H and W at least 11.
         target: ``[H, W, C]`` wanted colours.
         ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and uses w = 0.2.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim_weight) * l1(image, target) + ssim_weight * 2 * dssim(image, target)
+    distance = (1 - ssim_weight) * l1(image, target, mask)
+    return distance + ssim_weight * 2 * dssim(image, target, mask)
 
 
 def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
@@ -122,3 +156,13 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     free = jnp.log(jnp.maximum(1 - weight, 0) + floor)
     values = jnp.log1p(floor) - target * covered - (1 - target) * free
     return masked_mean(values, mask)
+
+
+def _difference(image: Array, target: Array, mask: Array | None) -> Array:
+    """Subtract; 0, with a gradient of 0, where a pixel does not count."""
+    same_shape(image, target)
+    difference = jnp.asarray(image) - jnp.asarray(target)
+    if mask is None:
+        return difference
+    pixels = jnp.asarray(mask)
+    return jnp.where(pixels if pixels.ndim == difference.ndim else pixels[..., None], difference, 0)

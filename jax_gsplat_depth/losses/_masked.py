@@ -18,6 +18,21 @@ def masked_mean(values: Array, mask: Array | None) -> Array:
     return total / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1)
 
 
+def pixel_mean(values: Array, mask: Array | None) -> Array:
+    """Return the mean of pixels with or without channels where a mask of pixels is true, ``[]``.
+
+    Args:
+        values: ``[..., C]``, or the shape of the mask.
+        mask: ``[...]`` bool, or None for all.
+
+    Raises:
+        ValueError: The shapes disagree; raised while tracing.
+    """
+    if mask is not None and np.shape(mask) == np.shape(values)[:-1]:
+        mask = jnp.broadcast_to(jnp.asarray(mask)[..., None], np.shape(values))
+    return masked_mean(values, mask)
+
+
 def same_shape(
     first: Array, second: Array, *, names: tuple[str, str] = ("image", "target")
 ) -> None:
