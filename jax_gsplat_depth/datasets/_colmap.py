@@ -324,9 +324,9 @@ def _images_txt(path: Path) -> list[_Image]:
             if _is_unit(image.quat):
                 raise _broken(path, number, "either a photo or points, but it can be read as both")
             image = None
-        if image is not None:
+        if image is not None and image.name:
             images.append(image)
-        elif line and not after_photo:
+        elif image is not None or (line and not after_photo):
             raise _broken(path, number, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
         elif not is_points and after_photo:
             expected = "X Y POINT3D_ID for every point seen in the photo, or the next photo"
@@ -336,9 +336,10 @@ def _images_txt(path: Path) -> list[_Image]:
 
 
 def _image_of(line: str) -> _Image | None:
-    """Return the photo that a line describes, or None if it describes none."""
+    """Return the photo that a line describes, perhaps without a name, or None for other lines."""
+    words = line.split(maxsplit=9)
     try:
-        image_id, *pose, camera_id, name = line.split(maxsplit=9)
+        image_id, *pose, camera_id, name = words if len(words) == 10 else [*words, ""]
         qw, qx, qy, qz, tx, ty, tz = map(float, pose)
         int(image_id)
         return _Image(name, int(camera_id), (qw, qx, qy, qz), (tx, ty, tz))

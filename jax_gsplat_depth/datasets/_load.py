@@ -70,7 +70,7 @@ def _load(root: Path, downscale: int) -> Capture:
     if is_there(root / "transforms.json"):
         transforms = read_transforms(root / "transforms.json")
         views, depth_scale = transforms.views, transforms.depth_scale
-        points = _points_of(transforms, folder)
+        points = _points_of(transforms, folder, root)
     elif is_there(root / "transforms_train.json"):
         views, depth_scale, points = _read_blender_pair(root)
     elif folder is not None:
@@ -102,16 +102,16 @@ def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float, _Points]:
             raise CaptureError(f"{file} lists no photos: expected at least one")
     if seen.depth_scale != held_out.depth_scale:
         raise CaptureError(f"{test} has another depth scale than {train.name}")
-    return seen.views + held_out.views, seen.depth_scale, _points_of(seen, None)
+    return seen.views + held_out.views, seen.depth_scale, _points_of(seen, None, root)
 
 
-def _points_of(transforms: Transforms, model: Path | None) -> _Points:
+def _points_of(transforms: Transforms, model: Path | None, root: Path) -> _Points:
     """Return the points that a file names, or those of the COLMAP model beside it."""
     if transforms.points is not None:
         points, colors = read_points(transforms.points)
         return transforms.points_scale * points, colors
     if model is not None:
-        return points_of_same_world(model, transforms.views, transforms.from_source)
+        return points_of_same_world(model, root, transforms.views, transforms.from_source)
     return None
 
 

@@ -1,5 +1,6 @@
 """Takes sparse points from a COLMAP model beside a ``transforms.json``, if both mean one world."""
 
+import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ _SAME_WORLD_DISTANCE = 0.01
 
 
 def points_of_same_world(
-    folder: Path, views: Sequence[PosedPhoto], from_model: np.ndarray | None
+    folder: Path, root: Path, views: Sequence[PosedPhoto], from_model: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the points of a model if its poses are those of ``views``: they then fit as well.
 
@@ -27,6 +28,7 @@ def points_of_same_world(
 
     Args:
         folder: Folder of the model.
+        root: Folder of the ``transforms.json``.
         views: Photos of the ``transforms.json``.
         from_model: ``(4, 4)`` similarity from the world of the model to that of ``views``, if the
             file names one. The worlds may be the same all the same.
@@ -37,7 +39,7 @@ def points_of_same_world(
     """
     try:
         model = read_model(folder)
-        found = _poses_of_both(model, views)
+        found = _poses_of_both(model, root, views)
     except CaptureError as error:
         warnings.warn(f"the points of {folder} are not used: {error}", CaptureWarning, stacklevel=2)
         return None
@@ -53,10 +55,14 @@ def points_of_same_world(
     return None
 
 
-def _poses_of_both(model: Model, views: Sequence[PosedPhoto]) -> tuple[np.ndarray, np.ndarray]:
+def _poses_of_both(
+    model: Model, root: Path, views: Sequence[PosedPhoto]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(M, 4, 4)`` world-to-camera poses of the photos that both know, from either."""
     poses = model.viewmats()
-    matched = match_paths([view.photo for view in views], list(poses))
+    # What is above the capture's folder differs from computer to computer.
+    photos = [Path(os.path.relpath(view.photo, root)) for view in views]
+    matched = match_paths(photos, list(poses))
     ours = [view.viewmat for view, name in zip(views, matched, strict=True) if name is not None]
     theirs = [poses[name] for name in matched if name is not None]
     return np.array(ours).reshape(-1, 4, 4), np.array(theirs).reshape(-1, 4, 4)
