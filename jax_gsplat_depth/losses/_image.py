@@ -7,7 +7,7 @@ from jax import Array
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
-from jax_gsplat_depth.losses._masked import masked_mean, pixel_mean, same_shape
+from jax_gsplat_depth.losses._masked import masked_mean, of_channels, same_shape
 
 SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
@@ -28,7 +28,8 @@ def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    return pixel_mean(jnp.abs(_difference(image, target, mask)), mask)
+    difference, counted = _difference(image, target, mask)
+    return masked_mean(jnp.abs(difference), counted)
 
 
 def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
@@ -45,7 +46,8 @@ def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    return pixel_mean(jnp.square(_difference(image, target, mask)), mask)
+    difference, counted = _difference(image, target, mask)
+    return masked_mean(jnp.square(difference), counted)
 
 
 def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
@@ -92,11 +94,11 @@ def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         if mask is None:
             return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
-        pixels = jnp.asarray(mask)[..., None]
-        images = (jnp.where(pixels, x, 0) for x in (image, target))
+        counted = of_channels(mask, image)
+        images = (jnp.where(counted, x, 0) for x in (image, target))
         windows = dm_pix.ssim(*images, filter_fn=blur, return_map=True)
     margin = SSIM_WINDOW // 2
-    return pixel_mean(windows, mask[margin:-margin, margin:-margin])
+    return masked_mean(windows, counted[margin:-margin, margin:-margin])
 
 
 def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
@@ -158,11 +160,14 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     return masked_mean(values, mask)
 
 
-def _difference(image: Array, target: Array, mask: Array | None) -> Array:
-    """Subtract; 0, with a gradient of 0, where a pixel does not count."""
+def _difference(image: Array, target: Array, mask: Array | None) -> tuple[Array, Array | None]:
+    """Subtract, and return the mask in the same shape.
+
+    The difference is 0, with a gradient of 0, where it does not count.
+    """
     same_shape(image, target)
     difference = jnp.asarray(image) - jnp.asarray(target)
     if mask is None:
-        return difference
-    pixels = jnp.asarray(mask)
-    return jnp.where(pixels if pixels.ndim == difference.ndim else pixels[..., None], difference, 0)
+        return difference, None
+    counted = of_channels(mask, image)
+    return jnp.where(counted, difference, 0), counted

@@ -18,19 +18,24 @@ def masked_mean(values: Array, mask: Array | None) -> Array:
     return total / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1)
 
 
-def pixel_mean(values: Array, mask: Array | None) -> Array:
-    """Return the mean of pixels with or without channels where a mask of pixels is true, ``[]``.
+def of_channels(mask: Array, image: Array) -> Array:
+    """Return a mask in the shape of an image, of whose pixels or channels it is one.
 
     Args:
-        values: ``[..., C]``, or the shape of the mask.
-        mask: ``[...]`` bool, or None for all.
+        mask: ``[..., C]`` or ``[...]`` bool.
+        image: ``[..., C]``.
 
     Raises:
-        ValueError: The shapes disagree; raised while tracing.
+        ValueError: The mask has another shape; raised while tracing.
     """
-    if mask is not None and np.shape(mask) == np.shape(values)[:-1]:
-        mask = jnp.broadcast_to(jnp.asarray(mask)[..., None], np.shape(values))
-    return masked_mean(values, mask)
+    shape = np.shape(image)
+    if np.shape(mask) == shape:
+        return jnp.asarray(mask)
+    if np.shape(mask) == shape[:-1]:
+        return jnp.broadcast_to(jnp.asarray(mask)[..., None], shape)
+    raise ValueError(
+        f"mask has shape {np.shape(mask)}, expected {shape[:-1]} or {shape} (from image)"
+    )
 
 
 def same_shape(

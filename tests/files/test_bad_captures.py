@@ -445,7 +445,7 @@ def test_every_line_of_a_text_model_is_what_it_is(text_model, scene, name, point
         (["2 1 0 0 0 0 0 x 7 0001.png"], "line 2 is broken"),
         (["x 1 0 0 0 0 0 0 7 0001.png"], "line 2 is broken"),
         (["2 1 0 0 0 0 0 0 7"], "line 2 is broken: expected either a photo or points"),
-        (["2 1 0 0 0 0 0.5 0 7"], "line 2 is broken: expected IMAGE_ID"),
+        (["2 1 0.001 0 0 0 0 0 7"], "line 2 is broken: expected IMAGE_ID"),
     ],
 )
 def test_lines_of_a_text_model_that_are_nothing(text_model, after_first, text):
