@@ -153,7 +153,7 @@ def _assemble(
             [
                 np.ones(images.shape[1:3], bool)
                 if view.mask is None
-                else read_mask(view.mask, size_on_disk, downscale, view.lens)
+                else read_mask(view.mask, size_on_disk, downscale, view.lens, hides=view.mask_hides)
                 for view, size_on_disk in zip(views, stored, strict=True)
             ]
         )

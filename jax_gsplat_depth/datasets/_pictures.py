@@ -164,7 +164,12 @@ def read_depth(
 
 
 def read_mask(
-    path: Path, size: tuple[int, int], downscale: int, lens: Lens | None = None
+    path: Path,
+    size: tuple[int, int],
+    downscale: int,
+    lens: Lens | None = None,
+    *,
+    hides: bool = False,
 ) -> np.ndarray:
     """Read which pixels of a photo count: those that are not black.
 
@@ -174,6 +179,7 @@ def read_mask(
         downscale: As in ``read_photo``. A pixel counts if all of the file's pixels do that its
             colour is the mean of.
         lens: Lens to remove first, or None; likewise.
+        hides: Whether those that are black count instead.
 
     Returns:
         ``(H, W)`` bool.
@@ -193,6 +199,7 @@ def read_mask(
                 counts = (rgba[..., :3] > darkest).any(axis=-1) & (rgba[..., 3] > 0)
         except Exception as error:  # As in _opened.
             raise CaptureError(f"{path} cannot be read as a mask ({_reason(error)})") from error
+    counts = counts != hides
     if lens:
         # The resampled pixel of a photo is a mean of four: almost 1 only where all of them count.
         counts = lens.remove(counts.astype(np.float32)) > 0.999
@@ -200,9 +207,7 @@ def read_mask(
     height, width = blocks.shape[0] // downscale, blocks.shape[1] // downscale
     counts = np.all(blocks.reshape(height, downscale, width, downscale), axis=(1, 3))
     if not counts.any():
-        raise CaptureError(
-            f"{path} leaves nothing of its photo: expected pixels that are not black"
-        )
+        raise CaptureError(f"{path} leaves nothing of its photo: expected a mask of a part of it")
     return counts
 
 

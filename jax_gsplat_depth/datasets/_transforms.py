@@ -217,7 +217,8 @@ def _from_source(path: Path, data: dict[str, Any], applied_scale: float) -> np.n
         raise CaptureError(f"{path} has no 'applied_transform' of 3x4 finite numbers")
     similarity = np.eye(4)
     similarity[:3] = applied_scale * matrix[:3]
-    return similarity
+    # What mirrors or flattens leads to no poses.
+    return similarity if np.linalg.det(similarity) > 0 else None
 
 
 def _view(
@@ -231,6 +232,10 @@ def _view(
     depth = _named_file(path, frame, "depth_file_path", where)
     if depth is None and "integer_depth_scale" in data:
         depth = _named_file(path, frame, "depth_path", where)
+    mask = _named_file(path, frame, "mask_path", where)
+    # instant-ngp finds masks by name, and reads their black as what counts.
+    dynamic = find_file(photo.parent, f"dynamic_mask_{photo.stem}.png")
+    dynamic = dynamic if is_there(dynamic) else None
     if "w" in camera and "h" in camera:
         size = _size(camera, where)
     else:
@@ -241,7 +246,8 @@ def _view(
         viewmat=_viewmat(frame, where),
         K=_intrinsics(camera, size, where),
         depth=depth,
-        mask=_named_file(path, frame, "mask_path", where),
+        mask=dynamic if mask is None else mask,
+        mask_hides=mask is None,
         held_out=held_out,
     )
     terms = [_number(camera, key, where) if key in camera else 0.0 for key in DISTORTION]

@@ -24,6 +24,7 @@ class PosedPhoto:
         K: ``(3, 3)`` float64, pixels.
         depth: The depth map of the photo, or None.
         mask: Picture that is black where the photo does not count, or None.
+        mask_hides: Whether it is black where the photo does count instead.
         lens: Lens that distorts photo and depth map, or None for a pinhole camera.
         held_out: Whether the files put the view into the test split; None if they name none.
     """
@@ -34,6 +35,7 @@ class PosedPhoto:
     K: np.ndarray
     depth: Path | None = None
     mask: Path | None = None
+    mask_hides: bool = False
     held_out: bool | None = None
     lens: Lens | None = None
 

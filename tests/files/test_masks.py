@@ -94,6 +94,20 @@ def test_masks_follow_the_photo_when_its_lens_is_removed(nerf):
     np.testing.assert_array_equal(capture.masks, (capture.images == 255).all(axis=-1))
 
 
+def test_masks_of_instant_ngp_hide_what_is_not_black(nerf, masks):
+    folder, data = nerf
+    for i in range(0, N_VIEWS, 2):
+        hidden = in_mode(~masks[i], "RGB")
+        hidden.save(folder / "images" / f"dynamic_mask_{i:04d}.png")
+    masks[1::2] = True
+    np.testing.assert_array_equal(load(folder).masks, masks)
+    # What the file names comes before what lies there.
+    in_mode(masks[1], "L").save(folder / "white.png")
+    data["frames"][0]["mask_path"] = "white.png"
+    write_json(folder / "transforms.json", data)
+    assert load(folder).masks[0].all()
+
+
 @pytest.mark.parametrize("suffix", [".png.png", ".png"])
 def test_masks_beside_a_colmap_model(colmap, masks, suffix):
     (colmap / "masks").mkdir()

@@ -113,6 +113,14 @@ def test_points_of_the_model_from_which_the_poses_were_moved(nerf, scene, where,
     np.testing.assert_allclose(capture.points, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_a_transform_that_flattens_the_world_leads_to_no_model(nerf):
+    folder, data = nerf
+    write_colmap(folder / "sparse" / "0", Scene(seed=1))
+    saved(folder, data, applied_transform=np.zeros((3, 4)).tolist())
+    with pytest.warns(CaptureWarning, match="its poses are not those of transforms.json"):
+        assert load(folder).points is None
+
+
 def test_points_of_a_model_whose_photos_share_their_last_names(nerf, scene):
     folder, data = nerf
     names = [f"cam{i % 2}/{i // 2}.png" for i in range(N_VIEWS)]
