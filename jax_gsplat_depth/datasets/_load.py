@@ -108,8 +108,7 @@ def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float, _Points]:
 def _points_of(transforms: Transforms, model: Path | None, root: Path) -> _Points:
     """Return the points that a file names, or those of the COLMAP model beside it."""
     if transforms.points is not None:
-        points, colors = read_points(transforms.points)
-        return transforms.points_scale * points, colors
+        return read_points(transforms.points, transforms.points_scale)
     if model is not None:
         return points_of_same_world(model, root, transforms.views, transforms.from_source)
     return None

@@ -17,15 +17,16 @@ _GREY = 128
 """Colour of points whose file has none."""
 
 
-def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_points(path: Path, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Read the vertices of a PLY file; those that are not finite are left out.
 
     Args:
         path: With the vertex properties x, y and z; red, green and blue (whole numbers up to that
             of their type, or floats up to 1 or 255) if there is a colour.
+        scale: World units per unit of the file.
 
     Returns:
-        Positions ``(P, 3)`` float64 in the units of the file, and colours ``(P, 3)`` uint8.
+        Positions ``(P, 3)`` float64 in world units, and colours ``(P, 3)`` uint8.
 
     Raises:
         CaptureError: The file is missing, damaged, or has no positions.
@@ -45,6 +46,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise CaptureError(f"{path} has vertices without x, y and z: expected sparse points")
     with np.errstate(invalid="ignore"):  # The file may hold a signaling NaN.
         points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=-1)
+        points *= scale
     finite = (np.abs(points) < LARGEST).all(axis=1)
     channels = next((colors for colors in _COLORS if set(colors) <= set(names)), None)
     if channels is None:

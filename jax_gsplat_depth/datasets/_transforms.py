@@ -46,6 +46,9 @@ _KNOWN_MODELS = (
 _DEFAULT_DEPTH_SCALE = 0.001
 """World units per step where the file names no scale: nerfstudio's rule, millimetres in metres."""
 
+_LARGEST_SCALE = 1e15
+"""Its square times a depth is still within the range of float32."""
+
 _LAST_ROW_TOLERANCE = 1e-6
 """Largest error of the last row of a pose that still counts as rounding."""
 
@@ -93,9 +96,9 @@ def read_transforms(path: Path, *, held_out: bool | None = None) -> Transforms:
     views = [_view(path, data, frame, i, held_out) for i, frame in enumerate(frames)]
     if held_out is None:
         views = divided(path, data, views)
-    applied_scale = _positive(data, "applied_scale", 1.0, path)
-    depth_scale = _positive(data, "integer_depth_scale", _DEFAULT_DEPTH_SCALE, path)
-    depth_scale = _positive(data, "depth_unit_scale_factor", depth_scale, path)
+    applied_scale = _scale(data, "applied_scale", 1.0, path)
+    depth_scale = _scale(data, "integer_depth_scale", _DEFAULT_DEPTH_SCALE, path)
+    depth_scale = _scale(data, "depth_unit_scale_factor", depth_scale, path)
     return Transforms(
         views=_cropped_alike(views),
         depth_scale=depth_scale * applied_scale,
@@ -187,12 +190,12 @@ def _number(data: dict[str, Any], key: str, where: str) -> float:
     raise CaptureError(f"{where} has {key} {str(value)[:40]!r}: expected a finite number")
 
 
-def _positive(data: dict[str, Any], key: str, default: float, path: Path) -> float:
+def _scale(data: dict[str, Any], key: str, default: float, path: Path) -> float:
     if key not in data:
         return default
     value = _number(data, key, str(path))
-    if not value > 0:
-        raise CaptureError(f"{path} has {key} {value:g}: expected a positive number")
+    if not 1 / _LARGEST_SCALE < value < _LARGEST_SCALE:
+        raise CaptureError(f"{path} has {key} {value:g}: expected a positive number of usual size")
     return value
 
 

@@ -111,6 +111,7 @@ def set_entry(row, column, value):
         (with_frame(depth_file_path="images/0003.png"), "0003.png is a RGB picture"),
         (with_frame(depth_file_path=5), "'depth_file_path' that is not a string"),
         (lambda data: data.update(depth_unit_scale_factor=0), "expected a positive number"),
+        (lambda data: data.update(applied_scale=1e200), "expected a positive number"),
     ],
 )
 def test_transforms_refused(nerf, change, text):
