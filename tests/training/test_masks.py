@@ -74,6 +74,7 @@ def pair(dtype, seed=0):
     return jnp.asarray(image, dtype), jnp.asarray(target, dtype), jnp.asarray(mask)
 
 
+@pytest.mark.quick(dtype=["float32"])
 def test_means_over_the_pixels_that_count(dtype):
     image, target, mask = pair(dtype)
     difference = np.asarray(image - target, np.float64)[np.asarray(mask)]
