@@ -15,7 +15,7 @@ import tyro
 
 from jax_gsplat_depth import io
 from jax_gsplat_depth._common.memory import is_out_of_memory
-from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
+from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -71,7 +71,8 @@ def guarded(
         @functools.wraps(run)
         def command(settings: Settings) -> int:
             try:
-                result = run(settings)
+                with _warnings_said():
+                    result = run(settings)
             except Exception as error:
                 if is_out_of_memory(error):
                     return fail(out_of_memory)
@@ -92,6 +93,23 @@ def guarded(
         return command
 
     return decorate
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Tell what the files of a capture have and is not used; other warnings are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CaptureWarning)
+        show = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, CaptureWarning):
+                say(f"warning: {message}")
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = tell
+        yield
 
 
 def say(message: str) -> None:

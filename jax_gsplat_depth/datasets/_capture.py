@@ -19,6 +19,13 @@ class CaptureError(ValueError):
     """
 
 
+class CaptureWarning(UserWarning):
+    """Something in the files of a capture was not used; the message is one sentence that says what.
+
+    The commands show it and go on.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Posed photos, ready for training: ``V`` views of one size ``(H, W)``.
@@ -40,6 +47,9 @@ class Capture:
         depth_priors: ``(V, H, W)`` float32, depth up to an unknown scale and shift, which differ
             from view to view, as monocular estimators give it; positive, or 0 where unknown. None
             if there are no priors.
+        masks: ``(V, H, W)`` bool, True where the pixel counts. The others are neither fitted nor
+            measured, whatever their colour and depth: a passer-by, say. They are not transparent,
+            which ``alphas`` says. None if all count.
     """
 
     names: list[str]
@@ -53,6 +63,7 @@ class Capture:
     test_indices: np.ndarray
     background: np.ndarray
     depth_priors: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -68,6 +79,10 @@ class Capture:
     def depth_masks(self) -> np.ndarray | None:
         """``(V, H, W)`` bool, True where the depth is known; None if there is no depth."""
         return None if self.depths is None else self.depths > 0
+
+    def counted(self, depths: np.ndarray) -> np.ndarray:
+        """Return ``(V, H, W)`` depths of the views with 0, unknown, where the pixel is masked."""
+        return depths if self.masks is None else np.where(self.masks, depths, 0)
 
     @property
     def train_indices(self) -> np.ndarray:

@@ -30,6 +30,7 @@ class HeldOutView:
         ssim: Structural similarity of the same rendering.
         depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, in no order; None
             if there are no such pixels.
+        mask: ``[H, W]`` bool, the pixels that were measured, or None for all.
     """
 
     name: str
@@ -41,6 +42,7 @@ class HeldOutView:
     psnr: float
     ssim: float
     depth_errors: np.ndarray | None
+    mask: np.ndarray | None = None
 
 
 def evaluate(
@@ -54,6 +56,7 @@ def evaluate(
         config: Settings of the renderer; None for its defaults.
     """
     background = jnp.asarray(capture.background, dtype=jnp.float32)
+    depths = None if capture.depths is None else capture.counted(capture.depths)
     for view in capture.test_indices:
         camera = Camera(
             jnp.asarray(capture.viewmats[view], dtype=jnp.float32),
@@ -62,11 +65,12 @@ def evaluate(
             height=capture.height,
         )
         photo = capture.images[view]
+        mask = None if capture.masks is None else capture.masks[view]
         out, psnr, ssim = _render_and_compare(
-            gaussians, camera, background, jnp.asarray(photo), config=config or Config()
+            gaussians, camera, background, jnp.asarray(photo), mask, config=config or Config()
         )
         depth = np.asarray(out.depth)
-        true_depth = None if capture.depths is None else capture.depths[view]
+        true_depth = None if depths is None else depths[view]
         yield HeldOutView(
             name=capture.names[view],
             photo=photo,
@@ -77,16 +81,17 @@ def evaluate(
             psnr=float(psnr),
             ssim=float(ssim),
             depth_errors=_relative_errors(depth, true_depth),
+            mask=mask,
         )
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _render_and_compare(gaussians, camera, background, photo, *, config):
+def _render_and_compare(gaussians, camera, background, photo, mask, *, config):
     out = render(gaussians, camera, background=background, config=config)
     image = jnp.clip(out.image, 0, 1)
     photo = photo.astype(image.dtype) / 255
     out = dataclasses.replace(out, image=image)
-    return out, losses.psnr(image, photo), losses.ssim(image, photo)
+    return out, losses.psnr(image, photo, mask), losses.ssim(image, photo, mask)
 
 
 def _relative_errors(depth: np.ndarray, true_depth: np.ndarray | None) -> np.ndarray | None:

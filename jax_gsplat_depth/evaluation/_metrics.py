@@ -68,6 +68,7 @@ def describe_capture(capture: Capture) -> dict[str, Any]:
         "height": capture.height,
         "sparse_points": 0 if capture.points is None else len(capture.points),
         "true_depth": capture.depths is not None,
+        "masks": capture.masks is not None,
     }
 
 

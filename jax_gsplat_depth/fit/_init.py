@@ -47,7 +47,7 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     depths = None
     # With depth priors the true depth must not be used.
     if capture.depths is not None and capture.depth_priors is None:
-        depths = capture.depths[capture.train_indices]
+        depths = capture.counted(capture.depths)[capture.train_indices]
     if sparse is not None:
         means, colors = sparse
         if len(means) >= n:
@@ -99,7 +99,7 @@ def _fill_between(
     """
     means, colors = [], []
     for view, count in enumerate(_shares(n, len(views))):
-        pixels = _random_pixels(views, count, rng)
+        pixels = _random_pixels(views, view, count, rng)
         projected, depths, inside = views.project(view, points)
         if not inside.any():
             projected, depths = np.zeros((1, 2)), np.array([_typical_distance(views, points)])
@@ -143,10 +143,10 @@ def _random_in_view(
     means = []
     for view, count in enumerate(_shares(n - n_far, len(views))):
         depths = distance * rng.uniform(_NEAREST, 2 - _NEAREST, size=count)
-        means.append(views.back_project(view, _random_pixels(views, count, rng), depths))
+        means.append(views.back_project(view, _random_pixels(views, view, count, rng), depths))
     for view, count in enumerate(_shares(n_far, len(views))):
         depths = distance / rng.uniform(_NEAREST, 0.5, size=count)
-        means.append(views.back_project(view, _random_pixels(views, count, rng), depths))
+        means.append(views.back_project(view, _random_pixels(views, view, count, rng), depths))
     points = np.concatenate(means)
     return points, _mean_colors(views, points)
 
@@ -182,6 +182,9 @@ def _mean_colors(views: PosedViews, points: np.ndarray) -> np.ndarray:
     total, count = np.zeros(points.shape), np.zeros((len(points), 1))
     for view in range(len(views)):
         pixels, _, inside = views.project(view, points)
+        if views.masks is not None:
+            columns, rows = pixels[inside].astype(np.int64).T
+            inside[inside] = views.masks[view, rows, columns]
         total[inside] += views.colors(view, pixels[inside])
         count[inside] += 1
     return np.where(count > 0, total / np.maximum(count, 1), 0.5)
@@ -210,9 +213,14 @@ def _nearest(
     return query(queries, k=list(ranks))
 
 
-def _random_pixels(views: PosedViews, n: int, rng: np.random.Generator) -> np.ndarray:
+def _random_pixels(views: PosedViews, view: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` random positions ``[n, 2]`` in a view, in pixels that count if there are any."""
     height, width = views.images.shape[1:3]
-    return rng.random((n, 2)) * [width, height]
+    if views.masks is None or not views.masks[view].any():
+        return rng.random((n, 2)) * [width, height]
+    rows, columns = np.nonzero(views.masks[view])
+    drawn = rng.integers(len(rows), size=n)
+    return np.stack([columns[drawn], rows[drawn]], axis=1) + rng.random((n, 2))
 
 
 def _shares(n: int, parts: int) -> list[int]:

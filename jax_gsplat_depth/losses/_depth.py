@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth.losses._masked import (
-    each_map,
+    each_image,
     masked_mean,
-    mean_over_maps,
+    mean_over_images,
     same_shape,
 )
 
@@ -34,7 +34,7 @@ def depth_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return mean_over_maps(masked_mean, jnp.abs(depth - target), mask=valid)
+    return mean_over_images(masked_mean, jnp.abs(depth - target), mask=valid)
 
 
 def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -51,7 +51,7 @@ def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Arra
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return mean_over_maps(masked_mean, jnp.abs(1 / depth - 1 / target), mask=valid)
+    return mean_over_images(masked_mean, jnp.abs(1 / depth - 1 / target), mask=valid)
 
 
 def align_depth(depth: Array, target: Array, mask: Array | None = None) -> tuple[Array, Array]:
@@ -68,7 +68,7 @@ def align_depth(depth: Array, target: Array, mask: Array | None = None) -> tuple
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    return each_map(_alignment, *_filled(depth, target, mask))
+    return each_image(_alignment, *_filled(depth, target, mask), axes=2)
 
 
 def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -87,7 +87,7 @@ def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return mean_over_maps(_aligned_error, depth, target, mask=valid)
+    return mean_over_images(_aligned_error, depth, target, mask=valid)
 
 
 def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -105,7 +105,7 @@ def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return mean_over_maps(_decorrelation, depth, target, mask=valid)
+    return mean_over_images(_decorrelation, depth, target, mask=valid)
 
 
 def pearson_patches(
@@ -136,7 +136,7 @@ def pearson_patches(
             f"size = {size}, and size at least 2"
         )
     depth, target, valid = (_patches(x, size) for x in _filled(depth, target, mask))
-    return mean_over_maps(_decorrelation, depth, target, mask=valid)
+    return mean_over_images(_decorrelation, depth, target, mask=valid)
 
 
 def sparse_depth_l1(

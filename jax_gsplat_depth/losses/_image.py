@@ -1,6 +1,6 @@
 """Computes distances between images: of colours, and of a weight map from an object mask."""
 
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,55 @@ from jax import Array
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
-from jax_gsplat_depth.losses._masked import masked_mean, mean_over_maps, same_shape
+from jax_gsplat_depth.losses._masked import (
+    each_image,
+    masked_mean,
+    mean_over_images,
+    of_channels,
+    same_shape,
+)
 
 SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
 
 
-def l1(image: Array, target: Array) -> Array:
+def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean absolute difference, ``[]``.
 
     Args:
-        image: ``[...]`` rendered values.
-        target: ``[...]`` wanted values, of the same shape.
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: Bool, the values that count (default: all): of the same shape, or without the last
+            axis, that of the channels.
+
+    Returns:
+        Mean over what counts in an image, and over the images in which anything counts; 0 if there
+        is nothing.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    return jnp.mean(jnp.abs(image - target))
+    return _mean(jnp.abs, image, target, mask)
 
 
-def psnr(image: Array, target: Array) -> Array:
+def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the mean squared difference, ``[]``.
+
+    Args:
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: As in ``l1``.
+
+    Returns:
+        As ``l1``.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    return _mean(jnp.square, image, target, mask)
+
+
+def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
 
     Equal images give infinity. Of several images it is the mean of their ratios.
@@ -37,16 +65,19 @@ def psnr(image: Array, target: Array) -> Array:
     Args:
         image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
         target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: As in ``l1``.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    axes = tuple(range(-min(np.ndim(image), 3), 0))
-    return jnp.mean(-10 * jnp.log10(jnp.mean(jnp.square(image - target), axis=axes)))
+    difference, counted = _difference(image, target, mask)
+    squared = jnp.square(difference)
+    if counted is not None:
+        return mean_over_images(_decibels, squared, mask=counted, axes=3)
+    return jnp.mean(each_image(_decibels, squared, axes=3))
 
 
-def ssim(image: Array, target: Array) -> Array:
+def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean structural similarity, ``[]``, 1 for equal images.
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
@@ -56,6 +87,8 @@ def ssim(image: Array, target: Array) -> Array:
     Args:
         image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
         target: ``[..., H, W, C]`` wanted colours.
+        mask: ``[..., H, W]`` bool, the pixels that count (default: all). A window counts if its
+            middle does, and has 0 in both images at the pixels that do not.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
@@ -67,41 +100,59 @@ def ssim(image: Array, target: Array) -> Array:
             f"image has shape {np.shape(image)}, expected (..., H, W, C) with H and W at least "
             f"{SSIM_WINDOW}, the window of SSIM"
         )
-    of_one = functools.partial(require("dm_pix").ssim, filter_fn=blur)
-    for _ in np.shape(image)[:-3]:
-        of_one = jax.vmap(of_one)
+    dm_pix = require("dm_pix")
+
+    def of_one(image: Array, target: Array) -> Array:
+        return dm_pix.ssim(image, target, filter_fn=blur)
+
+    def of_one_masked(image: Array, target: Array, counted: Array) -> tuple[Array, Array]:
+        images = (jnp.where(counted, x, 0) for x in (image, target))
+        windows = dm_pix.ssim(*images, filter_fn=blur, return_map=True)
+        margin = SSIM_WINDOW // 2
+        middles = counted[margin:-margin, margin:-margin]
+        return masked_mean(windows, middles), middles.any()
+
+    images = jnp.asarray(image), jnp.asarray(target)
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return jnp.mean(of_one(jnp.asarray(image), jnp.asarray(target)))
+        if mask is None:
+            return jnp.mean(each_image(of_one, *images, axes=3))
+        counted = of_channels(mask, image)
+        return masked_mean(*each_image(of_one_masked, *images, counted, axes=3))
 
 
-def dssim(image: Array, target: Array) -> Array:
+def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the structural dissimilarity (1 - SSIM) / 2, ``[]``, 0 for equal images.
 
     Args:
         image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
         target: ``[..., H, W, C]`` wanted colours.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim(image, target)) / 2
+    return (1 - ssim(image, target, mask)) / 2
 
 
-def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
+def photometric(
+    image: Array, target: Array, ssim_weight: float = 0.2, mask: Array | None = None
+) -> Array:
     """Return (1 - w) L1 + w (1 - SSIM), ``[]``, the loss of 3DGS.
 
     Args:
         image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
         target: ``[..., H, W, C]`` wanted colours.
         ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and uses w = 0.2.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim_weight) * l1(image, target) + ssim_weight * 2 * dssim(image, target)
+    distance = (1 - ssim_weight) * l1(image, target, mask)
+    return distance + ssim_weight * 2 * dssim(image, target, mask)
 
 
 def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
@@ -129,4 +180,31 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     if mask is None:
         return jnp.mean(values)
     same_shape(values, mask, names=("weight", "mask"))
-    return mean_over_maps(masked_mean, values, mask=jnp.asarray(mask, bool))
+    return mean_over_images(masked_mean, values, mask=jnp.asarray(mask, bool))
+
+
+def _mean(
+    distance: Callable[[Array], Array], image: Array, target: Array, mask: Array | None
+) -> Array:
+    """Return the mean of a distance, a function of the difference, over images and pixels."""
+    difference, counted = _difference(image, target, mask)
+    if counted is None:
+        return jnp.mean(distance(difference))
+    return mean_over_images(masked_mean, distance(difference), mask=counted, axes=3)
+
+
+def _decibels(squared: Array, counted: Array | None = None) -> Array:
+    return -10 * jnp.log10(masked_mean(squared, counted))
+
+
+def _difference(image: Array, target: Array, mask: Array | None) -> tuple[Array, Array | None]:
+    """Subtract, and return the mask in the same shape.
+
+    The difference is 0, with a gradient of 0, where it does not count.
+    """
+    same_shape(image, target)
+    difference = jnp.asarray(image) - jnp.asarray(target)
+    if mask is None:
+        return difference, None
+    counted = of_channels(mask, image)
+    return jnp.where(counted, difference, 0), counted

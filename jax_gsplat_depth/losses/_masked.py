@@ -22,20 +22,52 @@ def masked_mean(values: Array, mask: Array | None) -> Array:
     return total / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1)
 
 
-def each_map(function: Callable[..., Any], *maps: Array) -> Any:
-    """Apply a function of maps ``[H, W]`` to each of ``[..., H, W]``; fewer axes are one map."""
-    for _ in maps[0].shape[:-2]:
-        function = jax.vmap(function)
-    return function(*maps)
+def each_image(function: Callable[..., Any], *arrays: Array, axes: int) -> Any:
+    """Apply a function of single images, or maps, to each.
 
-
-def mean_over_maps(loss: Callable[..., Array], *maps: Array, mask: Array) -> Array:
-    """Return the mean of a loss of each map, ``[]``, over those in which a pixel counts.
-
-    The loss takes a map of each of ``maps`` and the mask of the pixels that count.
+    Args:
+        function: Takes a part of each array.
+        arrays: With equal leading axes.
+        axes: Number of axes of an image in the first of them; fewer are one image.
     """
-    losses = each_map(loss, *maps, mask)
-    return masked_mean(losses, mask.any(axis=tuple(range(-min(mask.ndim, 2), 0))))
+    for _ in range(arrays[0].ndim - axes):
+        function = jax.vmap(function)
+    return function(*arrays)
+
+
+def mean_over_images(
+    loss: Callable[..., Array], *arrays: Array, mask: Array, axes: int = 2
+) -> Array:
+    """Return the mean of a loss of each image, or map, ``[]``, over those in which a pixel counts.
+
+    Args:
+        loss: Takes a part of each array, and of the mask.
+        arrays: With equal leading axes; the first has the shape of the mask.
+        mask: Bool, what counts.
+        axes: As in ``each_image``.
+    """
+    losses = each_image(loss, *arrays, mask, axes=axes)
+    return masked_mean(losses, mask.any(axis=tuple(range(-min(mask.ndim, axes), 0))))
+
+
+def of_channels(mask: Array, image: Array) -> Array:
+    """Return a mask in the shape of an image, of whose pixels or channels it is one.
+
+    Args:
+        mask: ``[..., C]`` or ``[...]`` bool.
+        image: ``[..., C]``.
+
+    Raises:
+        ValueError: The mask has another shape; raised while tracing.
+    """
+    shape = np.shape(image)
+    if np.shape(mask) == shape:
+        return jnp.asarray(mask)
+    if np.shape(mask) == shape[:-1]:
+        return jnp.broadcast_to(jnp.asarray(mask)[..., None], shape)
+    raise ValueError(
+        f"mask has shape {np.shape(mask)}, expected {shape[:-1]} or {shape} (from image)"
+    )
 
 
 def same_shape(

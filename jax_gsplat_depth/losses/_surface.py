@@ -5,9 +5,9 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth.losses._masked import (
-    each_map,
+    each_image,
     masked_mean,
-    mean_over_maps,
+    mean_over_images,
     same_shape,
 )
 
@@ -46,7 +46,7 @@ def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None)
     if mask is not None:
         same_shape(depth, mask, names=("depth", "mask"))
         valid &= jnp.asarray(mask, bool)
-    return mean_over_maps(_smoothness, depth, image, mask=valid)
+    return mean_over_images(_smoothness, depth, image, mask=valid)
 
 
 def _smoothness(depth: Array, image: Array, valid: Array) -> Array:
@@ -89,7 +89,7 @@ def normals_from_depth(depth: Array, K: Array) -> Array:
     if np.shape(K) not in ((3, 3), (*lead, 3, 3)):
         each = f" or {(*lead, 3, 3)}" if lead else ""
         raise ValueError(f"K has shape {np.shape(K)}, expected (3, 3){each}")
-    return each_map(_normals, jnp.asarray(depth), jnp.broadcast_to(K, (*lead, 3, 3)))
+    return each_image(_normals, jnp.asarray(depth), jnp.broadcast_to(K, (*lead, 3, 3)), axes=2)
 
 
 def _normals(depth: Array, K: Array) -> Array:
@@ -137,7 +137,7 @@ def normal_consistency(normals: Array, target: Array, mask: Array | None = None)
     target = jnp.where(valid[..., None], target, 1)
     length = jnp.sqrt(jnp.sum(jnp.square(target), axis=-1))
     cosine = jnp.sum(normals * target, axis=-1) / length
-    return mean_over_maps(masked_mean, 1 - cosine, mask=valid)
+    return mean_over_images(masked_mean, 1 - cosine, mask=valid)
 
 
 def _central_difference(points: Array, valid: Array, axis: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
+from helpers.captures import Scene, nerf_folder, write_json
 from helpers.commands import refusal_without, run
 from PIL import Image
 
@@ -193,6 +194,18 @@ def test_capture_errors_become_sentences(tmp_path, monkeypatch, capsys):
     assert run("fit", "--data", "x", "--out", tmp_path / "o") == 2
     assert capsys.readouterr().err.splitlines()[-1] == "jax-gsplat-depth: error: x: no photos"
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_used_of_a_capture_is_said(tmp_path, capsys):
+    data = nerf_folder(tmp_path, Scene())
+    data["colour_of_mood"] = "blue"
+    write_json(tmp_path / "transforms.json", data)
+    assert run("fit", "--data", tmp_path, "--out", tmp_path / "out", "--views", "100") == 2
+    _, warning, error = capsys.readouterr().err.splitlines()
+    path = tmp_path / "transforms.json"
+    wanted = f"warning: {path} has unknown keys (colour_of_mood), which are left out"
+    assert warning == f"jax-gsplat-depth: {wanted}"
+    assert error.startswith("jax-gsplat-depth: error: 100 training views cannot be chosen")
 
 
 def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, capsys):

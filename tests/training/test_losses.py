@@ -118,7 +118,7 @@ def test_flat_images_have_finite_gradients(value):
         assert np.isfinite(gradient(image, other)).all()
 
 
-@pytest.mark.parametrize("loss", [losses.l1, losses.psnr, losses.ssim, losses.photometric])
+@pytest.mark.parametrize("loss", [losses.l1, losses.mse, losses.psnr, losses.ssim])
 def test_each_image_of_a_batch_on_its_own(loss, x64):
     rng = np.random.default_rng(0)
     image = rng.uniform(size=(2, 3, 14, 13, 3))
@@ -127,6 +127,10 @@ def test_each_image_of_a_batch_on_its_own(loss, x64):
     each = [loss(image[i, j], target[i, j]) for i in range(2) for j in range(3)]
     assert loss(image, target).shape == ()
     np.testing.assert_allclose(loss(image, target), np.mean(each), rtol=1e-12)
+    mask = rng.random((2, 3, 14, 13)) > 0.3
+    mask[1, 2] = False  # an image that does not count
+    each = [loss(image[i, j], target[i, j], mask=mask[i, j]) for i in range(2) for j in range(3)]
+    np.testing.assert_allclose(loss(image, target, mask=mask), np.mean(each[:-1]), rtol=1e-12)
 
 
 def test_jit_vmap_and_numpy_inputs():
@@ -137,7 +141,7 @@ def test_jit_vmap_and_numpy_inputs():
     np.testing.assert_allclose(batched, one_by_one, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [losses.l1, losses.psnr, losses.ssim, losses.photometric])
+@pytest.mark.parametrize("loss", [losses.l1, losses.mse, losses.psnr, losses.ssim])
 def test_shapes_that_differ(loss):
     with pytest.raises(ValueError, match=r"target has shape \(20, 1, 3\)"):
         loss(jnp.zeros((20, 20, 3)), jnp.zeros((20, 1, 3)))
