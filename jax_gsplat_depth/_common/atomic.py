@@ -18,10 +18,16 @@ def atomic_write(path: Path, write: Callable[[Any], object]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    with scratch_folder(path.parent, tag_of(path)) as folder:
-        scratch = folder / "file"
-        with scratch.open("xb") as stream:
-            write(stream)
-        sync(scratch)
-        scratch.replace(path)
-    sync(path.parent)
+    try:
+        with scratch_folder(path.parent, tag_of(path)) as folder:
+            scratch = folder / "file"
+            with scratch.open("xb") as stream:
+                write(stream)
+            sync(scratch)
+            scratch.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        # Nobody else knows of the hidden folder.
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
