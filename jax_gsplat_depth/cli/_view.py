@@ -28,7 +28,8 @@ class View:
     Attributes:
         splats: File of Gaussians.
         port: Port to listen at, 0 for any that is free.
-        host: Interface to listen at; 0.0.0.0 lets other machines in.
+        host: Interface to listen at, and its name in the browser; 0.0.0.0 (all interfaces) or the
+            address of one lets other machines in.
         up: Axis of the world that is up: x, y or z, or as in --up=-y.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
     """

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_gsplat_depth._common.file_names import file_name
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.evaluation._heldout import HeldOutView, evaluate
@@ -30,7 +31,8 @@ def measure(
     Args:
         capture: Posed photos.
         gaussians: Activated Gaussians with spherical harmonics.
-        folder: New folder for one picture ``NAME.png`` per view, or None for no pictures.
+        folder: New folder for one picture ``NAME.png`` per view (see ``file_name``), or None for no
+            pictures.
         config: Settings of the renderer; None for its defaults.
         on_view: Called with the entry of each view in ``heldout``.
 
@@ -45,7 +47,7 @@ def measure(
     errors = []
     for view in evaluate(capture, gaussians, config=config):
         if folder is not None:
-            write_held_out(view, folder / f"{view.name}.png")
+            write_held_out(view, folder / file_name(view.name, ".png"))
         entries.append(_entry(view))
         if view.depth_errors is not None:
             errors.append(view.depth_errors)

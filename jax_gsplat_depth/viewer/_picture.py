@@ -1,6 +1,7 @@
 """Draws the picture of the viewer: a pure function of Gaussians, pose and controls."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -15,11 +16,20 @@ from jax_gsplat_depth.frames import (
     weight_picture,
 )
 
-_MOST_PIXELS = 1920 * 1080
+_MOST_PIXELS = 2048 * 1024
 """Most pixels of a picture; a larger browser window enlarges it."""
 
-_STEP = 8
-"""Sides are multiples of this many pixels: not every change of a window must compile again."""
+_SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+"""Sides of pictures in pixels, two per octave: one of the canvas between them is scaled by 1.23 at
+most."""
+
+SIZES = tuple(
+    (width, height)
+    for width in _SIDES
+    for height in _SIDES
+    if max(width, height) <= 2 * min(width, height) and width * height <= _MOST_PIXELS
+)
+"""The 45 sizes that pictures have: each is compiled once, whatever becomes of a window."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +122,13 @@ def draw(
 
 
 def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
-    """Return width and height in pixels, multiples of 8 with nearly the shape of the canvas."""
-    across, down = pose.canvas
-    factor = min(factor, (_MOST_PIXELS / (across * down)) ** 0.5)
-    width, height = (max(1, round(factor * n / _STEP)) * _STEP for n in (across, down))
-    return width, height
+    """Return that of ``SIZES`` to which the sides of the canvas are scaled least."""
+    across, down = (factor * side for side in pose.canvas)
+
+    def scaling(size: tuple[int, int]) -> float:
+        return math.log(size[0] / across) ** 2 + math.log(size[1] / down) ** 2
+
+    return min(SIZES, key=scaling)
 
 
 def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Serves the viewer: one thread draws for all browsers, and viser shows the pictures."""
 
+import ipaddress
 import math
 import socket
 import threading
@@ -8,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import camera_centers
 from jax_gsplat_depth.frames import depth_range, orbit, scene_box
+from jax_gsplat_depth.viewer._guard import start_server
 from jax_gsplat_depth.viewer._session import Session
 
 _FOV_X, _ELEVATION = math.radians(60), math.radians(20)
@@ -44,18 +45,19 @@ class Viewer:
         Args:
             gaussians: Activated Gaussians with 3 colour channels.
             up: ``[3]`` upward direction, world frame.
-            say: Called, from any thread, with a sentence about a browser that cannot be served.
-            host: Name or address of a network interface of this machine.
+            say: Called, from any thread, with a sentence about a browser that cannot be served, or
+                a warning.
+            host: Name or address of a network interface of this machine. Browsers have to call the
+                server by this name, or by those of the loopback interface if it listens there.
             port: Port to listen at; 0 takes any free one.
             config: Settings of the renderer; None for its defaults.
 
         Raises:
             OSError: The address cannot be used; the message is one sentence.
             ValueError: No Gaussian can be drawn.
-            ImportError: viser is not installed.
+            ImportError: viser is not installed, or not of a version that can be made safe.
         """
-        viser = require("viser", "viewer")
-        address = _free_address(host, port)
+        address, port = _free_address(host, port)
         start = orbit(
             gaussians,
             up=up,
@@ -73,11 +75,10 @@ class Viewer:
         self._changed = threading.Event()
         self._done = threading.Event()
         self._say = say
-        self._server: Any = viser.ViserServer(
-            host=address, port=port, label="jax-gsplat-depth", verbose=False
-        )
-        self.url = url_of(host, self._server.get_port())
-        # A shared link would go through somebody else's server.
+        self._server: Any = start_server(host, address, port)
+        self.url = url_of(host, port)
+        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            say(f"warning: everybody who reaches this machine can look at the scene at {self.url}")
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.scene.set_up_direction(tuple(float(x) for x in up))
         first = self._server.initial_camera
@@ -102,6 +103,8 @@ class Viewer:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+            # Older versions of viser leave the threads that wait for callbacks.
+            server._thread_executor.shutdown(wait=False)
 
     def __enter__(self) -> "Viewer":
         """Return the viewer itself."""
@@ -152,8 +155,8 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _free_address(host: str, port: int) -> str:
-    """Return the address of ``host`` to listen at, if its port is free.
+def _free_address(host: str, port: int) -> tuple[str, int]:
+    """Return address and port to listen at, if the port is free; 0 stands for any that is.
 
     Not left to viser, which tries the next ports if one is taken, and hangs if the host is wrong.
     """
@@ -161,8 +164,8 @@ def _free_address(host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A machine may have IPv6 names without IPv6.
         family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        with socket.create_server(address[:2], family=family):
-            return str(address[0])
+        with socket.create_server(address[:2], family=family) as free:
+            return str(address[0]), free.getsockname()[1]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{host}:{port} cannot be used: {reason}") from error

@@ -22,6 +22,8 @@ from PIL import Image
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import datasets, frames, io
+from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.scratch import PREFIX, scratch_folder, tag_of
 from jax_gsplat_depth.cli import _main
 from jax_gsplat_depth.frames import _render, _write
 
@@ -62,6 +64,32 @@ def reference(path, cameras, background=(0, 0, 0)):
 def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture).astype(float)
+
+
+@pytest.mark.parametrize("depth_format", ["png", "npy"])
+def test_names_may_be_longer_than_those_of_files(ply, tmp_path, depth_format):
+    names = ["0" * 251, "0" * 252, "0" * 255, "é" * 126 + "a", "é" * 126 + "b", "n" * 400]
+    camera = {"viewmat": np.eye(4).tolist(), "K": [[9, 0, 8], [0, 9, 6], [0, 0, 1]]}
+    cameras = {"width": 16, "height": 12, "cameras": [camera | {"name": name} for name in names]}
+    (tmp_path / "cameras.json").write_text(json.dumps(cameras))
+    arguments = ("--cameras", tmp_path / "cameras.json", "--depth-format", depth_format)
+    assert run("render", ply, *arguments, "--out", tmp_path / "out") == 0
+    for folder in ("image", "depth", "depth_raw", "weight"):
+        suffix = f".{depth_format}" if folder == "depth_raw" else ".png"
+        files = {path.name for path in (tmp_path / "out" / folder).iterdir()}
+        assert files == {file_name(name, suffix) for name in names} and len(files) == len(names)
+    written = json.loads((tmp_path / "out" / "cameras.json").read_text())["cameras"]
+    assert [entry["name"] for entry in written] == names
+
+
+def test_half_a_video_of_a_killed_command_is_removed(ply, tmp_path):
+    out = tmp_path / ("v" * 250 + ".mp4")
+    hidden = tmp_path / f"{PREFIX}{tag_of(out)}0"
+    hidden.mkdir()
+    (hidden / "file").write_bytes(b"half")
+    with scratch_folder(tmp_path, tag_of(out)) as in_use:
+        frames.check_output(out)
+        assert not hidden.exists() and in_use.exists()
 
 
 @pytest.mark.parametrize("depth_format", ["png", "npy"])
