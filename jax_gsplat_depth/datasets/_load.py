@@ -155,11 +155,11 @@ def _assemble(
     scale = 1 / downscale
     points = colors = None
     if model is not None and len(model.points) > 0:
-        points, colors = model.points.astype(np.float32), model.colors
+        points, colors = model.points, model.colors
     return Capture(
         names=names,
         images=images,
-        viewmats=np.stack([view.viewmat for view in views]).astype(np.float32),
+        viewmats=np.stack([view.viewmat for view in views]),
         Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
         points=points,
         point_colors=colors,

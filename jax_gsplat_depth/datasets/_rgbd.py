@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import pinhole, rigid
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
 from jax_gsplat_depth.datasets._pictures import is_file, picture_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
@@ -48,7 +48,7 @@ def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
             PosedPhoto(
                 photo=photo,
                 size=picture_size(photo),
-                viewmat=np.linalg.inv(camera_to_world),
+                viewmat=inverted(camera_to_world),
                 K=K,
                 depth=depth if is_file(depth) else None,
             )

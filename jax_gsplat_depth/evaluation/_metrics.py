@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.evaluation._heldout import HeldOutView, evaluate
@@ -19,7 +20,7 @@ _VERSIONS_OF = ("jax-gsplat-depth", "jax", "jaxlib", "optax", "dm-pix", "numpy")
 
 def measure(
     capture: Capture,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     folder: Path | None = None,
     *,
     config: Config | None = None,
@@ -29,7 +30,7 @@ def measure(
 
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
+        gaussians: As in ``evaluate``.
         folder: New folder for one picture ``NAME.png`` per view, or None for no pictures.
         config: Settings of the renderer; None for its defaults.
         on_view: Called with the entry of each view in ``heldout``.
