@@ -105,18 +105,21 @@ def fail(message: object) -> int:
     return USAGE_ERROR
 
 
-def read_splats(path: Path, antialiased: bool | None = None) -> io.SplatFile:
+def read_splats(
+    path: Path, antialiased: bool | None = None, max_expansion: float = io.MAX_EXPANSION
+) -> io.SplatFile:
     """Return a file of Gaussians without those that cannot be drawn, and say what was left out.
 
     Args:
         path: File to read.
         antialiased: Takes the place of the file's tag, unless it is None.
+        max_expansion: As for ``io.read``.
 
     Raises:
         ValueError: As ``io.read``.
     """
     with warnings_said():
-        file = io.read(path, on_bad="drop")
+        file = io.read(path, on_bad="drop", max_expansion=max_expansion)
     if file.dropped:
         say(f"{path}: {left_out(file.dropped)}")
     if antialiased is None:

@@ -7,7 +7,14 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth.cli._common import guarded, shown_as
+from jax_gsplat_depth._common.settings import Positive
+from jax_gsplat_depth.cli._common import (
+    guarded,
+    read_splats,
+    shown_as,
+    stated_default,
+    warnings_said,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,28 +23,34 @@ class Convert:
 
     Reads and writes .ply, .compressed.ply, .splat and .spz, as the suffixes say. Only .ply keeps
     every number; .splat keeps no view-dependent colour. Gaussians that cannot be drawn are left
-    out.
+    out. What a file says about all of them (antialiased, origin) is kept.
 
     Attributes:
         input: File to read.
         output: File to write or replace.
+        antialiased: Say in the new file that its Gaussians were trained with the antialiasing
+            compensation, or that they were not.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 16 MiB.
     """
 
     input: Annotated[tyro.conf.Positional[Path], shown_as("IN")]
     output: Annotated[tyro.conf.Positional[Path], shown_as("OUT")]
+    antialiased: Annotated[bool | None, stated_default("as IN says")] = None
+    max_expansion: Positive = io.MAX_EXPANSION
 
 
 @guarded()
 def run(command: Convert) -> str:
     """Convert the file; returns what to tell."""
     io.check_suffix(command.output)  # Before the work.
-    gaussians = io.load(command.input)
+    file = read_splats(command.input, command.antialiased, command.max_expansion)
     size = command.input.stat().st_size
     try:
-        io.save(command.output, gaussians)
+        with warnings_said():
+            saved = io.save(command.output, file.gaussians, file.tags)
     except OSError as error:  # Of the scratch file, a name that says nothing to the user.
         raise OSError(error.errno, error.strerror, str(command.output)) from error
     return (
-        f"{len(gaussians.means)} Gaussians from {command.input} ({size} bytes) to "
+        f"{saved.written} Gaussians from {command.input} ({size} bytes) to "
         f"{command.output} ({command.output.stat().st_size} bytes)"
     )

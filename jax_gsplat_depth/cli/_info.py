@@ -7,15 +7,15 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth.cli._common import guarded, shown_as
+from jax_gsplat_depth.cli._common import guarded, shown_as, warnings_said
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Info:
     """Print what a file of Gaussians holds.
 
-    These are counts, SH degree, bounds and opacities of a .ply, .compressed.ply, .splat or .spz
-    file, and how many of its Gaussians have NaN or infinity.
+    These are counts, SH degree, tags, bounds and opacities of a .ply, .compressed.ply, .splat or
+    .spz file, and how many of its Gaussians cannot be drawn for which reason.
 
     Attributes:
         file: File to read.
@@ -27,4 +27,6 @@ class Info:
 @guarded()
 def run(command: Info) -> None:
     """Print the table."""
-    print(io.describe(command.file))
+    with warnings_said():
+        text = io.describe(command.file)
+    print(text)

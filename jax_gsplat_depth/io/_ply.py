@@ -5,6 +5,8 @@ opacity, the quaternion wxyz. ``f_dc_*`` are the first SH coefficients of red, g
 ``f_rest_*`` the others: all of red, then all of green, then all of blue.
 """
 
+import contextlib
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -125,15 +127,20 @@ def ply_record(path: Path) -> tuple[Record, Tags]:
         # An infinite logit is an opacity of exactly 0 or 1, which some exporters write.
         opacities = 1 / (1 + np.exp(-_columns(vertex, ["opacity"])[:, 0].astype(np.float64)))
         # The file has the coefficients of red before those of green, the record side by side.
-        by_base = [*_DC, *(rest[channel * n_rest // 3 + i] for i in range(n_rest // 3) for channel in range(3))]
-        sh = _columns(vertex, by_base).reshape(len(vertex), -1, 3)
+        by_base = [
+            *_DC,
+            *(rest[channel * n_rest // 3 + i] for i in range(n_rest // 3) for channel in range(3)),
+        ]
+        sh = _columns(vertex, by_base).reshape(len(vertex), n_rest // 3 + 1, 3)
         record = Record(_columns(vertex, _MEANS), _columns(vertex, _QUATS), scales, opacities, sh)
     return record, tags_of_comments(path, comments)
 
 
 def _columns(vertex: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return ``(N, names)`` values in the byte order of the machine."""
-    values = np.empty((len(vertex), len(names)), np.result_type(*(vertex.dtype[name] for name in names)))
+    values = np.empty(
+        (len(vertex), len(names)), np.result_type(*(vertex.dtype[name] for name in names))
+    )
     for column, name in enumerate(names):
         values[:, column] = vertex[name]
     return values
@@ -167,9 +174,12 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         ValueError: The file is not a PLY or is damaged.
     """
     plyfile = require("plyfile")
-    comments = _check_header(path)
+    comments, is_text = _check_header(path)
     try:
-        with open_regular(path) as stream:
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(open_regular(path))
+            if is_text:
+                stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
             data = plyfile.PlyData.read(stream)
         rows = {element.name: element.data for element in data.elements}
     except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
@@ -178,8 +188,8 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     return rows, comments
 
 
-def _check_header(path: Path) -> list[str]:
-    """Return the comments of the header.
+def _check_header(path: Path) -> tuple[list[str], bool]:
+    """Return the comments of the header, and whether the file is text.
 
     A file that is too short for the counts it declares is refused before anything is allocated.
     """
@@ -213,4 +223,4 @@ def _check_header(path: Path) -> list[str]:
             f"{path} is truncated: its header promises at least {needed} bytes of data, but "
             f"{max(size - end.end(), 0)} follow"
         )
-    return comments
+    return comments, is_text

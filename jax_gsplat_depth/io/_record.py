@@ -109,12 +109,10 @@ def to_file(path: Path, record: Record, tags: Tags, on_bad: OnBad) -> SplatFile:
     """
     if on_bad not in ("error", "drop"):
         raise ValueError(f"on_bad is {on_bad!r}: expected 'error' or 'drop'")
-    if len(record.means) == 0:
-        raise ValueError(f"{path} holds no Gaussian")
     kept, dropped = drop_bad(record)
     if dropped and on_bad == "error":
         raise ValueError(_first_bad(path, record))
-    if len(kept.means) == 0:
+    if dropped and len(kept.means) == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise ValueError(f"{path} holds no Gaussian that can be drawn ({reasons})")
     arrays = {name: jnp.asarray(array, jnp.float32) for name, array in kept.fields().items()}
@@ -174,9 +172,7 @@ def with_unit_quats(record: Record) -> Record:
     """Return the record with quaternions of length 1, for formats that hold no others."""
     # The first division keeps the square of the length within range.
     quats = record.quats / np.abs(record.quats).max(axis=1, keepdims=True)
-    return dataclasses.replace(
-        record, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True)
-    )
+    return dataclasses.replace(record, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True))
 
 
 def require_some(record: Record, path: Path) -> Record:

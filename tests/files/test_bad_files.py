@@ -1,6 +1,7 @@
 """Checks damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
 
 import gzip
+import re
 import struct
 import sys
 import tracemalloc
@@ -90,7 +91,7 @@ def test_splat_with_numbers_that_are_not_finite(tmp_path, field, value, text):
     struct.pack_into("<f", content, 32 + 4 * field, value)
     path.write_bytes(content)
     assert f"has {text} that are not finite in Gaussian 1" in refusal(path)
-    assert "not finite: 1 Gaussians" in io.describe(path)
+    assert re.search("not finite: +1 Gaussians", io.describe(path))
 
 
 def test_splat_with_a_zero_rotation(tmp_path):
@@ -123,7 +124,6 @@ def spz(path, *, version=3, n=1, degree=0, bits=12, flags=0, body=None, magic=b"
         ({"degree": 5}, "SH degree 5"),
         ({"degree": 1}, "is truncated: expected 29 bytes"),
         ({"bits": 24}, "24 fractional bits"),
-        ({"flags": 2}, "extensions"),
         ({"body": bytes(21)}, "holds more than its header says"),
         ({"body": b""}, "is truncated"),
         ({"version": 1, "body": struct.pack("<3e", 1, np.nan, 1) + bytes(10)}, "means that are"),
