@@ -25,6 +25,7 @@ SUBJECTS = tuple(
 
 # Importer, imported module, reason.
 ALLOWED = {
+    ("fit._frame", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._camera_file", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._camera_file", "datasets._transforms"): "reads the cameras of a transforms.json",
     ("frames._camera_file", "datasets._views"): "names the cameras as a capture names its views",
