@@ -19,6 +19,8 @@ from PIL import Image
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import datasets, frames, io
 from jax_gsplat_depth.frames import LocalScene
+from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, range_of
+from jax_gsplat_depth.viewer._server import Viewer
 
 FAR = 1e8 * PLACE
 PLACES = [(1e-6, 0 * FAR), (1e6, FAR), (1.0, FAR), (3e-3, 1e3 * PLACE)]
@@ -218,3 +220,39 @@ def test_single_gaussian_is_in_the_picture(tmp_path):
     images, depths, _ = pictures(out)
     assert (images.max(axis=(1, 2, 3)) > 150).all() and (depths.max(axis=(1, 2)) > 0).all()
     assert (images[:, :3] < 20).all() and (images[:, :, :3] < 20).all()
+
+
+# The viewer
+
+
+@pytest.mark.parametrize("name", ["one", "two of several sizes", "tight", "a stray among few"])
+@pytest.mark.parametrize(("scale", "origin"), PLACES)
+@pytest.mark.quick(scale=[1e6], name=["one"])
+def test_viewer_starts_with_the_scene_in_view(name, scale, origin):
+    pytest.importorskip("viser")
+    transform = pytest.importorskip("scipy.spatial.transform")
+
+    def first_view(scene):
+        with Viewer(scene, up=np.eye(3)[2], say=pytest.fail, host="127.0.0.1", port=0) as viewer:
+            start, depths = viewer._server.initial_camera, viewer._depth_range
+        camera = jgd.Camera.look_at(
+            np.float32(start.position), np.float32(start.look_at), fov_y=1.0, width=64, height=48
+        )
+        to_scene = np.asarray(camera.viewmat, np.float64)[:3, :3].T
+        quat = transform.Rotation.from_matrix(to_scene).as_quat()[[3, 0, 1, 2]]
+        pose = Pose(np.asarray(start.position), quat, float(start.fov), 64, 48)
+        return draw(scene, pose, Look("depth", depths, 0.3, (0.0, 0.0, 0.0))), depths
+
+    gaussians, _ = CLUSTERS[name]
+    known, known_depths = first_view(LocalScene.of(gaussians))
+    view, depths = first_view(LocalScene.of(scaled_gaussians(gaussians, scale), origin))
+    assert known.weight.max() > 0.3
+    np.testing.assert_allclose(view.weight, known.weight, atol=5e-3)
+    np.testing.assert_allclose(view.depth, scale * known.depth, rtol=1e-3, atol=1e-3 * scale)
+    np.testing.assert_allclose(depths, scale * np.array(known_depths), rtol=1e-3)
+
+
+def test_a_view_without_anything_solid_keeps_its_range():
+    view = DrawnView(np.zeros((4, 6, 3), np.uint8), np.ones((4, 6)), np.full((4, 6), 0.1))
+    assert range_of(view, 0.5) is None
+    assert range_of(view, 0.05) == (1.0, 1.001)
