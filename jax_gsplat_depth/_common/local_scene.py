@@ -19,6 +19,9 @@ _SIZES = 100.0
 _REACH = 3.0
 """Radius of a Gaussian in standard deviations."""
 
+_MOST = 100_000
+"""Gaussians that are looked at, evenly chosen, if there are twice as many or more."""
+
 _LEAST = 1e-6
 """Least unit relative to the radius of the scene, whose far side is in front of the far plane."""
 
@@ -26,6 +29,8 @@ _LEAST = 1e-6
 @dataclasses.dataclass(frozen=True)
 class Detail:
     """The ``M`` Gaussians of a scene that can be drawn, and how much each counts as its detail.
+
+    Of many, some stand for all.
 
     A fit makes near surfaces of small Gaussians and the background of large ones. With opacity over
     squared size as weight, neither a backdrop nor floaters nor many faint Gaussians count much.
@@ -45,7 +50,8 @@ class Detail:
     @classmethod
     def of(cls, gaussians: Gaussians) -> "Detail":
         """Select what can be drawn, as far as the Gaussians themselves decide it."""
-        drawn = _drawable(gaussians)
+        drawn = np.flatnonzero(_drawable(gaussians))
+        drawn = drawn[:: max(1, len(drawn) // _MOST)]
         means = np.asarray(gaussians.means, np.float64)[drawn]
         opacities = np.asarray(gaussians.opacities, np.float64)[drawn]
         sizes = _sizes(gaussians)[drawn]

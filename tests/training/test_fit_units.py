@@ -72,6 +72,26 @@ def test_fit_in_small_units_far_away(capture, expected):
     assert np.abs(np.asarray(result.gaussians.means)).max() < 1e-2
 
 
+@pytest.mark.slow
+def test_resumed_fit_far_away_has_the_same_bits(capture, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    moved, settings = moved_capture(capture, 1e-3, 1e4 * PLACE), settings_of("mcmc")
+    straight, seen = fit.fit(moved, settings), []
+    fit.fit(
+        moved,
+        settings,
+        on_step=seen.append,
+        should_stop=lambda: len(seen) > 8,
+        checkpoints=fit.Checkpoints(tmp_path),
+    )
+    with pytest.raises(fit.FitError, match="another capture"):
+        fit.fit(capture, settings, checkpoints=fit.Checkpoints(tmp_path, resume=True))
+    resumed = fit.fit(moved, settings, checkpoints=fit.Checkpoints(tmp_path, resume=True))
+    assert 0 < resumed.resumed_after < settings.steps
+    assert_same_bits(resumed.gaussians, straight.gaussians)
+    np.testing.assert_array_equal(resumed.origin, straight.origin)
+
+
 def test_result_keeps_the_coordinates_of_the_capture(capture):
     near = moved_capture(capture, 1.0, 150 * PLACE)
     result = fit.fit(near, dataclasses.replace(SETTINGS, steps=1))
