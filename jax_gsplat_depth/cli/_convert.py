@@ -30,7 +30,7 @@ class Convert:
         output: File to write or replace.
         antialiased: Say in the new file that its Gaussians were trained with the antialiasing
             compensation, or that they were not.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 16 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """
 
     input: Annotated[tyro.conf.Positional[Path], shown_as("IN")]

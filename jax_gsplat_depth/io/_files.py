@@ -55,7 +55,7 @@ def read(
             beyond float32, a scale of zero or less, or a zero rotation: "error" refuses the file,
             "drop" leaves these Gaussians out.
         max_expansion: How many bytes of Gaussians an ``.spz`` may hold for each of its own; more
-            than 16 MiB are refused beyond that, since a file of zeros could fill the memory.
+            than 4 MiB are refused beyond that, since a file of zeros could fill the memory.
 
     Returns:
         The Gaussians, as ``load`` returns them, the tags, and how many were dropped for what.
@@ -160,7 +160,7 @@ def describe(path: str | Path) -> str:
 
 
 def _lines_of(tags: Tags) -> dict[str, Any]:
-    lines = {"antialiased": {True: "yes", False: "no", None: "not said"}[tags.antialiased]}
+    lines = {"antialiased": {True: "yes (mip)", False: "no", None: "not said"}[tags.antialiased]}
     if any(tags.origin):
         lines["origin"] = " ".join(map(repr, tags.origin))
     if tags.fractional_bits is not None:

@@ -57,7 +57,7 @@ _MAX_EXTENSIONS = 1 << 16
 MAX_EXPANSION = 100.0
 """Bytes of Gaussians for each byte of the file that are believed; scenes have about 2."""
 
-_BELIEVED = 1 << 24
+_BELIEVED = 1 << 22
 """Bytes of Gaussians that are believed of any file."""
 
 _BEST_RATE = 1032
@@ -115,12 +115,12 @@ def write_spz(
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
     record, dropped = from_gaussians(gaussians)
     record = in_world(path, require_some(record, path), tags, _step)
-    record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
     if spoilt := _spz_columns.spoilt_scales(record.scales):
         _warn(
             f"{path}: {spoilt} of {len(record.means)} Gaussians have scales that .spz cannot hold; "
             "they were clipped to 4.5e-05..380"
         )
+    record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
     columns = _spz_columns.encode(with_unit_quats(record), version, fractional_bits)
     flags = _ANTIALIASED if tags.antialiased else 0
     header = [_MAGIC, version, len(record.means), record.sh_degree, fractional_bits, flags]
@@ -279,13 +279,16 @@ class _Header:
         self.flags = flags
         self.has_extensions = bool(flags & _HAS_EXTENSIONS)
         size = sum(self.sizes)
-        promise = f"its header promises {n} Gaussians, but {file_size} bytes"
         if size > _BEST_RATE * file_size + _SLACK:
-            raise ValueError(f"{path} is truncated: {promise} are too few for that")
+            raise ValueError(
+                f"{path} is truncated: its header promises {n} Gaussians, but {file_size} bytes "
+                "are too few for that"
+            )
         if size > max(max_expansion * file_size, _BELIEVED):
             raise ValueError(
-                f"{path} may be made to fill the memory: {promise} are {size / file_size:.0f} "
-                f"times less, more than max_expansion = {max_expansion:g}"
+                f"{path} promises {n} Gaussians in {size} bytes, {size // file_size} times its own "
+                f"size: only a max_expansion of more than {max_expansion:g} lets it take this much "
+                "memory"
             )
 
     def decode(self, columns: list[bytes], extensions: bytes) -> tuple[Record, Tags]:

@@ -105,8 +105,10 @@ def decode(
         coefficients[:, 1:] = _SH_OF[sh[0].reshape(n, -1, 3)]
     coefficients *= _sh_signs(N_BASES[degree], turn)[:, None].astype(np.float32)
     quats = _from_smallest_three(rotations) if version > 2 else _from_first_three(rotations)
+    with np.errstate(invalid="ignore"):  # Half floats may hold a signaling NaN.
+        means = means * np.array(turn, np.float32)
     return Record(
-        means=means * np.array(turn, np.float32),
+        means=means,
         quats=(quats * _quat_signs(turn)).astype(np.float32),
         scales=np.exp(_scale_logs()).astype(np.float32)[scales.reshape(n, 3)],
         opacities=(np.arange(256) / 255).astype(np.float32)[alphas],

@@ -1,6 +1,7 @@
 """Checks damaged .splat, .spz and compressed PLY files: one sentence that names file and reason."""
 
 import gzip
+import os
 import re
 import struct
 import sys
@@ -149,6 +150,21 @@ def test_spz_that_would_unpack_to_very_much(tmp_path):
         tracemalloc.stop()
 
 
+def test_spz_that_expands_more_than_is_believed(tmp_path):
+    """A true header, but a file of zeros: a few bytes must not take a hundred times the memory."""
+    n = 300_000
+    path = spz(tmp_path / "a.spz", n=n, body=bytes(20 * n))
+    tracemalloc.start()
+    try:
+        assert "promises 300000 Gaussians in 6000000 bytes" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert len(io.load(path, max_expansion=1100).means) == n
+    small = spz(tmp_path / "b.spz", n=n // 2, body=bytes(10 * n))
+    assert len(io.load(small).means) == n // 2
+
+
 def test_spz_damaged_checksum(tmp_path):
     path = spz(tmp_path / "a.spz")
     content = bytearray(path.read_bytes())
@@ -292,3 +308,16 @@ def test_signaling_nan(tmp_path, suffix):
     path.write_bytes(content[:start] + b"\0\0\xa0\x7f" + content[start + 4 :])
     refusal(path)
     assert "NaN" in io.describe(path)
+
+
+# All of them
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat", ".spz"])
+def test_what_is_no_regular_file(tmp_path, suffix):
+    """A FIFO would wait for a writer for ever."""
+    path = tmp_path / f"a{suffix}"
+    os.mkfifo(path)
+    for read in (io.load, io.describe):
+        with pytest.raises(ValueError, match=f"a{suffix} is a FIFO"):
+            read(path)
