@@ -51,7 +51,7 @@ def run(command: Eval) -> str:
     print(f"{'view':<{width}}  {'PSNR (dB)':>9}  {'SSIM':>7}  depth error (%)")
     metrics = evaluation.evaluate_splats(
         capture,
-        file.gaussians,
+        evaluation.LocalScene.of(file.gaussians, file.tags.origin),
         command.out,
         config=Config(antialiased=bool(file.tags.antialiased)),
         source="built-in capture" if command.data == "builtin" else command.data,

@@ -166,4 +166,7 @@ def _summary(metrics: dict[str, Any], out: Path, *, saved: bool) -> str:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
     if metrics["interrupted"] and saved:
         parts.append("--resume goes on from here")
+    if any(metrics["origin"]):
+        x, y, z = metrics["origin"]
+        parts.append(f"splats.ply is relative to its origin {x:.10g} {y:.10g} {z:.10g}")
     return f"{'; '.join(parts)}; results in {out}"

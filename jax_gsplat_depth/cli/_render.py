@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -119,8 +119,8 @@ def run(command: Render) -> str:
     frames.check_output(command.out)  # Before the work.
     background = None if command.background is None else frames.color_of(command.background)
     file = read_splats(command.splats, command.antialiased)
-    gaussians = file.gaussians
-    cameras, of_capture = _cameras(command, mode, gaussians)
+    scene = frames.LocalScene.of(file.gaussians, file.tags.origin)
+    cameras, of_capture = _cameras(command, mode, scene)
     if background is None:
         background = np.zeros(3) if of_capture is None else of_capture
     settings = dataclasses.replace(
@@ -132,7 +132,7 @@ def run(command: Render) -> str:
     with bar:
         metrics = frames.render_to(
             command.out,
-            gaussians,
+            scene,
             cameras,
             settings,
             config=Config(antialiased=bool(file.tags.antialiased)),
@@ -165,7 +165,7 @@ def _mode(command: Render) -> str:
 
 
 def _cameras(
-    command: Render, mode: str, gaussians: Any
+    command: Render, mode: str, scene: frames.LocalScene
 ) -> tuple[frames.CameraPath, np.ndarray | None]:
     """Return the cameras, and the background of the capture that they come from."""
     width, height = command.width, command.height
@@ -182,14 +182,14 @@ def _cameras(
         if mode == "path":
             path = frames.smooth_path(path, command.frames or _N_FRAMES)
     else:
-        return _orbit(command, gaussians), None
+        return _orbit(command, scene), None
     return frames.resized(path, width, height), background
 
 
-def _orbit(command: Render, gaussians: Any) -> frames.CameraPath:
+def _orbit(command: Render, scene: frames.LocalScene) -> frames.CameraPath:
     elevation = _ELEVATION if command.elevation is None else command.elevation
     return frames.orbit(
-        gaussians,
+        scene,
         up=AXES[command.up or _UP],
         n_frames=command.frames or _N_FRAMES,
         width=command.width or _WIDTH,

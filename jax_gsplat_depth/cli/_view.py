@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.settings import Range
 from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.cli._common import (
@@ -49,7 +50,7 @@ def run(command: View) -> str:
 
     file = read_splats(command.splats, command.antialiased)
     with Viewer(
-        file.gaussians,
+        LocalScene.of(file.gaussians, file.tags.origin),
         up=AXES[command.up],
         say=say,
         host=command.host,

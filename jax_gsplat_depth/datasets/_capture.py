@@ -30,14 +30,17 @@ class CaptureWarning(UserWarning):
 class Capture:
     """Posed photos, ready for training: ``V`` views of one size ``(H, W)``.
 
+    The units and the origin are those of the files. Poses and points are float64, since map
+    coordinates in float32 lose the detail: subtract an origin before you convert them.
+
     Attributes:
         names: ``V`` unique file stems, sorted.
         images: ``(V, H, W, 3)`` uint8, sRGB as stored; composited on ``background`` where the
             files had an alpha channel.
-        viewmats: ``(V, 4, 4)`` float32, world to camera, OpenCV axes (x right, y down, z forward).
+        viewmats: ``(V, 4, 4)`` float64, world to camera, OpenCV axes (x right, y down, z forward).
         Ks: ``(V, 3, 3)`` float32 pinhole matrices in pixels of ``images``; the centre of the top
             left pixel is ``(0.5, 0.5)``.
-        points: ``(P, 3)`` float32 world positions of sparse points, or None.
+        points: ``(P, 3)`` float64 world positions of sparse points, or None.
         point_colors: ``(P, 3)`` uint8, or None exactly when ``points`` is None.
         depths: ``(V, H, W)`` float32, z along the optical axis in world units, 0 where unknown;
             None if there is no depth.

@@ -161,9 +161,9 @@ def _assemble(
     return Capture(
         names=names,
         images=images,
-        viewmats=np.stack([view.viewmat for view in views]).astype(np.float32),
+        viewmats=np.stack([view.viewmat for view in views]),
         Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
-        points=None if positions is None else positions.astype(np.float32),
+        points=None if positions is None else positions.astype(np.float64),
         point_colors=colors,
         depths=depths,
         alphas=alphas if transparent else None,

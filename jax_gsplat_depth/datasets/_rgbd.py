@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import pinhole, rigid
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
 from jax_gsplat_depth.datasets._paths import is_there
 from jax_gsplat_depth.datasets._pictures import picture_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
@@ -50,7 +50,7 @@ def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
             PosedPhoto(
                 photo=photo,
                 size=picture_size(photo),
-                viewmat=np.linalg.inv(camera_to_world),
+                viewmat=inverted(camera_to_world),
                 K=K,
                 depth=depth if is_there(depth) else None,
             )

@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
@@ -46,20 +47,26 @@ class HeldOutView:
 
 
 def evaluate(
-    capture: Capture, gaussians: Gaussians, *, config: Config | None = None
+    capture: Capture, gaussians: Gaussians | LocalScene, *, config: Config | None = None
 ) -> Iterator[HeldOutView]:
     """Yield the held-out views of a capture in the order of ``capture.test_indices``.
 
+    They are rendered in the frame of ``LocalScene``, so that units and origin do not matter.
+
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
-        config: Settings of the renderer; None for its defaults.
+        gaussians: Activated Gaussians with spherical harmonics; as a ``LocalScene`` if their means
+            are relative to an origin.
+        config: Settings of the renderer, near and far plane in units of that frame; None for its
+            defaults.
     """
+    scene = LocalScene.of(gaussians)
+    viewmats = scene.frame.local_viewmats(capture.viewmats)
     background = jnp.asarray(capture.background, dtype=jnp.float32)
     depths = None if capture.depths is None else capture.counted(capture.depths)
     for view in capture.test_indices:
         camera = Camera(
-            jnp.asarray(capture.viewmats[view], dtype=jnp.float32),
+            jnp.asarray(viewmats[view], dtype=jnp.float32),
             jnp.asarray(capture.Ks[view], dtype=jnp.float32),
             width=capture.width,
             height=capture.height,
@@ -67,9 +74,14 @@ def evaluate(
         photo = capture.images[view]
         mask = None if capture.masks is None else capture.masks[view]
         out, psnr, ssim = _render_and_compare(
-            gaussians, camera, background, jnp.asarray(photo), mask, config=config or Config()
+            scene.gaussians,
+            camera,
+            background,
+            jnp.asarray(photo),
+            mask,
+            config=config or Config(),
         )
-        depth = np.asarray(out.depth)
+        depth = scene.frame.world_lengths(np.asarray(out.depth))
         true_depth = None if depths is None else depths[view]
         yield HeldOutView(
             name=capture.names[view],

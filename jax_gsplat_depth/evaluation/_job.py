@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import check_folder, publish, write_metrics
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture, CaptureError
@@ -16,7 +17,7 @@ PROGRAM = "jax-gsplat-depth eval"
 
 def evaluate_splats(
     capture: Capture,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     out: Path | None = None,
     *,
     config: Config | None = None,
@@ -28,7 +29,7 @@ def evaluate_splats(
 
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
+        gaussians: As in ``evaluate``.
         out: Folder for ``metrics.json`` and ``heldout/NAME.png``: new, empty, or with an earlier
             evaluation, which is replaced. None writes nothing.
         config: Settings of the renderer; None for its defaults.
@@ -56,6 +57,7 @@ def evaluate_splats(
             f"the photos have {capture.width}x{capture.height} pixels, but SSIM needs at least "
             f"{losses.SSIM_WINDOW} pixels on each side"
         )
+    scene = LocalScene.of(gaussians)
     metrics: dict[str, Any] = {}
 
     def build(folder: Path | None) -> None:
@@ -63,8 +65,8 @@ def evaluate_splats(
         metrics.update(
             source=source,
             splats=splats,
-            n_gaussians=len(gaussians.means),
-            **measure(capture, gaussians, pictures, config=config, on_view=on_view),
+            n_gaussians=len(scene.gaussians.means),
+            **measure(capture, scene, pictures, config=config, on_view=on_view),
             capture=describe_capture(capture),
             versions=versions(),
         )

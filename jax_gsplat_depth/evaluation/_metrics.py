@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.evaluation._heldout import HeldOutView, evaluate
@@ -20,7 +21,7 @@ _VERSIONS_OF = ("jax-gsplat-depth", "jax", "jaxlib", "optax", "dm-pix", "numpy")
 
 def measure(
     capture: Capture,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     folder: Path | None = None,
     *,
     config: Config | None = None,
@@ -30,7 +31,7 @@ def measure(
 
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
+        gaussians: As in ``evaluate``.
         folder: New folder for one picture ``NAME.png`` per view (see ``file_name``), or None for no
             pictures.
         config: Settings of the renderer; None for its defaults.

@@ -39,6 +39,10 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     Args:
         capture: Posed photos with at least one training view.
         settings: ``initial_gaussians``, ``seed``, ``sh_degree`` and ``initial_opacity`` are read.
+
+    Returns:
+        The parameters in the units and the coordinates of the capture, which a fit has moved near
+        its origin before (float32 cannot hold positions far away from it).
     """
     rng = np.random.default_rng(settings.seed)
     views = PosedViews.training(capture)
@@ -102,7 +106,7 @@ def _fill_between(
         pixels = _random_pixels(views, view, count, rng)
         projected, depths, inside = views.project(view, points)
         if not inside.any():
-            projected, depths = np.zeros((1, 2)), np.array([_typical_distance(views, points)])
+            projected, depths = np.zeros((1, 2)), np.array([typical_distance(views, points)])
         else:
             projected, depths = projected[inside], depths[inside]
         k = min(_DEPTH_NEIGHBOURS, len(depths))
@@ -138,7 +142,7 @@ def _random_in_view(
     Most lie around the point that the cameras look at, between it and the cameras or as far behind;
     the rest lie further away, with uniform inverse depth.
     """
-    distance = _typical_distance(views, look_at_point(views)[None])
+    distance = typical_distance(views, look_at_point(views)[None])
     n_far = int(_FAR_FRACTION * n)
     means = []
     for view, count in enumerate(_shares(n - n_far, len(views))):
@@ -171,7 +175,7 @@ def look_at_point(views: PosedViews) -> np.ndarray:
     return point if np.median(in_front) > 0 else ahead
 
 
-def _typical_distance(views: PosedViews, points: np.ndarray) -> float:
+def typical_distance(views: PosedViews, points: np.ndarray) -> float:
     """Return the median distance between training cameras and the middle of the points."""
     distances = np.linalg.norm(views.centers - np.median(points, axis=0), axis=1)
     median = float(np.median(distances))
@@ -194,7 +198,7 @@ def _scales(views: PosedViews, means: np.ndarray) -> np.ndarray:
     """Return the mean distance of the three nearest neighbours, limited in pixels."""
     camera_distances, _ = _nearest(views.centers, means, range(1, 2))
     # A Gaussian at a camera's centre has no size in pixels; the floor keeps its scale positive.
-    floor = 1e-3 * _typical_distance(views, means)
+    floor = 1e-3 * typical_distance(views, means)
     pixel = np.maximum(camera_distances[:, 0], floor) / views.focal
     k = min(3, len(means) - 1)
     if k == 0:

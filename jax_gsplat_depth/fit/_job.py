@@ -73,8 +73,10 @@ def fit_to_folder(
     metrics: dict[str, Any] = {}
 
     def build(folder: Path) -> None:
-        measured = measure(capture, result.gaussians, folder / "heldout", config=settings.config)
-        io.save(folder / "splats.ply", result.gaussians, io.Tags(antialiased=settings.antialiased))
+        measured = measure(capture, result.scene, folder / "heldout", config=settings.config)
+        x, y, z = map(float, result.origin)
+        tags = io.Tags(antialiased=settings.antialiased, origin=(x, y, z))
+        io.save(folder / "splats.ply", result.gaussians, tags)
         write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()
@@ -84,6 +86,7 @@ def fit_to_folder(
             steps_done=len(result.reports),
             resumed_after=result.resumed_after,
             n_gaussians=len(result.gaussians.means),
+            origin=[x, y, z],
             **measured,
             steps_per_second=result.steps_per_second,
             step_shares=result.shares,

@@ -74,7 +74,7 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
         raise CaptureError(f"{path} has images of more than {LARGEST_SIDE} pixels on a side")
     return CameraPath(
         names=names,
-        viewmats=np.stack(viewmats).astype(np.float32),
+        viewmats=np.stack(viewmats),
         Ks=np.stack(Ks).astype(np.float32),
         width=sizes[0][0],
         height=sizes[0][1],

@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.frames._paths import CameraPath
@@ -51,7 +52,7 @@ class DepthRange:
 
 
 def render_frames(
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     cameras: CameraPath,
     background: np.ndarray,
     *,
@@ -59,28 +60,34 @@ def render_frames(
 ) -> Iterator[Frame]:
     """Yield the frames in order; all of them share one compiled function.
 
+    They are rendered in the frame of ``LocalScene``, so that units and origin do not matter.
+
     Args:
         gaussians: Activated Gaussians with 3 colour channels.
         cameras: The cameras to render.
         background: ``[3]`` in 0..1.
-        config: Settings of the renderer; None for its defaults.
+        config: Settings of the renderer, near and far plane in units of that frame; None for its
+            defaults.
     """
     background_array = jnp.asarray(background, jnp.float32)
-    for name, viewmat, K in zip(cameras.names, cameras.viewmats, cameras.Ks, strict=True):
+    scene = LocalScene.of(gaussians)
+    viewmats = scene.frame.local_viewmats(cameras.viewmats)
+    for name, viewmat, K in zip(cameras.names, viewmats, cameras.Ks, strict=True):
         image, depth, weight = _render_8_bit(
-            gaussians,
-            jnp.asarray(viewmat),
+            scene.gaussians,
+            jnp.asarray(viewmat, jnp.float32),
             jnp.asarray(K),
             background_array,
             width=cameras.width,
             height=cameras.height,
             config=config or Config(),
         )
-        yield Frame(name, np.asarray(image), np.asarray(depth), np.asarray(weight))
+        world_depth = scene.frame.world_lengths(np.asarray(depth))
+        yield Frame(name, np.asarray(image), world_depth, np.asarray(weight))
 
 
 def depth_range(
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     cameras: CameraPath,
     background: np.ndarray,
     min_weight: float,
@@ -98,14 +105,15 @@ def depth_range(
         min_weight: Pixels with less weight do not count, except for ``largest``.
         config: As in ``render_frames``.
     """
+    scene = LocalScene.of(gaussians)
     samples = []
     largest = 0.0
-    for frame in render_frames(gaussians, cameras, background, config=config):
+    for frame in render_frames(scene, cameras, background, config=config):
         largest = max(largest, float(frame.depth.max()))
         solid = (frame.depth > 0) & (frame.weight >= min_weight)
         depths = frame.depth[solid]
         samples.append(depths[:: max(1, len(depths) // _N_SAMPLES)])
-    low, high = color_range(np.concatenate(samples))
+    low, high = color_range(np.concatenate(samples), scene.frame.unit)
     return DepthRange(low, high, largest)
 
 

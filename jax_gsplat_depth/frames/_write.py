@@ -11,6 +11,7 @@ import numpy as np
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import OutputError, check_folder, publish, write_metrics
 from jax_gsplat_depth._common.scratch import clear_scratch, tag_of
 from jax_gsplat_depth._common.settings import Amount, Fraction, Range, check_settings
@@ -99,7 +100,7 @@ def check_output(out: Path) -> None:
 
 def render_to(
     out: Path,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     cameras: CameraPath,
     settings: RenderSettings,
     *,
@@ -122,7 +123,7 @@ def render_to(
         gaussians: Activated Gaussians with 3 colour channels.
         cameras: The cameras to render.
         settings: See ``RenderSettings``.
-        config: Settings of the renderer; None for its defaults.
+        config: As in ``render_frames``.
         source: Origin of the Gaussians, for ``metrics.json``.
         on_frame: Called after each frame that is written.
 
@@ -134,25 +135,26 @@ def render_to(
         ImportError: A library of an extra is not installed.
     """
     check_output(out)
+    scene = LocalScene.of(gaussians)
     background = np.asarray(settings.background, np.float32)
     depths = DepthRange(0.0, 1.0, 0.0)
     if "depth" in settings.outputs:
         # A video with a given range does not need the first pass.
         if settings.depth_range is None or (not _is_video(out) and settings.depth_format == "png"):
-            depths = depth_range(gaussians, cameras, background, settings.min_weight, config=config)
+            depths = depth_range(scene, cameras, background, settings.min_weight, config=config)
         if settings.depth_range is not None:
             low, high = settings.depth_range
             depths = dataclasses.replace(depths, low=low, high=high)
 
     def frames() -> Iterator[Frame]:
-        for frame in render_frames(gaussians, cameras, background, config=config):
+        for frame in render_frames(scene, cameras, background, config=config):
             yield frame
             if on_frame is not None:
                 on_frame()
 
     metrics: dict[str, Any] = {
         "source": source,
-        "n_gaussians": len(gaussians.means),
+        "n_gaussians": len(scene.gaussians.means),
         "n_frames": len(cameras.names),
         "width": cameras.width,
         "height": cameras.height,

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
 from jax_gsplat_depth.frames import (
@@ -34,11 +35,11 @@ SIZES = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """A camera as the browser describes it.
+    """A camera as the browser describes it, whose world is the local frame of the scene.
 
     Attributes:
-        position: ``[3]`` in the world.
-        wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
+        position: ``[3]`` in that frame.
+        wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to that frame.
         fov_y: Vertical field of view, radians.
         width: Width of the canvas in pixels, whatever the browser says: 0 if its window is hidden.
         height: Height of the canvas in pixels, likewise.
@@ -90,7 +91,7 @@ class DrawnView:
 
 
 def draw(
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     pose: Pose,
     look: Look,
     factor: float = 1.0,
@@ -108,8 +109,9 @@ def draw(
     """
     width, height = picture_size(pose, factor)
     viewmat, K = camera_of(pose, width, height)
-    camera = CameraPath([""], viewmat[None], K[None], width, height)
-    (frame,) = render_frames(gaussians, camera, np.asarray(look.background), config=config)
+    scene = LocalScene.of(gaussians)
+    camera = CameraPath([""], scene.frame.world_viewmats(viewmat[None]), K[None], width, height)
+    (frame,) = render_frames(scene, camera, np.asarray(look.background), config=config)
     depth, weight = frame.depth, frame.weight
     if look.output == "depth":
         picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)
@@ -132,7 +134,7 @@ def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
 
 
 def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``viewmat [4, 4]`` and ``K [3, 3]`` in float32 for a picture that fills the canvas."""
+    """Return ``viewmat [4, 4]``, local to camera, and ``K [3, 3]`` that fill the canvas."""
     wxyz = np.asarray(pose.wxyz, np.float64)
     to_world = np.eye(4)
     to_world[:3, :3] = rotation_matrix(wxyz / np.linalg.norm(wxyz))
@@ -142,9 +144,10 @@ def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarr
     across, down = pose.canvas
     fx = fy * (width / height) / (across / down)
     K = pinhole_matrix(fx, fy, width / 2, height / 2)
-    return inverted(to_world).astype(np.float32), K.astype(np.float32)
+    return inverted(to_world), K.astype(np.float32)
 
 
-def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:
-    """Return the range of depth colours that suits the solid pixels of a view."""
-    return color_range(view.depth[(view.depth > 0) & (view.weight >= min_weight)])
+def range_of(view: DrawnView, min_weight: float) -> tuple[float, float] | None:
+    """Return the range of depth colours that suits the solid pixels of a view, None without any."""
+    solid = view.depth[(view.depth > 0) & (view.weight >= min_weight)]
+    return color_range(solid) if len(solid) else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import camera_centers
@@ -32,7 +33,7 @@ class Viewer:
 
     def __init__(
         self,
-        gaussians: Gaussians,
+        gaussians: Gaussians | LocalScene,
         *,
         up: np.ndarray,
         say: Callable[[str], None],
@@ -58,8 +59,9 @@ class Viewer:
             ImportError: viser is not installed, or not of a version that can be made safe.
         """
         address, port = _free_address(host, port)
+        scene = LocalScene.of(gaussians)
         start = orbit(
-            gaussians,
+            scene,
             up=up,
             n_frames=1,
             width=_WIDTH,
@@ -67,8 +69,8 @@ class Viewer:
             fov_x=_FOV_X,
             elevation=_ELEVATION,
         )
-        depths = depth_range(gaussians, start, np.zeros(3), 0.5, config=config)
-        self._gaussians = gaussians
+        depths = depth_range(scene, start, np.zeros(3), 0.5, config=config)
+        self._scene = scene
         self._config = config
         self._depth_range = depths.low, depths.high
         self._sessions: dict[int, Session] = {}
@@ -82,9 +84,10 @@ class Viewer:
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.scene.set_up_direction(tuple(float(x) for x in up))
         first = self._server.initial_camera
-        (first.position,) = camera_centers(start.viewmats.astype(np.float64))
+        # The world of the browser is the local frame, whatever the units of the scene.
+        (first.position,) = camera_centers(scene.frame.local_viewmats(start.viewmats))
         # The point around which the mouse turns the camera.
-        first.look_at = scene_box(gaussians, up).center
+        first.look_at = scene.frame.local_points(scene_box(scene, up).center)
         first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
         self._server.on_client_connect(self._connect)
         self._server.on_client_disconnect(self._disconnect)
@@ -118,7 +121,7 @@ class Viewer:
     async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
             client,
-            self._gaussians,
+            self._scene,
             self._depth_range,
             self._changed.set,
             config=self._config,

@@ -188,7 +188,7 @@ def test_colmap(tmp_path, scene, text, where):
     assert_same_cameras(capture, scene)
     np.testing.assert_allclose(capture.points, scene.points, rtol=1e-6)
     np.testing.assert_array_equal(capture.point_colors, scene.colors)
-    assert capture.points.dtype == np.float32 and capture.point_colors.dtype == np.uint8
+    assert capture.points.dtype == np.float64 and capture.point_colors.dtype == np.uint8
     assert capture.test_indices.tolist() == [0, 8]
 
 
