@@ -82,8 +82,8 @@ void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, co
 template <typename T>
 void TileIndex<T>::find_drawn(const int32_t* order) {
   enum : uint8_t { kNothing, kTouches, kListed };
-  const auto state =
-      make_array<uint8_t>(n_, kIndexPurpose);  // small: the order visits it at random
+  // Small, because the order visits it at random.
+  const auto state = make_array<uint8_t>(n_, kIndexPurpose);
   int64_t n_touching = 0;
   for (int64_t id = 0; id < n_; ++id) {
     state[id] = touched_[id].rows.empty() ? kNothing : kTouches;

@@ -113,8 +113,8 @@ __device__ void load_pixel(const ImageArrays<T>& arrays, Channels<T, kChannels> 
 constexpr int kSums = 16;  // moments and held channels, rounded up for reduce_values
 
 // Adds one pixel's contribution to the sums of the splat; `exponent` is log2(alpha) there. Returns
-// w. There is no branch: alpha = 0, where the splat is not `drawn`, changes nothing. Products
-// with w are left out all the same, because 0 times a cotangent that is not finite is NaN.
+// w. There is no branch: alpha = 0, where the splat is not `drawn`, changes nothing. Products with
+// w are left out all the same, because 0 times a cotangent that is not finite is NaN.
 template <typename T, int kChannels>
 __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& item, const T* color,
                        T exponent, bool drawn, T dx, T dy, bool absolute,

@@ -140,7 +140,7 @@ def write_spz(
         ]
         data = b"".join([start.ljust(_HEADER_4_BYTES, b"\0"), *table, *streams])
     atomic_write(path, lambda stream: stream.write(data))
-    return Saved(len(record.means), dropped)
+    return Saved(len(record.means), dropped, record.sh_degree)
 
 
 def _placed(
