@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 _NOT_RIGID = 1e-2
 """How far R R^T may be from the identity: poses are stored with few digits, scales are not 1 %."""
@@ -22,7 +23,7 @@ def check_camera_values(inputs: dict[str, Any], dtype: np.dtype) -> None:
     known = {
         name: np.asarray(value, np.float64)
         for name, value in inputs.items()
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
     }
     for name, values in known.items():
         _CHECKS[name](name, values)

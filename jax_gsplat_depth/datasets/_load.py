@@ -163,7 +163,7 @@ def _assemble(
         images=images,
         viewmats=np.stack([view.viewmat for view in views]),
         Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
-        points=None if positions is None else positions.astype(np.float64),
+        points=positions,
         point_colors=colors,
         depths=depths,
         alphas=alphas if transparent else None,

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._geometry import LARGEST
 from jax_gsplat_depth.datasets._paths import is_there
@@ -35,8 +34,7 @@ def read_points(path: Path, scale: float) -> tuple[np.ndarray, np.ndarray]:
     if not is_there(path):
         raise CaptureError(f"{path} is missing: expected sparse points")
     try:
-        open_regular(path).close()
-        vertex = read_elements(path)["vertex"]
+        vertex = read_elements(path)[0]["vertex"]
     except OSError as error:
         raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except ValueError as error:

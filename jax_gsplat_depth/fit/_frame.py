@@ -83,7 +83,7 @@ def _near_distance(capture: Capture) -> float:
         seen = [_depths_of(capture, view, points) for view in train]
     # With depth priors the true depth must not be used.
     if not any(map(len, seen)) and capture.depths is not None and capture.depth_priors is None:
-        seen = [depths[depths > 0] for depths in capture.depths[train]]
+        seen = [depths[depths > 0] for depths in capture.counted(capture.depths)[train]]
         nearest = [np.quantile(depths, _NEAR_FRACTION) for depths in seen if len(depths)]
     else:
         nearest = [_near_one(depths) for depths in seen if len(depths)]
