@@ -1,9 +1,11 @@
 """Runs ``jax-gsplat-depth convert``, which writes a file of Gaussians in another format."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from jax_gsplat_depth import io
@@ -11,6 +13,7 @@ from jax_gsplat_depth._common.settings import Positive
 from jax_gsplat_depth.cli._common import (
     guarded,
     read_splats,
+    say,
     shown_as,
     stated_default,
     warnings_said,
@@ -50,6 +53,9 @@ def run(command: Convert) -> str:
             saved = io.save(command.output, file.gaussians, file.tags)
     except OSError as error:  # Of the scratch file, a name that says nothing to the user.
         raise OSError(error.errno, error.strerror, str(command.output)) from error
+    degree = math.isqrt(np.shape(file.gaussians.sh)[1]) - 1
+    if saved.sh_degree < degree:
+        say(f"warning: {command.output} holds SH of degree {saved.sh_degree}, not {degree}")
     return (
         f"{saved.written} Gaussians from {command.input} ({size} bytes) to "
         f"{command.output} ({command.output.stat().st_size} bytes)"

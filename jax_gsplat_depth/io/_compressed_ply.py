@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._ply import read_elements, write_elements
+from jax_gsplat_depth.io._ply import read_elements, warn_unused, write_elements
 from jax_gsplat_depth.io._record import (
+    N_BASES,
     SH_C0,
     Record,
     from_gaussians,
@@ -40,7 +41,7 @@ _XYZ_BITS = (11, 10, 11)
 _RGBA_BITS = (8, 8, 8, 8)
 _ROTATION_BITS = (2, 10, 10, 10)
 _MORTON_BITS = 16
-_MAX_SH_BASES = 16
+_MAX_SH_DEGREE = 3
 _STRAY = 8
 
 # The SH coefficient of each byte: the middles of 256 equal parts of -4..4, except that the first
@@ -88,12 +89,12 @@ def write_compressed_ply(path: str | Path, gaussians: Gaussians, tags: Tags | No
         "vertex": (_VERTEX_NAMES, np.stack(packed, axis=1).astype("<u4")),
     }
     if record.sh.shape[1] > 1:
-        rest = record.sh[:, 1:_MAX_SH_BASES].swapaxes(1, 2).reshape(len(record.sh), -1)
+        rest = record.sh[:, 1 : N_BASES[_MAX_SH_DEGREE]].swapaxes(1, 2).reshape(len(record.sh), -1)
         middles = (_SH_LEVELS[1:] + _SH_LEVELS[:-1]) / 2
         names = [f"f_rest_{i}" for i in range(rest.shape[1])]
         elements["sh"] = (names, np.searchsorted(middles, rest).astype("u1"))
     write_elements(path, elements, comments_of(tags or Tags()))
-    return Saved(len(record.means), dropped)
+    return Saved(len(record.means), dropped, min(record.sh_degree, _MAX_SH_DEGREE))
 
 
 def read_compressed_ply(path: str | Path) -> Gaussians:
@@ -145,6 +146,9 @@ def compressed_ply_record(path: Path) -> tuple[Record, Tags]:
     # Some writers name the element at degree 0 too, without properties.
     if "sh" in elements and elements["sh"].dtype.names:
         sh = np.concatenate([sh, _sh_rest(path, elements, n)], axis=1)
+    warn_unused(path, "elements", {*elements} - {"chunk", "vertex", "sh"})
+    unused = {*(elements["vertex"].dtype.names or ())} - {*_VERTEX_NAMES}
+    warn_unused(path, "vertex properties", unused)
     record = Record(means, _unpack_rotation(vertex[:, 1]), scales, rgba[:, 3], sh)
     return record, tags_of_comments(path, comments)
 

@@ -46,8 +46,8 @@ def read(
 ) -> SplatFile:
     """Read a file of Gaussians in any of the formats, with what it says about all of them.
 
-    What a file holds beyond that, such as unknown extensions of ``.spz``, is left out with a
-    ``FileWarning`` that names it.
+    What a file holds beyond that, such as other elements and properties of a PLY or unknown
+    extensions of ``.spz``, is left out with a ``FileWarning`` that names it.
 
     Args:
         path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
@@ -114,7 +114,8 @@ def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> Sa
             not make them coarse, comments are left out, and other tags refused.
 
     Returns:
-        How many Gaussians were written, and how many left out for what reason.
+        How many Gaussians were written, how many left out for what reason, and the SH degree of the
+        file.
 
     Raises:
         ValueError: The suffix is unknown, or the Gaussians or a tag cannot be written.

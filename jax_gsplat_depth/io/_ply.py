@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,16 @@ from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, to_file
-from jax_gsplat_depth.io._tags import Saved, Tags, comments_of, tags_of_comments
+from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, comments_of, tags_of_comments
 
-__all__ = ["ply_record", "read_elements", "read_ply", "write_elements", "write_ply"]
+__all__ = [
+    "ply_record",
+    "read_elements",
+    "read_ply",
+    "warn_unused",
+    "write_elements",
+    "write_ply",
+]
 
 _LEAST_OPACITY, _GREATEST_OPACITY = 1e-7, 1 - 2.0**-24
 """Opacities are written within these: the logit stays finite, and float32 holds the opacity."""
@@ -81,7 +89,7 @@ def write_ply(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) 
     names = [*_MEANS, *_NORMALS, *_DC, *rest, "opacity", *_SCALES, *_QUATS]
     elements = {"vertex": (names, columns.astype("<f4"))}
     write_elements(Path(path), elements, comments_of(tags or Tags()))
-    return Saved(len(sh), dropped)
+    return Saved(len(sh), dropped, record.sh_degree)
 
 
 def read_ply(path: str | Path) -> Gaussians:
@@ -122,6 +130,8 @@ def ply_record(path: Path) -> tuple[Record, Tags]:
     for name in wanted:
         if vertex.dtype[name].kind != "f":
             raise ValueError(f"{path} has {name} of type {vertex.dtype[name]}: expected float")
+    warn_unused(path, "elements", {*elements} - {"vertex"})
+    warn_unused(path, "vertex properties", names - {*wanted, *_NORMALS})
     with np.errstate(over="ignore", invalid="ignore"):  # The file may hold a signaling NaN.
         scales = np.exp(_columns(vertex, _SCALES).astype(np.float64))
         # An infinite logit is an opacity of exactly 0 or 1, which some exporters write.
@@ -144,6 +154,15 @@ def _columns(vertex: np.ndarray, names: Sequence[str]) -> np.ndarray:
     for column, name in enumerate(names):
         values[:, column] = vertex[name]
     return values
+
+
+def warn_unused(path: Path, what: str, names: set[str]) -> None:
+    """Name what a file has and a reader has no use for."""
+    if names:
+        listed = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
+        warnings.warn(
+            f"{path} has the {what} {listed}, which are left out", FileWarning, stacklevel=2
+        )
 
 
 def write_elements(

@@ -59,7 +59,7 @@ def write_splat(path: str | Path, gaussians: Gaussians, tags: Tags | None = None
     sign = -np.sign(np.take_along_axis(record.quats, largest, axis=1))
     rows["quats"] = quantise(128 * sign * record.quats + 128, 255)
     atomic_write(path, lambda stream: stream.write(rows.tobytes()))
-    return Saved(len(rows), dropped)
+    return Saved(len(rows), dropped, 0)
 
 
 def _step(means: np.ndarray) -> float:

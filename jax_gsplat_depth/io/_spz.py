@@ -67,7 +67,9 @@ _SLACK = 1 << 16
 """Bytes allowed beyond that rate: zstd compresses tiny files better than gzip."""
 
 _DEFAULT_VERSION = 3
-_MAX_FRACTIONAL_BITS = 16
+_FINE_BITS, _MOST_BITS = 16, 23
+"""Fractional bits that are enough for a scene of a size around 1, and for any scene."""
+
 _LARGEST = 2**23 - 1
 """Largest position in steps; not 2^23, since the rounded position has to fit as well."""
 
@@ -102,7 +104,8 @@ def write_spz(
             used if all positions but stray ones fit.
         version: 2 and 3 use gzip, 4 uses zstd. 2 has coarser rotations, but most readers know it.
         fractional_bits: Bits of a position after the binary point, 0 to 23. None takes those of the
-            tags, else as many as the farthest position leaves of 23, but at most 16.
+            tags, else as many as the farthest position leaves of 23, but at most 16, or more in a
+            scene smaller than 1.
 
     Raises:
         ValueError: A field is missing or has the wrong shape, no Gaussian can be drawn, the version
@@ -137,7 +140,7 @@ def write_spz(
         ]
         data = b"".join([start.ljust(_HEADER_4_BYTES, b"\0"), *table, *streams])
     atomic_write(path, lambda stream: stream.write(data))
-    return Saved(len(record.means), dropped)
+    return Saved(len(record.means), dropped, record.sh_degree)
 
 
 def _placed(
@@ -149,9 +152,9 @@ def _placed(
     bits = _most_bits(farthest)
     if wanted is not None:
         bits = wanted
-    elif tagged is not None and 0 <= tagged <= 23 and _fits(farthest, tagged):
+    elif tagged is not None and 0 <= tagged <= _MOST_BITS and _fits(farthest, tagged):
         bits = tagged
-    if not (0 <= bits <= 23 and _fits(farthest, bits)):
+    if not (0 <= bits <= _MOST_BITS and _fits(farthest, bits)):
         raise ValueError(
             f"{path} cannot hold a position of {farthest:g} with {bits} fractional bits"
         )
@@ -170,9 +173,10 @@ def _fits(farthest: float, bits: int) -> bool:
 
 
 def _most_bits(farthest: float) -> int:
-    """Return how many fractional bits a position leaves, negative if it does not fit."""
-    room = _LARGEST / max(farthest, 2.0**-_MAX_FRACTIONAL_BITS)
-    return min(_MAX_FRACTIONAL_BITS, int(np.floor(np.log2(room))))
+    """Return how many fractional bits to use, negative if a position does not fit."""
+    size = max(farthest, 2.0**-_MOST_BITS)
+    fine = _FINE_BITS + max(0, -int(np.floor(np.log2(size))))
+    return min(fine, _MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
 
 
 def _step(means: np.ndarray) -> float:

@@ -68,10 +68,12 @@ class Saved:
     Attributes:
         written: How many the file holds.
         dropped: How many were left out because they cannot be drawn, by reason.
+        sh_degree: Degree of the spherical harmonics in the file, which a format may limit.
     """
 
     written: int
     dropped: dict[str, int]
+    sh_degree: int
 
 
 # Comments in the header of a PLY. SplatRenderMode is what Brush, SplatTransform and gsplat write,

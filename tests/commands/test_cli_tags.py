@@ -96,6 +96,14 @@ def test_convert_says_what_was_clipped(tmp_path, capsys):
     assert said[0].startswith("jax-gsplat-depth: warning: ") and len(said) == 2
 
 
+@pytest.mark.parametrize("suffix, degree", [(".splat", 0), (".compressed.ply", 3), (".spz", 4)])
+def test_convert_says_which_degree_is_lost(tmp_path, suffix, degree, capsys):
+    io.save(tmp_path / "a.ply", random_gaussians(5, degree=4))
+    assert run("convert", tmp_path / "a.ply", tmp_path / f"b{suffix}") == 0
+    lost = f"b{suffix} holds SH of degree {degree}, not 4" in capsys.readouterr().err
+    assert lost == (degree < 4)
+
+
 def test_convert_of_a_bomb(tmp_path, capsys):
     n = 400_000
     header = struct.pack("<4sII4B", b"NGSP", 3, n, 0, 12, 0, 0)

@@ -131,6 +131,7 @@ def test_saving_counts_what_it_leaves_out(tmp_path, suffix):
         sh=g.sh.at[3, 0, 0].set(jnp.inf),
     )
     saved = io.save(tmp_path / f"a{suffix}", bad)
+    assert saved.sh_degree == (0 if suffix == ".splat" else 2)
     assert saved.written == 2 == len(io.load(tmp_path / f"a{suffix}").means)
     assert saved.dropped == {
         "with NaN": 1,

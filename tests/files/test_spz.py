@@ -90,6 +90,13 @@ def test_spz_takes_the_finest_step_that_holds_the_scene(tmp_path, farthest, bits
     assert np.abs(np.asarray(after.means) - means).max() <= HALF / 2.0**found + 1e-6 * farthest
 
 
+def test_spz_of_a_small_scene_has_finer_steps(tmp_path):
+    gaussians = in_range(200, 0)
+    io.save(tmp_path / "a.spz", changed(gaussians, means=0.001 * gaussians.means))
+    after = io.load(tmp_path / "a.spz")
+    assert np.abs(np.asarray(after.means) - 0.001 * np.asarray(gaussians.means)).max() < 1e-7
+
+
 def test_spz_refuses_what_it_cannot_hold(tmp_path):
     gaussians = in_range(3, 0)
     far = changed(gaussians, means=gaussians.means.at[:2, 2].set(1e9))

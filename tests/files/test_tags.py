@@ -8,6 +8,7 @@ import warnings
 
 import jax.numpy as jnp
 import numpy as np
+import plyfile
 import pytest
 from helpers.splats import HALF, changed, in_range, random_gaussians
 
@@ -106,6 +107,27 @@ def test_damaged_comments(tmp_path, comments, text):
 def test_tags_that_no_file_can_hold(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         Tags(**fields)
+
+
+@pytest.mark.parametrize("suffix", PLY)
+def test_what_a_ply_has_beyond_its_gaussians_is_named(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    io.save(path, random_gaussians(3))
+    before = io.load(path)
+    rows = {e.name: np.array(e.data) for e in plyfile.PlyData.read(path).elements}
+    names = rows["vertex"].dtype.descr
+    rows["vertex"] = np.array(
+        [(*row.tolist(), 0.5) for row in rows["vertex"]], [*names, ("filter_3D", "f4")]
+    )
+    rows["camera"] = np.zeros(2, [("fov", "f4")])
+    described = [plyfile.PlyElement.describe(data, name) for name, data in rows.items()]
+    plyfile.PlyData(described, byte_order="<").write(path)
+    with pytest.warns(io.FileWarning) as caught:
+        after = io.load(path)
+    words = [str(entry.message) for entry in caught]
+    assert len(words) == 2 and all(f"a{suffix} has the" in text for text in words)
+    assert "elements camera, which" in words[0] and "properties filter_3D, which" in words[1]
+    np.testing.assert_array_equal(after.means, before.means)
 
 
 # .spz

@@ -95,7 +95,7 @@ class Fuzzer:
             return "read"
         except ValueError as error:
             message = str(error)
-            if "\n" in message or len(message) > 1000 or str(self.folder) not in message:
+            if "\n" in message or len(message) > 10_000 or str(self.folder) not in message:
                 return f"unclear {type(error).__name__}: {message[:300]!r}"
             return "refused"
         except (Slow, Exception) as error:

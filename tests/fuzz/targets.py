@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import plyfile
 from helpers.captures import (
+    HEIGHT,
+    WIDTH,
     K,
     Scene,
     colmap_folder,
     nerf_folder,
     write_colmap,
+    write_depths,
     write_json,
     write_photos,
 )
@@ -173,6 +176,12 @@ def _transforms(folder: Path) -> None:
     write_json(folder / "transforms.json", data)
 
 
+def _depth(folder: Path) -> None:
+    data = nerf_folder(folder, Scene(2))
+    write_depths(folder, data, np.full((2, HEIGHT, WIDTH), 1500))
+    write_json(folder / "transforms.json", data)
+
+
 def _colmap_text(folder: Path) -> None:
     write_photos(folder / "images", Scene(2))
     write_colmap(folder / "sparse" / "0", Scene(2), text=True)
@@ -230,6 +239,7 @@ TARGETS = {
         tuple(f"{name}.bin" for name in _MODEL),
         share=2,
     ),
+    "depth": Target(_depth, load_capture, ("depth/0000.png",), share=1),
 } | {
     f"photo_{suffix}": Target(
         _photo(f".{suffix}"), load_capture, (f"images/0000.{suffix}",), share=1
