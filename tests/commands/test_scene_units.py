@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_orbits_turn_with_the_scene(axis, up, degrees):
     if axis != "z" and degrees == 180:
         up = "-z"
     transform = pytest.importorskip("scipy.spatial.transform")
-    gaussians = box_of_gaussians(200)
+    gaussians: Any = box_of_gaussians(200)
     gaussians = dataclasses.replace(gaussians, sh=gaussians.sh[:, :1])
     turn = transform.Rotation.from_euler(axis, degrees, degrees=True)
     own = transform.Rotation.from_quat(np.asarray(gaussians.quats)[:, [1, 2, 3, 0]])
