@@ -64,7 +64,7 @@ def _recentred(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
     centers = camera_centers(viewmats)
     training = centers[capture.train_indices]
     middle = np.median(training, axis=0)
-    spread = np.quantile(np.linalg.norm(training - middle, axis=1), 0.9)
+    spread = np.median(np.linalg.norm(training - middle, axis=1))
     if np.linalg.norm(middle) <= FAR * spread:
         return viewmats, np.zeros(3)
     offsets = centers - middle

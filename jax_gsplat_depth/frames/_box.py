@@ -20,6 +20,9 @@ _STRAY = 100.0
 _BACKDROP_SHARE = 0.25
 """Share of the opacity that has to lie outside of the box to count as a backdrop."""
 
+_SYMMETRIC = 1e-4
+"""Skewness, 0 to 1, below which neither side of the scene reaches further than the other."""
+
 _THINNEST = 1e-3
 """Least half width relative to the largest: a flat scene must not give an orbit of no width."""
 
@@ -116,7 +119,11 @@ def _longer_axis(detail: Detail, local: np.ndarray, half_widths: np.ndarray) -> 
     points, weights = local[inside, :2], detail.weights[inside]
     points = points - np.average(points, axis=0, weights=weights)
     longer = np.linalg.eigh((weights * points.T) @ points)[1][:, 1]
-    # The sign of an eigenvector is arbitrary.
+    # The sign of an eigenvector is arbitrary: of the scene, the side that reaches further decides,
+    # so that a turned scene has a turned box; where neither does, the axes of the world.
+    cubes = weights * (points @ longer) ** 3
+    if abs(cubes.sum()) > _SYMMETRIC * np.abs(cubes).sum():
+        return longer * np.sign(cubes.sum())
     return longer * np.sign(longer[np.abs(longer).argmax()])
 
 

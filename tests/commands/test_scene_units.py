@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import datasets, frames, io
+from jax_gsplat_depth.cli._common import AXES
 from jax_gsplat_depth.frames import LocalScene
 from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, range_of
 from jax_gsplat_depth.viewer._server import Viewer
@@ -204,6 +206,31 @@ def test_orbits_show_everything(name, scale):
     for frame in frames.render_frames(scene, path, np.zeros(3)):
         assert frame.image.max() > (5 if "faint" in name else 60)
         assert frame.weight[5:-5, 5:-5].max() > (0.04 if "faint" in name else 0.3)
+
+
+@pytest.mark.parametrize(("axis", "up"), [("z", "z"), ("x", "-y"), ("y", "x")])
+@pytest.mark.parametrize("degrees", [90, 180])
+@pytest.mark.quick(degrees=[90])
+def test_orbits_turn_with_the_scene(axis, up, degrees):
+    if axis != "z" and degrees == 180:
+        up = "-z"
+    transform = pytest.importorskip("scipy.spatial.transform")
+    gaussians: Any = box_of_gaussians(200)
+    gaussians = dataclasses.replace(gaussians, sh=gaussians.sh[:, :1])
+    turn = transform.Rotation.from_euler(axis, degrees, degrees=True)
+    own = transform.Rotation.from_quat(np.asarray(gaussians.quats)[:, [1, 2, 3, 0]])
+    turned = dataclasses.replace(
+        gaussians,
+        means=jnp.asarray(turn.apply(np.asarray(gaussians.means)), jnp.float32),
+        quats=jnp.asarray((turn * own).as_quat()[:, [3, 0, 1, 2]], jnp.float32),
+    )
+
+    def images(gaussians, up):
+        path = frames.orbit(gaussians, up=AXES[up], n_frames=4, width=48, height=36, fov_x=1.0)
+        return [frame.image for frame in frames.render_frames(gaussians, path, np.zeros(3))]
+
+    difference = np.subtract(images(gaussians, "z"), images(turned, up), dtype=int)
+    assert np.abs(difference).max() <= 2
 
 
 def test_orbit_of_nothing_is_refused():

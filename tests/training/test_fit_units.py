@@ -160,6 +160,16 @@ def test_frame_follows_the_capture(capture, variant, scale, origin):
     assert moved_spread == pytest.approx(factor * spread, rel=1e-5, abs=1e-9)
 
 
+def test_one_stray_camera_does_not_decide_the_frame(capture):
+    viewmats = capture.viewmats.copy()
+    viewmats[3, :3, 3] = 1e7
+    _, expected = local_capture(moved_capture(capture, 1e-3, 1e3 * PLACE))
+    stray = dataclasses.replace(capture, viewmats=viewmats)
+    _, frame = local_capture(moved_capture(stray, 1e-3, 1e3 * PLACE))
+    assert frame.unit == expected.unit
+    np.testing.assert_allclose(frame.origin, expected.origin, atol=4e-3)
+
+
 def test_cameras_in_one_place_get_no_baseline_from_rounding(capture):
     """Without points and depth nothing says how large the scene is; their rounding must not."""
     panorama = without(one_place(capture), "points", "depths")
