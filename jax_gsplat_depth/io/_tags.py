@@ -46,7 +46,7 @@ class Tags:
             raise ValueError("comments has a line break or a letter that is not ASCII")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SplatFile:
     """What a file of Gaussians holds.
 
@@ -90,7 +90,8 @@ _ORIGIN = re.compile(rf"origin((?:{_NUMBER}){{3}})", re.IGNORECASE)
 
 def comments_of(tags: Tags) -> list[str]:
     """Return the comments of a PLY header that hold the tags; they are read back exactly."""
-    comments = list(tags.comments)
+    # One that looks like a tag would contradict it.
+    comments = [comment for comment in tags.comments if not _is_tag(comment)]
     if tags.antialiased is not None:
         comments.append(f"SplatRenderMode: {'mip' if tags.antialiased else 'default'}")
     if any(tags.origin):
@@ -117,6 +118,11 @@ def tags_of_comments(path: Path, comments: list[str]) -> Tags:
             raise ValueError(f"{path} has comments that contradict each other on the tag {name}")
     origin = origins.pop() if origins else (0.0, 0.0, 0.0)
     return Tags(modes.pop() if modes else None, origin, comments=tuple(others))
+
+
+def _is_tag(comment: str) -> bool:
+    comment = comment.strip()
+    return _mode(comment) is not None or _ORIGIN.fullmatch(comment) is not None
 
 
 def _mode(comment: str) -> bool | None:

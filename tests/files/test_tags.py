@@ -77,6 +77,12 @@ def test_comments_of_others(tmp_path, suffix, comment, expected):
     assert tags == Tags(expected, comments=() if expected is not None else (comment,))
 
 
+def test_comments_that_look_like_tags_do_not_contradict_them(tmp_path):
+    comments = ("SplatRenderMode: mip", "origin 1 2 3", "made by hand")
+    io.save(tmp_path / "a.ply", random_gaussians(3), Tags(antialiased=False, comments=comments))
+    assert io.read(tmp_path / "a.ply").tags == Tags(False, comments=("made by hand",))
+
+
 def test_comments_behind_an_element_count_as_well(tmp_path):
     path = tmp_path / "a.ply"
     io.save(path, random_gaussians(3, degree=0))
