@@ -162,8 +162,8 @@ def run(fuzzer: Fuzzer, numbers: range) -> Iterator[tuple[int, str]]:
 
 
 def _work(options: argparse.Namespace) -> None:
-    """Run blocks of inputs in this process; a file shows how far it is."""
-    blocks, progress = json.loads(options.blocks), options.progress
+    """Run the blocks of inputs that come on standard input; a file shows how far it is."""
+    blocks, progress = json.load(sys.stdin), options.progress
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as scratch, open(progress, "r+b") as stream:
         seen = mmap.mmap(stream.fileno(), _PROGRESS.size)
@@ -201,11 +201,16 @@ class _Worker:
         self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--seed", str(options.seed), "--minutes", str(minutes)]
-            + ["--blocks", json.dumps(blocks), "--progress", self.progress.name],
+            + ["--progress", self.progress.name],
+            stdin=subprocess.PIPE,
             stdout=self.output,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            text=True,
         )
+        assert self.process.stdin is not None
+        with self.process.stdin as stream:
+            json.dump(blocks, stream)
         self.at, self.since, self.started = self.place(), time.monotonic(), False
 
     def place(self) -> tuple[int, int]:
@@ -268,10 +273,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e9, help="start no block after that")
     parser.add_argument("--keep", type=Path, help="folder for inputs that fail")
-    parser.add_argument("--blocks", help=argparse.SUPPRESS)
     parser.add_argument("--progress", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.blocks:
+    if options.progress:
         _work(options)
         return 0
     end = time.monotonic() + 60 * options.minutes
