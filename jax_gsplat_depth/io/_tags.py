@@ -84,6 +84,7 @@ _MODES = (
     re.compile(r"(?:postshot\.)?anti_?alias(?:ed|ing)\s*[=: ]\s*(1|0|true|false)", re.IGNORECASE),
 )
 _YES = ("mip", "1", "true")
+_LONGEST = 200
 _NUMBER = r"\s+[-+]?(?:[\d.]\S*|inf|nan)"
 _ORIGIN = re.compile(rf"origin((?:{_NUMBER}){{3}})", re.IGNORECASE)
 
@@ -128,7 +129,8 @@ def _is_tag(comment: str) -> bool:
 def _mode(comment: str) -> bool | None:
     """Return what a comment says about antialiasing, None if it is about something else."""
     for pattern in _MODES:
-        if match := pattern.fullmatch(comment):
+        # The limit is for the patterns, which take long on very many spaces.
+        if match := pattern.fullmatch(comment[:_LONGEST]):
             return match[1].lower() in _YES
     return None
 
