@@ -132,17 +132,17 @@ def compressed_ply_record(path: Path) -> tuple[Record, Tags]:
         )
     if early:
         chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (len(chunks), 1))], axis=1)
-    ends = chunks[np.arange(n) // _CHUNK].reshape(n, 3, 2, 3)
+    chunks, chunk = chunks.reshape(-1, 3, 2, 3), np.arange(n) // _CHUNK
     rgba = _unpack(vertex[:, 3], _RGBA_BITS)
     with np.errstate(invalid="ignore", over="ignore"):  # The ranges may hold them.
         means, log_scales, colors = (
-            ends[:, i, 0] + fraction * (ends[:, i, 1] - ends[:, i, 0])
+            chunks[chunk, i, 0] + fraction * (chunks[:, i, 1] - chunks[:, i, 0])[chunk]
             for i, fraction in enumerate(
                 [_unpack(vertex[:, 0], _XYZ_BITS), _unpack(vertex[:, 2], _XYZ_BITS), rgba[:, :3]]
             )
         )
         scales = np.exp(log_scales)
-    sh = ((colors - 0.5) / SH_C0)[:, None]
+        sh = ((colors - 0.5) / SH_C0).astype(np.float32)[:, None]
     # Some writers name the element at degree 0 too, without properties.
     if "sh" in elements and elements["sh"].dtype.names:
         sh = np.concatenate([sh, _sh_rest(path, elements, n)], axis=1)
@@ -292,4 +292,4 @@ def _sh_rest(path: Path, elements: dict[str, np.ndarray], n: int) -> np.ndarray:
         )
     names = [f"f_rest_{i}" for i in range(n_rest)]
     codes = _columns(path, elements, "sh", names, np.uint8)
-    return _SH_LEVELS[codes].reshape(n, 3, n_rest // 3).swapaxes(1, 2)
+    return _SH_LEVELS.astype(np.float32)[codes].reshape(n, 3, n_rest // 3).swapaxes(1, 2)

@@ -240,6 +240,8 @@ def _read_4(path: Path, data: bytes, max_expansion: float) -> tuple[Record, Tags
     end = offset + n_streams * _TABLE_ENTRY.size
     if offset < _HEADER_4_BYTES or end > len(data):
         raise ValueError(f"{path} is truncated: its table of streams is not in the file")
+    if header.has_extensions and offset > _HEADER_4_BYTES + _MAX_EXTENSIONS:
+        raise ValueError(f"{path} has extensions of more than {_MAX_EXTENSIONS} bytes")
     columns = []
     for (packed, unpacked), size in zip(
         _TABLE_ENTRY.iter_unpack(data[offset:end]), header.sizes, strict=True

@@ -25,6 +25,9 @@ _NAMES = {
 _SYSTEMS = "LDB RDB LUB RUB LDF RDF LUF RUF LBD RBD LBU RBU LFD RFD LFU RFU".split()
 """Coordinate systems, from number 1 on: where x, y and z point (left, right, down, up, ...)."""
 
+_MOST_NAMES = 8
+"""How many extensions a warning names."""
+
 _PLY = "RDF"
 
 _USUAL = "RUB"
@@ -42,8 +45,11 @@ def turn_of(path: Path, data: bytes) -> tuple[int, int, int]:
             not known here; the message names it.
     """
     system, start = _USUAL, 0
-    while len(data) - start >= _RECORD.size and any(data[start:]):
+    left_out: dict[str, None] = {}
+    while len(data) - start >= _RECORD.size:
         kind, size = _RECORD.unpack_from(data, start)
+        if kind == 0:  # Reserved; only padding has it.
+            break
         content = data[start + _RECORD.size :][:size]
         name = _NAMES.get(kind, "unknown")
         if len(content) < size:
@@ -54,9 +60,12 @@ def turn_of(path: Path, data: bytes) -> tuple[int, int, int]:
         if kind == _COORDINATES:
             system = _system(path, content)
         else:
-            _warn(f"{path} has the extension {kind:#010x} ({name}), which is left out")
-    if start < len(data) and any(data[start:]):
+            left_out[f"{kind:#010x} ({name})"] = None
+    if any(data[start:]):
         raise ValueError(f"{path} has {len(data) - start} bytes after its extensions")
+    if left_out:
+        names = ", ".join(list(left_out)[:_MOST_NAMES])
+        _warn(f"{path} has the extensions {names}, which are left out")
     x, y, z = (1 if own == wanted else -1 for own, wanted in zip(system, _PLY, strict=True))
     return x, y, z
 

@@ -46,7 +46,7 @@ class Tags:
             raise ValueError("comments has a line break or a letter that is not ASCII")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SplatFile:
     """What a file of Gaussians holds.
 
@@ -84,13 +84,15 @@ _MODES = (
     re.compile(r"(?:postshot\.)?anti_?alias(?:ed|ing)\s*[=: ]\s*(1|0|true|false)", re.IGNORECASE),
 )
 _YES = ("mip", "1", "true")
+_LONGEST = 200
 _NUMBER = r"\s+[-+]?(?:[\d.]\S*|inf|nan)"
 _ORIGIN = re.compile(rf"origin((?:{_NUMBER}){{3}})", re.IGNORECASE)
 
 
 def comments_of(tags: Tags) -> list[str]:
     """Return the comments of a PLY header that hold the tags; they are read back exactly."""
-    comments = list(tags.comments)
+    # One that looks like a tag would contradict it.
+    comments = [comment for comment in tags.comments if not _is_tag(comment)]
     if tags.antialiased is not None:
         comments.append(f"SplatRenderMode: {'mip' if tags.antialiased else 'default'}")
     if any(tags.origin):
@@ -119,10 +121,16 @@ def tags_of_comments(path: Path, comments: list[str]) -> Tags:
     return Tags(modes.pop() if modes else None, origin, comments=tuple(others))
 
 
+def _is_tag(comment: str) -> bool:
+    comment = comment.strip()
+    return _mode(comment) is not None or _ORIGIN.fullmatch(comment) is not None
+
+
 def _mode(comment: str) -> bool | None:
     """Return what a comment says about antialiasing, None if it is about something else."""
     for pattern in _MODES:
-        if match := pattern.fullmatch(comment):
+        # The limit is for the patterns, which take long on very many spaces.
+        if match := pattern.fullmatch(comment[:_LONGEST]):
             return match[1].lower() in _YES
     return None
 

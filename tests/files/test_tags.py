@@ -77,6 +77,17 @@ def test_comments_of_others(tmp_path, suffix, comment, expected):
     assert tags == Tags(expected, comments=() if expected is not None else (comment,))
 
 
+def test_comments_that_look_like_tags_do_not_contradict_them(tmp_path):
+    comments = ("SplatRenderMode: mip", "origin 1 2 3", "made by hand")
+    io.save(tmp_path / "a.ply", random_gaussians(3), Tags(antialiased=False, comments=comments))
+    assert io.read(tmp_path / "a.ply").tags == Tags(False, comments=("made by hand",))
+
+
+def test_a_very_long_comment_takes_no_time(tmp_path):
+    comment = "antialiased" + 60_000 * " " + "x"
+    assert io.read(with_comments(tmp_path / "a.ply", comment)).tags == Tags(comments=(comment,))
+
+
 def test_comments_behind_an_element_count_as_well(tmp_path):
     path = tmp_path / "a.ply"
     io.save(path, random_gaussians(3, degree=0))
@@ -232,10 +243,16 @@ def test_extensions_that_cannot_be_read(tmp_path, version, data, text):
     assert text in str(error.value) and "\n" not in str(error.value)
 
 
-def test_extensions_have_a_limit(tmp_path):
+@pytest.mark.parametrize("version", [3, 4])
+def test_extensions_have_a_limit(tmp_path, version):
+    needs_zstd(version)
     data = extension(0x12345678, bytes(1 << 20))
     with pytest.raises(ValueError, match="extensions of more than 65536 bytes"):
-        io.load(write_spz(tmp_path / "a.spz", 3, data))
+        io.load(write_spz(tmp_path / "a.spz", version, data))
+    many = b"".join(extension(kind, b"") for kind in range(1, 8193))
+    with pytest.warns(io.FileWarning) as caught:
+        io.load(write_spz(tmp_path / "a.spz", version, many))
+    assert len(caught) == 1 and len(str(caught[0].message)) < 1000
 
 
 SYSTEMS = ["RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF"]

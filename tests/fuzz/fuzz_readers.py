@@ -53,6 +53,12 @@ _SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _BLOCK = 200
 """Inputs of one target in a row."""
 
+_PROGRESS = struct.Struct("<qq")
+"""Layout: index of the block, number of the next input."""
+
+Block = tuple[str, int, int]
+"""Name of a target, first input, end of the inputs."""
+
 _OUR_WARNINGS = ("FileWarning", "CaptureWarning")
 
 
@@ -156,55 +162,71 @@ def run(fuzzer: Fuzzer, numbers: range) -> Iterator[tuple[int, str]]:
 
 
 def _work(options: argparse.Namespace) -> None:
-    """Run one block in this process; the file named last gets the number of each input."""
-    name, first, last, progress = options.block
-    outcomes: collections.Counter[str] = collections.Counter()
+    """Run the blocks of inputs that come on standard input; a file shows how far it is."""
+    blocks, progress = json.load(sys.stdin), options.progress
+    end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as scratch, open(progress, "r+b") as stream:
-        seen = mmap.mmap(stream.fileno(), 8)
-        fuzzer = Fuzzer(name, Path(scratch) / name, options.seed)
-        for number in (-1, -2, -3):  # Whatever is loaded or compiled at first.
-            fuzzer.outcome(number)
+        seen = mmap.mmap(stream.fileno(), _PROGRESS.size)
+        names = dict.fromkeys(name for name, *_ in blocks)
+        fuzzers = {name: Fuzzer(name, Path(scratch) / name, options.seed) for name in names}
+        for fuzzer in fuzzers.values():
+            for number in (-1, -2, -3):  # Whatever is loaded or compiled at first.
+                fuzzer.outcome(number)
         with limits():
-            for number, found in run(fuzzer, range(int(first), int(last))):
-                seen[:8] = struct.pack("<q", number + 1)
-                outcomes[found if found in ("read", "refused") else "failed"] += 1
-                if found not in ("read", "refused"):
-                    print(json.dumps({"target": name, "number": number, "failure": found}))
-    print(json.dumps({"target": name, "outcomes": outcomes}), flush=True)
+            for index, (name, first, last) in enumerate(blocks):
+                if time.monotonic() > end:
+                    break
+                outcomes: collections.Counter[str] = collections.Counter()
+                for number, found in run(fuzzers[name], range(first, last)):
+                    seen[:] = _PROGRESS.pack(index, number + 1)
+                    outcomes[found if found in ("read", "refused") else "failed"] += 1
+                    if found not in ("read", "refused"):
+                        _say(target=name, number=number, failure=found)
+                _say(target=name, outcomes=outcomes)
+
+
+def _say(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
 
 
 class _Worker:
-    """A process with a block of inputs, which it may not survive."""
+    """A process with blocks of inputs, which it may not survive."""
 
-    def __init__(self, options: argparse.Namespace, name: str, first: int, last: int) -> None:
+    def __init__(self, options: argparse.Namespace, blocks: list[Block], minutes: float) -> None:
         """Start it."""
-        self.name, self.first, self.last = name, first, last
+        self.blocks = blocks
         self.progress = tempfile.NamedTemporaryFile(dir=_SCRATCH)
-        self.progress.write(struct.pack("<q", first))
+        self.progress.write(_PROGRESS.pack(0, blocks[0][1]))
         self.progress.flush()
         self.output = tempfile.TemporaryFile("w+")
-        block = [name, str(first), str(last), self.progress.name]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--seed", str(options.seed), "--block", *block],
+            [sys.executable, __file__, "--seed", str(options.seed), "--minutes", str(minutes)]
+            + ["--progress", self.progress.name],
+            stdin=subprocess.PIPE,
             stdout=self.output,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            text=True,
         )
-        self.at, self.since = first, time.monotonic()
+        assert self.process.stdin is not None
+        with self.process.stdin as stream:
+            json.dump(blocks, stream)
+        self.at, self.since, self.started = self.place(), time.monotonic(), False
 
-    def number(self) -> int:
-        """Return the input that it is at."""
-        return struct.unpack("<q", Path(self.progress.name).read_bytes())[0]
+    def place(self) -> tuple[int, int]:
+        """Return the block and the input that it is at."""
+        index, number = _PROGRESS.unpack(Path(self.progress.name).read_bytes())
+        return index, number
 
     def has_ended(self) -> bool:
         """Return whether it has, and end it if it does not go on."""
         if self.process.poll() is not None:
             return True
         now = time.monotonic()
-        if (at := self.number()) != self.at:
-            self.at, self.since = at, now
+        if (at := self.place()) != self.at:
+            self.at, self.since, self.started = at, now, True
         # The first input waits for imports.
-        if now - self.since > (_STALLED if self.at != self.first else 10 * _STALLED):
+        if now - self.since > (_STALLED if self.started else 10 * _STALLED):
             self.process.kill()
             self.process.wait()
             return True
@@ -215,21 +237,30 @@ class _Worker:
         self.output.seek(0)
         return [json.loads(line) for line in self.output.read().splitlines()]
 
+    def unfinished(self) -> tuple[str, int, list[Block]]:
+        """Return the target and the input that has ended the process, and what comes then."""
+        index, number = self.place()
+        name, _, last = self.blocks[index]
+        if number >= last:
+            index, number = index + 1, self.blocks[index + 1][1]
+            name, _, last = self.blocks[index]
+        rest = [(name, number + 1, last)] if number + 1 < last else []
+        return name, number, rest + self.blocks[index + 1 :]
 
-def _blocks(options: argparse.Namespace) -> list[tuple[str, int, int]]:
-    """Return name, first and last input of each block, in an order that mixes the targets."""
+
+def _blocks(options: argparse.Namespace) -> list[list[Block]]:
+    """Return the blocks of each worker, in an order that mixes the targets."""
     names = options.only or list(TARGETS)
     total = sum(TARGETS[name].share for name in names)
-    blocks = []
+    placed = []
     for name in names:
-        count = max(1, options.inputs * TARGETS[name].share // total)
-        size = max(_BLOCK, -(-count // options.blocks))
-        end = options.first + count
-        starts = range(options.first, end, size)
-        blocks += [
-            (i / len(starts), name, start, min(start + size, end)) for i, start in enumerate(starts)
-        ]
-    return [block[1:] for block in sorted(blocks)]
+        end = options.first + max(1, options.inputs * TARGETS[name].share // total)
+        starts = range(options.first, end, _BLOCK)
+        for i, start in enumerate(starts):
+            placed.append((i / len(starts), (name, start, min(start + _BLOCK, end))))
+    blocks = [block for _, block in sorted(placed)]
+    shares = (blocks[i :: options.workers] for i in range(options.workers))
+    return [share for share in shares if share]
 
 
 def main() -> int:
@@ -240,21 +271,18 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first of each target")
     parser.add_argument("--only", nargs="+", choices=list(TARGETS), metavar="TARGET")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--blocks", type=int, default=1, help="processes for each target")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no block after that")
     parser.add_argument("--keep", type=Path, help="folder for inputs that fail")
-    parser.add_argument("--block", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--progress", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.block:
+    if options.progress:
         _work(options)
         return 0
-    waiting, running = _blocks(options), []
+    end = time.monotonic() + 60 * options.minutes
+    running = [_Worker(options, blocks, options.minutes) for blocks in _blocks(options)]
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     failures: list[tuple[str, int, str]] = []
-    end = time.monotonic() + 60 * options.minutes
-    while running or (waiting and time.monotonic() < end):
-        while waiting and len(running) < options.workers and time.monotonic() < end:
-            running.append(_Worker(options, *waiting.pop(0)))
+    while running:
         time.sleep(0.05)
         for worker in [worker for worker in running if worker.has_ended()]:
             running.remove(worker)
@@ -263,11 +291,12 @@ def main() -> int:
                 if "failure" in line:
                     failures.append((line["target"], line["number"], line["failure"]))
             if worker.process.returncode != 0:
-                number = worker.number()
-                failures.append((worker.name, number, f"ended with {worker.process.returncode}"))
-                counts[worker.name].update(read_before_the_end=number - worker.first, failed=1)
-                if number + 1 < worker.last:
-                    waiting.insert(0, (worker.name, number + 1, worker.last))
+                name, number, rest = worker.unfinished()
+                failures.append((name, number, f"ended with {worker.process.returncode}"))
+                counts[name].update(failed=1)
+                if rest:
+                    minutes = (end - time.monotonic()) / 60
+                    running.append(_Worker(options, rest, minutes))
     _report(options, counts, failures)
     return 1 if failures else 0
 
@@ -287,7 +316,8 @@ def _report(
         return
     options.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        fuzzers = {name: Fuzzer(name, Path(scratch) / name, options.seed) for name, *_ in failures}
+        names = {name for name, *_ in failures}
+        fuzzers = {name: Fuzzer(name, Path(scratch) / name, options.seed) for name in names}
         for name, number, _ in failures:
             file, content = fuzzers[name].mutation(number)
             (options.keep / f"{name}-{number}-{Path(file).name}").write_bytes(content)
