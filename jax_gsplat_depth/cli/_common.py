@@ -1,17 +1,21 @@
 """Holds what the commands share: annotations of arguments, and errors of the user as sentences."""
 
+import contextlib
 import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import tyro
 
+from jax_gsplat_depth import _cpu
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
+
+_PROGRAM = "jax-gsplat-depth"
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -64,7 +68,8 @@ def guarded(
         @functools.wraps(run)
         def command(settings: Settings) -> int:
             try:
-                result = run(settings)
+                with _told_if_aborted(out_of_memory):
+                    result = run(settings)
             except Exception as error:
                 if is_out_of_memory(error):
                     return fail(out_of_memory)
@@ -87,9 +92,20 @@ def guarded(
     return decorate
 
 
+@contextlib.contextmanager
+def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
+    """Say something where XLA's compiler aborts the process, as it does without memory."""
+    sentence = f"{_PROGRAM}: error: aborted, most likely because {out_of_memory}\n"
+    _cpu.exit_on_abort(sentence, USAGE_ERROR)
+    try:
+        yield
+    finally:
+        _cpu.abort_as_before()
+
+
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"jax-gsplat-depth: {message}", file=sys.stderr, flush=True)
+    print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:
