@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import numpy as np
 import tyro
 
-from jax_gsplat_depth import io
+from jax_gsplat_depth import _cpu, io
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
+
+_PROGRAM = "jax-gsplat-depth"
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -50,6 +52,8 @@ Antialiased = Annotated[bool | None, stated_default("what the file says, else of
 
 _BUILT_IN = "builtin"
 
+_WARNINGS = (CaptureWarning, io.FileWarning)
+
 Settings = TypeVar("Settings")
 
 
@@ -71,7 +75,7 @@ def guarded(
         @functools.wraps(run)
         def command(settings: Settings) -> int:
             try:
-                with _warnings_said():
+                with _told_if_aborted(out_of_memory), _warnings_said():
                     result = run(settings)
             except Exception as error:
                 if is_out_of_memory(error):
@@ -97,13 +101,14 @@ def guarded(
 
 @contextlib.contextmanager
 def _warnings_said() -> Iterator[None]:
-    """Tell what the files of a capture have and is not used; other warnings are shown as ever."""
+    """Say at once what the readers of files warn of; other warnings are shown as ever."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CaptureWarning)
+        for ours in _WARNINGS:
+            warnings.simplefilter("always", ours)
         show = warnings.showwarning
 
         def tell(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
-            if issubclass(category, CaptureWarning):
+            if issubclass(category, _WARNINGS):
                 say(f"warning: {message}")
             else:
                 show(message, category, *rest, **options)
@@ -112,9 +117,20 @@ def _warnings_said() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
+    """Say something where XLA's compiler aborts the process, as it does without memory."""
+    sentence = f"{_PROGRAM}: error: aborted, most likely because {out_of_memory}\n"
+    _cpu.exit_on_abort(sentence, USAGE_ERROR)
+    try:
+        yield
+    finally:
+        _cpu.abort_as_before()
+
+
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"jax-gsplat-depth: {message}", file=sys.stderr, flush=True)
+    print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:
@@ -136,8 +152,7 @@ def read_splats(
     Raises:
         ValueError: As ``io.read``.
     """
-    with warnings_said():
-        file = io.read(path, on_bad="drop", max_expansion=max_expansion)
+    file = io.read(path, on_bad="drop", max_expansion=max_expansion)
     if file.dropped:
         say(f"{path}: {left_out(file.dropped)}")
     if antialiased is None:
@@ -150,19 +165,6 @@ def left_out(counts: dict[str, int]) -> str:
     """Return how many Gaussians were left out of a file, and why."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     return f"{sum(counts.values())} Gaussians left out that cannot be drawn ({reasons})"
-
-
-@contextlib.contextmanager
-def warnings_said() -> Iterator[None]:
-    """Say what the library warns of, which Python would show with a line of its code."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", io.FileWarning)
-        yield
-    for entry in caught:
-        if isinstance(entry.message, io.FileWarning):
-            say(f"warning: {entry.message}")
-        else:
-            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 
 def load_any_capture(name: str, downscale: int = 1) -> Capture:

@@ -16,7 +16,6 @@ from jax_gsplat_depth.cli._common import (
     say,
     shown_as,
     stated_default,
-    warnings_said,
 )
 
 
@@ -49,8 +48,7 @@ def run(command: Convert) -> str:
     file = read_splats(command.input, command.antialiased, command.max_expansion)
     size = command.input.stat().st_size
     try:
-        with warnings_said():
-            saved = io.save(command.output, file.gaussians, file.tags)
+        saved = io.save(command.output, file.gaussians, file.tags)
     except OSError as error:  # Of the scratch file, a name that says nothing to the user.
         raise OSError(error.errno, error.strerror, str(command.output)) from error
     degree = math.isqrt(np.shape(file.gaussians.sh)[1]) - 1

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth.cli._common import guarded, shown_as, warnings_said
+from jax_gsplat_depth.cli._common import guarded, shown_as
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,5 @@ class Info:
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: Info) -> None:
     """Print the table."""
-    with warnings_said():
-        text = io.describe(command.file)
+    text = io.describe(command.file)
     print(text)

@@ -267,6 +267,27 @@ def test_every_command_says_what_to_lower(tmp_path, monkeypatch, capsys, command
     assert not list(tmp_path.iterdir())
 
 
+ABORT = """
+import os
+from jax_gsplat_depth.cli._common import guarded
+
+sentence = "there is not enough memory: try something smaller"
+fine = guarded(out_of_memory=sentence)(lambda _: "done")
+assert fine(None) == 0
+guarded(out_of_memory=sentence)(lambda _: os.abort())(None)
+"""
+
+
+def test_an_abort_of_the_compiler_is_a_sentence():
+    done = subprocess.run([sys.executable, "-c", ABORT], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "jax-gsplat-depth: done",
+        "jax-gsplat-depth: error: aborted, most likely because there is not enough memory: try "
+        "something smaller",
+    ]
+
+
 def test_first_interrupt_asks_and_second_interrupts():
     with stop_on_interrupt() as interrupt:
         assert not interrupt.requested()
