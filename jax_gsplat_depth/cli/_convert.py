@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from jax_gsplat_depth import io
@@ -51,7 +50,8 @@ def run(command: Convert) -> str:
         saved = io.save(command.output, file.gaussians, file.tags)
     except OSError as error:  # Of the scratch file, a name that says nothing to the user.
         raise OSError(error.errno, error.strerror, str(command.output)) from error
-    degree = math.isqrt(np.shape(file.gaussians.sh)[1]) - 1
+    assert file.gaussians.sh is not None  # Every file has it.
+    degree = math.isqrt(file.gaussians.sh.shape[1]) - 1
     if saved.sh_degree < degree:
         say(f"warning: {command.output} holds SH of degree {saved.sh_degree}, not {degree}")
     return (

@@ -128,9 +128,10 @@ def _is_tag(comment: str) -> bool:
 
 def _mode(comment: str) -> bool | None:
     """Return what a comment says about antialiasing, None if it is about something else."""
+    if len(comment) > _LONGEST:  # The patterns take long on very many spaces.
+        return None
     for pattern in _MODES:
-        # The limit is for the patterns, which take long on very many spaces.
-        if match := pattern.fullmatch(comment[:_LONGEST]):
+        if match := pattern.fullmatch(comment):
             return match[1].lower() in _YES
     return None
 

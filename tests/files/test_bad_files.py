@@ -288,6 +288,20 @@ def test_compressed_ply_without_color_ranges(tmp_path):
     assert colors.min() >= -1e-6 and colors.max() <= 1 + 1e-6
 
 
+def test_compressed_ply_with_an_empty_element(tmp_path):
+    """Some writers name the SH element at degree 0 as well; it has no properties then."""
+    path = tmp_path / "a.compressed.ply"
+    io.save(path, random_gaussians(300, degree=0))
+    before = io.load(path)
+    content = path.read_bytes()
+    for count in (300, 0, 10**17):
+        line = b"element sh %d\nend_header\n" % count
+        path.write_bytes(content.replace(b"end_header\n", line, 1))
+        after = io.load(path)
+        assert after.sh.shape == (300, 1, 3)
+        np.testing.assert_array_equal(after.means, before.means)
+
+
 def test_absurd_counts_of_a_compressed_ply(tmp_path):
     path = tmp_path / "a.compressed.ply"
     io.save(path, random_gaussians(3, degree=0))
