@@ -259,7 +259,7 @@ def test_every_command_says_what_to_lower(tmp_path, monkeypatch, capsys, command
         raise error
 
     monkeypatch.chdir(tmp_path)
-    for module, name in (datasets, "load_capture"), (io, "load"), (io, "describe"):
+    for module, name in (datasets, "load_capture"), (io, "read"), (io, "describe"):
         monkeypatch.setattr(module, name, fail)
     assert run(*command.split()) == 2
     expected = f"jax-gsplat-depth: error: there is not enough memory: try {lower}"
