@@ -34,15 +34,17 @@ def state_of(folder: Path) -> Literal["nothing", "unfinished", "usable", "other"
         for somebody else's files, or checkpoints of which nobody knows the fit.
     """
     try:
-        # A link to a folder is not ours.
-        if not stat.S_ISDIR(folder.lstat().st_mode):
-            return "other"
+        mode = folder.lstat().st_mode
+    except OSError:
+        return "nothing"
+    # A link to a folder is not ours.
+    if not stat.S_ISDIR(mode):
+        return "other"
+    try:
         if all(path.name.startswith(PREFIX) for path in folder.iterdir()):
             return "unfinished"
         read_sealed(folder / IDENTITY)
         return "usable" if steps_in(folder) else "unfinished"
-    except (FileNotFoundError, NotADirectoryError):
-        return "other" if os.path.lexists(folder) else "nothing"
     except (OSError, ValueError):
         return "other"
 

@@ -129,7 +129,7 @@ def start_server(host: str, address: str, port: int) -> Any:
 @contextlib.contextmanager
 def _guarded(guard: Guard) -> Iterator[None]:
     """Have the server that viser starts in the block ask the guard first."""
-    module = importlib.import_module("websockets.asyncio.server")
+    module: Any = importlib.import_module("websockets.asyncio.server")
     with _patching:
         original = module.serve
 

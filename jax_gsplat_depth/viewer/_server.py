@@ -99,6 +99,8 @@ class Viewer:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+            # Older versions of viser leave the threads that wait for callbacks.
+            server._thread_executor.shutdown(wait=False)
 
     def __enter__(self) -> "Viewer":
         """Return the viewer itself."""

@@ -127,6 +127,7 @@ def holds(target, names):
 def test_a_kill_at_every_step_of_publishing_is_made_good(tmp_path, state):
     """The next run, whatever it is, finds the earlier result or the new one, and nothing else."""
     outcomes = set()
+    number = 0
     for number in itertools.count(1):
         place = tmp_path / str(number)
         place.mkdir()
@@ -281,6 +282,7 @@ def test_a_running_command_is_left_alone(tmp_path):
 def test_atomic_write_leaves_all_or_nothing(tmp_path, no_waiting):
     path = tmp_path / ("é" * 127)  # 254 bytes: there is no room for a suffix.
     path.write_bytes(b"old")
+    number = 0
     for number in itertools.count(1):
         killed = kill_before(number, atomic_write, path, lambda stream: stream.write(b"new"))
         assert path.read_bytes() in ((b"old", b"new") if killed else (b"new",))

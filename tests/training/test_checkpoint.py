@@ -288,6 +288,7 @@ def test_a_kill_at_every_step_of_saving_is_made_good(
         return len(done)
 
     found = []
+    number = 0
     for number in itertools.count(1):
         out = tmp_path / str(number) / "out"
         if before == "a result":
