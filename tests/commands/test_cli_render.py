@@ -1,5 +1,6 @@
 """Compares what ``render`` writes with what the renderer gives, along cameras that fit."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from helpers.commands import run
+from helpers.kills import kill_before
 from helpers.splats import box_of_gaussians
 
 pytest.importorskip("optax")
@@ -82,8 +84,35 @@ def test_names_may_be_longer_than_those_of_files(ply, tmp_path, depth_format):
     assert [entry["name"] for entry in written] == names
 
 
+@pytest.mark.quick(before=["a result"])
+@pytest.mark.parametrize("before", ["nothing", "a result"])
+def test_after_a_kill_the_same_command_gives_the_same_bytes(ply, tmp_path, before, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    size = ("--width", 16, "--height", 12, "--outputs", "image")
+
+    def arguments(out, frames=2):
+        return ["render", ply, "--out", out, *size, "--frames", frames]
+
+    assert run(*arguments(tmp_path / "straight")) == 0
+    wanted = content(tmp_path / "straight")
+    for number in itertools.count(1, 4):
+        out = tmp_path / str(number)
+        if before == "a result":
+            assert run(*arguments(out, frames=3)) == 0
+        killed = kill_before(number, run, *arguments(out))
+        assert run(*arguments(out)) == 0
+        assert content(out) == wanted and not list(tmp_path.rglob(".*"))
+        if not killed:
+            break
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_half_a_video_of_a_killed_command_is_removed(ply, tmp_path):
     out = tmp_path / ("v" * 250 + ".mp4")
+    pytest.importorskip("av")
     hidden = tmp_path / f"{PREFIX}{tag_of(out)}0"
     hidden.mkdir()
     (hidden / "file").write_bytes(b"half")

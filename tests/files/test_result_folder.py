@@ -122,6 +122,7 @@ def holds(target, names):
     return files == set(names) and all((target / n).read_text() == f"new {n}" for n in names)
 
 
+@pytest.mark.quick(state=["missing parent", "earlier", "linked"])
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("state", ["missing", "missing parent", "empty", "earlier", "linked"])
 def test_a_kill_at_every_step_of_publishing_is_made_good(tmp_path, state):
