@@ -24,7 +24,7 @@ def _quit(*_: object) -> None:
 
 def _is_command() -> bool:
     # While Python looks for a module to run, its name is not yet in the place of the "-m".
-    as_module = sys.argv[:1] == ["-m"] and _MODULE in sys.orig_argv
+    as_module = sys.argv[:1] == ["-m"] and any(a.endswith(_MODULE) for a in sys.orig_argv)
     return as_module or os.path.basename((sys.argv or [""])[0]) == _COMMAND
 
 

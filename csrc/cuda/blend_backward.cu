@@ -128,7 +128,7 @@ __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& ite
   const BlendStepGrad<T> step =
       blend_step_vjp(alpha, fast_reciprocal(T(1) - alpha), u, pixel.transmittance, pixel.behind);
   const T w = step.w;
-  pixel.behind = step.behind;
+  pixel.behind = drawn ? step.behind : pixel.behind;  // u may be infinite
   pixel.transmittance = drawn ? step.transmittance : pixel.transmittance;
   const auto add_product = [&](T& sum, T v) { sum = drawn ? std::fma(w, v, sum) : sum; };
   add_product(sums[kMomentDepth], pixel.v_weighted_depth);

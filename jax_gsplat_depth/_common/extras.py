@@ -22,7 +22,7 @@ def require(module: str, extra: str = "fit") -> Any:
         ImportError: It is not installed; the message is the command that installs it.
     """
     try:
-        with _undisturbed():
+        with undisturbed():
             return importlib.import_module(module)
     except ImportError as error:
         raise missing(module, extra) from error
@@ -51,7 +51,7 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
-            with _undisturbed():
+            with undisturbed():
                 module = importlib.import_module(f"{package}.{module_of[name] or name}")
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] == "jax_gsplat_depth":
@@ -63,7 +63,7 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Put Ctrl-C off to the end of the block: in the middle of an import it can be lost, or crash.
 
     Handlers of others, which need not raise, are left alone, and threads get no signals.

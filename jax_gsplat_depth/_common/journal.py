@@ -109,10 +109,12 @@ def is_inside(name: str) -> bool:
 
 
 def _finish(root: int, target: Path, marker: str) -> None:
-    mode = _mode(READY, root)
-    if mode is None or not stat.S_ISDIR(mode):
-        return
     ready = target / READY
+    mode = _mode(READY, root)
+    if mode is None:
+        return
+    if not stat.S_ISDIR(mode):
+        raise OutputError(f"{ready} is in the way: expected a folder or nothing")
     names = list_files(ready)
     if _STALE in names:
         stale = _read_stale(ready)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_gsplat_depth import losses
-from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.extras import require, undisturbed
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import check_folder, publish, write_metrics
 from jax_gsplat_depth._types import Config, Gaussians
@@ -48,7 +48,8 @@ def evaluate_splats(
     """
     check_evaluation(out)
     # Imported late: it needs the packages of the extra.
-    from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+    with undisturbed():
+        from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
 
     if len(capture.test_indices) == 0:
         raise CaptureError("the capture has no held-out view")

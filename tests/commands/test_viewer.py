@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import http.client
 import os
 import pathlib
 import re
@@ -392,6 +393,18 @@ def test_who_is_answered():
         assert admits(everywhere, f"{host}:8080", f"http://{host}:8080")
     # No name that somebody else can give to this machine.
     assert not admits(everywhere, "evil.example:8080")
+
+
+def test_no_other_files_are_served():
+    pytest.importorskip("viser")
+    with no_threads_left(), serve() as viewer:
+        connection = http.client.HTTPConnection(viewer.url.removeprefix("http://"), timeout=30)
+        for up in ("../", "..%2f", "%2e%2e/", "/../", "x/../../"):
+            for levels in range(1, 14):
+                connection.request("GET", f"/{up * levels}etc/passwd")
+                answer = connection.getresponse()
+                assert answer.status >= 400 and b"root:" not in answer.read()
+        connection.close()
 
 
 def test_pages_of_others_are_refused(monkeypatch):

@@ -233,6 +233,17 @@ def test_a_doctored_journal_is_refused_or_harmless(tmp_path, damage):
     assert victim.read_text() == "mine"
 
 
+def test_a_link_in_the_place_of_the_journal_is_refused(tmp_path):
+    target, victim = tmp_path / "out", tmp_path / "victim"
+    for folder in (target, victim):
+        folder.mkdir()
+    build_result("loss.csv")(victim)
+    (target / ".jax-gsplat-depth.ready").symlink_to(victim)
+    with pytest.raises(result_folder.OutputError, match=r"depth\.ready is in the way"):
+        result_folder.check_folder(target, PROGRAM)
+    assert holds(victim, ["loss.csv"])
+
+
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize(
     ("names", "in_the_way"),
