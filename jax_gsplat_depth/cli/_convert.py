@@ -31,12 +31,14 @@ class Convert:
         output: File to write or replace.
         antialiased: Say in the new file that its Gaussians were trained with the antialiasing
             compensation, or that they were not.
+        local: Leave out where the zero of IN lies in the world: its positions stay as they are.
         max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """
 
     input: Annotated[tyro.conf.Positional[Path], shown_as("IN")]
     output: Annotated[tyro.conf.Positional[Path], shown_as("OUT")]
     antialiased: Annotated[bool | None, stated_default("as IN says")] = None
+    local: bool = False
     max_expansion: Positive = io.MAX_EXPANSION
 
 
@@ -45,9 +47,10 @@ def run(command: Convert) -> str:
     """Convert the file; returns what to tell."""
     io.check_suffix(command.output)  # Before the work.
     file = read_splats(command.input, command.antialiased, command.max_expansion)
+    tags = dataclasses.replace(file.tags, origin=(0, 0, 0)) if command.local else file.tags
     size = command.input.stat().st_size
     try:
-        saved = io.save(command.output, file.gaussians, file.tags)
+        saved = io.save(command.output, file.gaussians, tags)
     except OSError as error:  # Of the scratch file, a name that says nothing to the user.
         raise OSError(error.errno, error.strerror, str(command.output)) from error
     assert file.gaussians.sh is not None  # Every file has it.

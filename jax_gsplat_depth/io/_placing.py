@@ -33,7 +33,7 @@ def in_world(path: Path, record: Record, tags: Tags, step: Callable[[np.ndarray]
         origin = " ".join(map(repr, tags.origin))
         raise ValueError(
             f"{path} has no place for the tag origin ({origin}), and so far from zero its "
-            f"positions would have steps of {coarse:.2g}: choose .ply"
+            f"positions would have steps of {coarse:.2g}: choose .ply, or write it without the tag"
         )
     return dataclasses.replace(record, means=means)
 

@@ -85,6 +85,16 @@ def test_convert_changes_the_tag(files, tmp_path, capsys):
     assert len(io.load(tmp_path / "a.splat").means) == 60
 
 
+@pytest.mark.parametrize("suffix", [".spz", ".splat"])
+def test_convert_of_a_map(tmp_path, suffix, capsys):
+    gaussians = box_of_gaussians()
+    io.save(tmp_path / "a.ply", gaussians, Tags(origin=(5e5, 5e6, 0.0)))
+    assert run("convert", tmp_path / "a.ply", tmp_path / f"b{suffix}") == 2
+    assert "has no place for the tag origin (500000.0 5000000.0 0.0)" in capsys.readouterr().err
+    assert run("convert", tmp_path / "a.ply", tmp_path / f"b{suffix}", "--local") == 0
+    np.testing.assert_allclose(io.load(tmp_path / f"b{suffix}").means, gaussians.means, atol=1e-5)
+
+
 def test_convert_says_what_was_clipped(tmp_path, capsys):
     gaussians = box_of_gaussians(500)
     means = gaussians.means.at[7, 0].set(1e7)
