@@ -45,8 +45,8 @@ class Camera:
     and differentiated. Each of their arrays may have a leading camera axis ``C``; arrays without
     one are repeated. JAX arrays decide the dtype, else NumPy arrays, else JAX's default. Values
     that are known while tracing are checked: they have to be finite, focal lengths positive, angles
-    between 0 and pi, poses rigid, ``eye`` and ``target`` apart. Of traced values the same is
-    required and cannot be checked: they give NaN or a mirrored picture.
+    between 0 and pi, ``eye`` and ``target`` apart. Of traced values the same is required and cannot
+    be checked: others give NaN or a mirrored picture.
 
     Attributes:
         viewmat: ``[4, 4]`` or ``[C, 4, 4]`` rigid world-to-camera transform for column vectors,
