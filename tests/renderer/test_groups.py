@@ -38,6 +38,7 @@ def blend_vjp(splats, colors, cotangent):
     return out, n_pairs, vjp(cotangent)
 
 
+@pytest.mark.slow
 def test_groups_of_tiles_add_up(x64):
     """The whole image, in several groups, against its two halves, each in fewer."""
     rng = np.random.default_rng(0)

@@ -266,6 +266,7 @@ MAP_LOSSES = PAIR_LOSSES | {
 }
 
 
+@pytest.mark.quick(name=["scale_shift_invariant", "edge_aware_smoothness"])
 @pytest.mark.parametrize("name", MAP_LOSSES)
 def test_each_map_of_a_batch_on_its_own(x64, name):
     """The loss is the mean over the maps in which a pixel counts, with any leading axes."""

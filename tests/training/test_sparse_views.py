@@ -47,6 +47,7 @@ def aligned(prior, depth):
     return slope, slope * prior + intercept
 
 
+@pytest.mark.slow
 def test_priors_are_the_depth_up_to_a_line_and_noise(capture):
     priors = datasets.monocular_like(capture, seed=3).depth_priors
     assert priors.dtype == np.float32 and priors.shape == capture.depths.shape
