@@ -46,10 +46,7 @@ def run(command: Convert) -> str:
     io.check_suffix(command.output)  # Before the work.
     file = read_splats(command.input, command.antialiased, command.max_expansion)
     size = command.input.stat().st_size
-    try:
-        saved = io.save(command.output, file.gaussians, file.tags)
-    except OSError as error:  # Of the scratch file, a name that says nothing to the user.
-        raise OSError(error.errno, error.strerror, str(command.output)) from error
+    saved = io.save(command.output, file.gaussians, file.tags)
     assert file.gaussians.sh is not None  # Every file has it.
     degree = math.isqrt(file.gaussians.sh.shape[1]) - 1
     if saved.sh_degree < degree:

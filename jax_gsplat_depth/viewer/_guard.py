@@ -2,9 +2,9 @@
 
 A web page may send requests to any address that its browser can reach, this machine's included, and
 viser answers them all. Here a request has to name the viewer as its host, as no name does that
-somebody else owns, and has to come from a page of that host and port, if from a page at all. viser has no
-setting for this, so that its call of ``serve`` is changed on the way; whether that worked is asked
-of the server itself, before anybody hears of it.
+somebody else owns, and has to come from a page of that host and port, if from a page at all. viser
+has no setting for this, so that its call of ``serve`` is changed on the way; whether that worked is
+asked of the server itself, before anybody hears of it.
 """
 
 import contextlib
