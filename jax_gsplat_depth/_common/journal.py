@@ -123,6 +123,7 @@ def check_room(target: Path, names: Collection[str], earlier: Collection[str]) -
 
     Raises:
         OutputError: Something else is where a file or a folder has to be.
+        OSError: A folder cannot be read.
     """
     ours = {PurePosixPath(name).parts for name in earlier}
     for name in names:
@@ -132,7 +133,9 @@ def check_room(target: Path, names: Collection[str], earlier: Collection[str]) -
             kind = "file" if n == len(parts) else "folder"
             try:
                 mode = path.lstat().st_mode
-            except OSError:
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
                 break
             if stat.S_ISLNK(mode):
                 if parts[:n] in ours:

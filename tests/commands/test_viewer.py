@@ -482,6 +482,7 @@ def test_a_version_without_tunnels_is_fine(monkeypatch):
 
 def test_other_servers_stay_as_they_are(monkeypatch):
     """Those of other places and programs, started by other threads in the same moment."""
+    pytest.importorskip("viser")
     module = importlib.import_module("websockets.asyncio.server")
     monkeypatch.setattr(module, "serve", lambda *_, **options: options)
 
