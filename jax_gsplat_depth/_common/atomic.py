@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from jax_gsplat_depth._common.disk import sync
-from jax_gsplat_depth._common.scratch import scratch_folder, tag_of
+from jax_gsplat_depth._common.scratch import clear_scratch, scratch_folder, tag_of
 
 
 def atomic_write(path: Path, write: Callable[[Any], object]) -> None:
     """Write a file in a hidden folder and rename it, so that ``path`` is never half-written.
+
+    Hidden folders that killed calls for this file have left are removed.
 
     Args:
         path: The file; its name may be as long as names can be.
@@ -19,6 +21,7 @@ def atomic_write(path: Path, write: Callable[[Any], object]) -> None:
         OSError: The file cannot be written.
     """
     try:
+        clear_scratch(path.parent, tag_of(path))
         with scratch_folder(path.parent, tag_of(path)) as folder:
             scratch = folder / "file"
             with scratch.open("xb") as stream:
@@ -27,7 +30,7 @@ def atomic_write(path: Path, write: Callable[[Any], object]) -> None:
             scratch.replace(path)
         sync(path.parent)
     except OSError as error:
+        if error.errno is None:
+            raise
         # Nobody else knows of the hidden folder.
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

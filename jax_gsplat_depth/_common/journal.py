@@ -8,7 +8,8 @@ The order of the steps:
    ``READY`` in the target. The folder that has the name is synced. From here on the result counts.
 3. Its files are renamed into the target, over earlier ones, ``metrics.json`` excepted; every
    folder that got one is synced.
-4. The earlier files that go are deleted, and the target is synced.
+4. The earlier files that go are deleted, with the folders that this empties; every folder that
+   lost something is synced, and the target.
 5. ``metrics.json`` is renamed and the target synced.
 6. ``READY`` is removed.
 
@@ -16,7 +17,8 @@ After a kill before step 2 the target is as it was, and the next run removes the
 there is a ``READY``, the next run does steps 3 to 6, each of which can be done again. Processes
 that are at it at the same time wait for each other.
 
-Below the target no link is followed: one in the place of a folder is replaced by a folder.
+Below the target no link is followed. One in the place of a folder or a file is replaced if the
+earlier result lists it; else it is the user's, and refused before anything changes.
 """
 
 import contextlib
@@ -44,13 +46,16 @@ class OutputError(OSError):
     """The output folder cannot be used; the message is one sentence for the user."""
 
 
-def commit(scratch: Path, target: Path, stale: Collection[str], marker: str) -> None:
+def commit(
+    scratch: Path, target: Path, earlier: Collection[str], stale: Collection[str], marker: str
+) -> None:
     """Make the files of a scratch folder the result in ``target``.
 
     Args:
         scratch: The folder, on the disk of the target.
         target: The folder for the files; it need not exist.
-        stale: Relative POSIX paths of files of ``target`` to delete.
+        earlier: Relative POSIX paths of the files of the earlier result in ``target``.
+        stale: Those of them to delete.
         marker: Name of the file that is moved last.
 
     Raises:
@@ -66,7 +71,7 @@ def commit(scratch: Path, target: Path, stale: Collection[str], marker: str) -> 
         lock(root)
         # Of another process.
         _finish(root, target, marker)
-        _check_room(target, list_files(scratch))
+        check_room(target, list_files(scratch), earlier)
         (scratch / _STALE).write_text(json.dumps(sorted(stale)))
         sync(scratch / _STALE)
         sync(scratch)
@@ -108,6 +113,38 @@ def is_inside(name: str) -> bool:
     return not (path.name == "" or path.is_absolute() or ".." in path.parts or "\0" in name)
 
 
+def check_room(target: Path, names: Collection[str], earlier: Collection[str]) -> None:
+    """Refuse before the first change what would stop in the middle, or harm what is the user's.
+
+    Args:
+        target: An existing folder.
+        names: Relative POSIX paths of the files that it is to get.
+        earlier: Those of the files of the earlier result.
+
+    Raises:
+        OutputError: Something else is where a file or a folder has to be.
+        OSError: A folder cannot be read.
+    """
+    ours = {PurePosixPath(name).parts for name in earlier}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        for n in range(1, len(parts) + 1):
+            path = target.joinpath(*parts[:n])
+            kind = "file" if n == len(parts) else "folder"
+            try:
+                mode = path.lstat().st_mode
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+                break
+            if stat.S_ISLNK(mode):
+                if parts[:n] in ours:
+                    break
+                raise OutputError(f"{path} is in the way: expected a {kind} or nothing, not a link")
+            if stat.S_ISDIR(mode) != (kind == "folder"):
+                raise OutputError(f"{path} is in the way: expected a {kind} or nothing")
+
+
 def _finish(root: int, target: Path, marker: str) -> None:
     ready = target / READY
     mode = _mode(READY, root)
@@ -121,8 +158,7 @@ def _finish(root: int, target: Path, marker: str) -> None:
         names.remove(_STALE)
         with opened(READY, FOLDER, root) as source:
             _move_files(source, root, [name for name in names if name != marker])
-            for name in stale:
-                _delete(root, PurePosixPath(name).parts)
+            _delete_files(root, stale)
             sync_open(root)
             if marker in names:
                 os.replace(marker, marker, src_dir_fd=source, dst_dir_fd=root)
@@ -151,24 +187,44 @@ def _damaged(ready: Path) -> OutputError:
 
 
 def _move_files(source: int, target: int, names: Sequence[str]) -> None:
-    by_folder: dict[tuple[str, ...], list[str]] = {}
-    for name in names:
-        *folder, last = PurePosixPath(name).parts
-        by_folder.setdefault(tuple(folder), []).append(last)
-    for folder, files in by_folder.items():
+    for folder, files in _by_folder(names).items():
         with _below(source, folder) as old, _below(target, folder, make=True) as new:
             for name in files:
                 os.replace(name, name, src_dir_fd=old, dst_dir_fd=new)
             sync_open(new)
 
 
-def _delete(root: int, parts: Sequence[str]) -> None:
-    """Delete a file, if it is there and reached without a link."""
+def _delete_files(root: int, names: Sequence[str]) -> None:
+    """Delete files that are there and reached without a link, and the folders that this empties."""
+    by_folder = _by_folder(names)
+    for parts, files in by_folder.items():
+        with _if_there(), _below(root, parts) as folder:
+            for name in files:
+                with _if_there():
+                    mode = _mode(name, folder)
+                    if mode is not None and not stat.S_ISDIR(mode):
+                        os.unlink(name, dir_fd=folder)
+            sync_open(folder)
+    emptied = {parts[:n] for parts in by_folder for n in range(1, len(parts) + 1)}
+    for parts in sorted(emptied, key=len, reverse=True):
+        # It stays if something else is in it.
+        with contextlib.suppress(OSError), _below(root, parts[:-1]) as folder:
+            os.rmdir(parts[-1], dir_fd=folder)
+            sync_open(folder)
+
+
+def _by_folder(names: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+    by_folder: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        *folder, last = PurePosixPath(name).parts
+        by_folder.setdefault(tuple(folder), []).append(last)
+    return by_folder
+
+
+@contextlib.contextmanager
+def _if_there() -> Iterator[None]:
     try:
-        with _below(root, parts[:-1]) as folder:
-            mode = _mode(parts[-1], folder)
-            if mode is not None and not stat.S_ISDIR(mode):
-                os.unlink(parts[-1], dir_fd=folder)
+        yield
     except OSError as error:
         if error.errno not in _NOT_THERE:
             raise
@@ -202,20 +258,3 @@ def _mode(name: str, folder: int) -> int | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
-
-
-def _check_room(target: Path, names: Sequence[str]) -> None:
-    """Refuse before the first change what would stop in the middle."""
-    for name in names:
-        path = target
-        *folders, last = PurePosixPath(name).parts
-        for part in folders:
-            path /= part
-            if path.is_symlink() or not path.exists():
-                break
-            if not path.is_dir():
-                raise OutputError(f"{path} is in the way: expected a folder or nothing")
-        else:
-            path /= last
-            if path.is_dir() and not path.is_symlink():
-                raise OutputError(f"{path} is in the way: expected a file or nothing")

@@ -13,7 +13,14 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jax_gsplat_depth._common.journal import OutputError, commit, finish, is_inside, list_files
+from jax_gsplat_depth._common.journal import (
+    OutputError,
+    check_room,
+    commit,
+    finish,
+    is_inside,
+    list_files,
+)
 from jax_gsplat_depth._common.json_files import read_json
 from jax_gsplat_depth._common.scratch import PREFIX, clear_scratch, scratch_folder, tag_of
 
@@ -71,7 +78,7 @@ def publish(
             new = set(list_files(folder))
             earlier = _earlier_files(target, program) or []
             stale = [name for name in earlier if name not in new and _first(name) not in may_hold]
-            commit(folder, target, stale, METRICS)
+            commit(folder, target, earlier, stale, METRICS)
     except OutputError:
         raise
     except OSError as error:
@@ -108,10 +115,18 @@ def _check_and_recover(target: Path, program: str, may_hold: Collection[str]) ->
     finish(target, METRICS)
     names = {path.name for path in target.iterdir()}
     own = {name for name in names if name.startswith(PREFIX)}
-    if not names <= own.union(may_hold) and _earlier_files(target, program) is None:
+    earlier = _earlier_files(target, program)
+    if not names <= own.union(may_hold) and earlier is None:
         raise OutputError(
             f"{target} is not empty and holds no earlier result of {program}: choose another folder"
         )
+    # The new files are not known yet, but most will be where the earlier ones are.
+    behind_links = [
+        name
+        for name in earlier or []
+        if any(os.path.islink(target / folder) for folder in PurePosixPath(name).parents[:-1])
+    ]
+    check_room(target, behind_links, earlier or [])
     clear_scratch(target)
     clear_scratch(target.absolute().parent, tag_of(target))
     with scratch_folder(target):

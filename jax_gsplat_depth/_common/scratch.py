@@ -54,6 +54,15 @@ def clear_scratch(parent: Path, tag: str = "") -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def in_use(folder: Path) -> bool:
+    """Return whether a process uses a hidden folder in ``folder``, or might: without locks any."""
+    for path in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), opened(path, FOLDER) as descriptor:
+            if not lock(descriptor, wait=False):
+                return True
+    return False
+
+
 def discard(folder: Path) -> None:
     """Remove a folder: after a kill on the way it is whole, or hidden and left behind.
 

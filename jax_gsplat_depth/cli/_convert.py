@@ -49,10 +49,7 @@ def run(command: Convert) -> str:
     file = read_splats(command.input, command.antialiased, command.max_expansion)
     tags = dataclasses.replace(file.tags, origin=(0, 0, 0)) if command.local else file.tags
     size = command.input.stat().st_size
-    try:
-        saved = io.save(command.output, file.gaussians, tags)
-    except OSError as error:  # Of the scratch file, a name that says nothing to the user.
-        raise OSError(error.errno, error.strerror, str(command.output)) from error
+    saved = io.save(command.output, file.gaussians, tags)
     assert file.gaussians.sh is not None  # Every file has it.
     degree = math.isqrt(file.gaussians.sh.shape[1]) - 1
     if saved.sh_degree < degree:

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Annotated
 
-from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.settings import Range
 from jax_gsplat_depth._types import Config
@@ -45,9 +44,10 @@ class View:
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: View) -> str:
     """Serve the page until Ctrl-C; returns what to tell."""
-    require("viser", "viewer")  # Before the work.
     from jax_gsplat_depth.viewer import Viewer
+    from jax_gsplat_depth.viewer._guard import require_safe_viser
 
+    require_safe_viser()  # Before the work.
     file = read_splats(command.splats, command.antialiased)
     with Viewer(
         LocalScene.of(file.gaussians, file.tags.origin),

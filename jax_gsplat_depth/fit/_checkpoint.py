@@ -29,7 +29,7 @@ from jax_gsplat_depth._common import result_folder
 from jax_gsplat_depth._common.disk import sync, sync_tree
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import OutputError
-from jax_gsplat_depth._common.scratch import clear_scratch, discard, scratch_folder
+from jax_gsplat_depth._common.scratch import clear_scratch, discard, in_use, scratch_folder
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._checkpoint_files import (
     IDENTITY,
@@ -37,6 +37,7 @@ from jax_gsplat_depth.fit._checkpoint_files import (
     read_sealed,
     state_of,
     steps_in,
+    strangers_in,
     write_manifest,
     write_sealed,
 )
@@ -66,7 +67,7 @@ def check_folder(out: Path, *, resume: bool = False) -> None:
 
     Raises:
         OutputError: It is a file, a folder with someone else's files or with the checkpoint of an
-            unfinished fit, or not writable.
+            unfinished fit, in use by another fit, or not writable.
     """
     folder = out / CHECKPOINT
     state = state_of(folder)
@@ -80,8 +81,10 @@ def check_folder(out: Path, *, resume: bool = False) -> None:
     result_folder.check_folder(out, PROGRAM, may_hold=[CHECKPOINT] if state != "nothing" else [])
     try:
         if state == "unfinished" and not resume:
-            discard(folder)
+            _discard_unfinished(folder)
         clear_scratch(folder)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
 
@@ -220,7 +223,7 @@ class Checkpoints:
         out = self.folder.parent
         out.mkdir(parents=True, exist_ok=True)
         if state_of(self.folder) == "unfinished":
-            discard(self.folder)
+            _discard_unfinished(self.folder)
         with scratch_folder(out) as scratch:
             write_sealed(scratch / IDENTITY, self._identity)
             sync_tree(scratch)
@@ -263,11 +266,24 @@ class Checkpoints:
         return unpack(np.asarray(restored["content"]["bytes"]), restored["about"], state)
 
 
+def _discard_unfinished(folder: Path) -> None:
+    if in_use(folder):
+        raise OutputError(
+            f"another fit is saving its first checkpoint in {folder}: choose another folder, or "
+            "delete it if no fit is running"
+        )
+    discard(folder)
+
+
 def _not_ours(folder: Path, resume: bool) -> str:
-    reason = (
-        f"{folder} holds something else than the checkpoints of a fit, or its {IDENTITY} is "
-        "damaged: move or delete it"
-    )
+    reason = f"{folder} holds something else than the checkpoints of a fit"
+    strangers = []
+    with contextlib.suppress(OSError):
+        strangers = [] if folder.is_symlink() else strangers_in(folder)
+    if strangers and (folder / IDENTITY).exists():
+        reason += f": move {strangers[0]} to another place"
+    else:
+        reason += f", or its {IDENTITY} is damaged: move or delete it"
     return f"{folder.parent} holds no checkpoint to resume from: {reason}" if resume else reason
 
 

@@ -41,12 +41,22 @@ def state_of(folder: Path) -> Literal["nothing", "unfinished", "usable", "other"
     if not stat.S_ISDIR(mode):
         return "other"
     try:
-        if all(path.name.startswith(PREFIX) for path in folder.iterdir()):
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(PREFIX)}
+        if not names:
             return "unfinished"
         read_sealed(folder / IDENTITY)
+        if strangers_in(folder):
+            return "other"
         return "usable" if steps_in(folder) else "unfinished"
     except (OSError, ValueError):
         return "other"
+
+
+def strangers_in(folder: Path) -> list[str]:
+    """Return the names of what is no part of the checkpoints in a folder."""
+    ours = {IDENTITY, *map(str, steps_in(folder))}
+    names = {path.name for path in folder.iterdir()}
+    return sorted(name for name in names - ours if not name.startswith(PREFIX))
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -1,5 +1,6 @@
 """Serves the viewer: one thread draws for all browsers, and viser shows the pictures."""
 
+import contextlib
 import ipaddress
 import math
 import socket
@@ -78,21 +79,27 @@ class Viewer:
         self._done = threading.Event()
         self._say = say
         self._server: Any = start_server(host, address, port)
-        self.url = url_of(host, port)
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-            say(f"warning: everybody who reaches this machine can look at the scene at {self.url}")
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        self._server.scene.set_up_direction(tuple(float(x) for x in up))
-        first = self._server.initial_camera
-        # The world of the browser is the local frame, whatever the units of the scene.
-        (first.position,) = camera_centers(scene.frame.local_viewmats(start.viewmats))
-        # The point around which the mouse turns the camera.
-        first.look_at = scene.frame.local_points(scene_box(scene, up).center)
-        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
-        self._server.on_client_connect(self._connect)
-        self._server.on_client_disconnect(self._disconnect)
-        self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._stop_server)
+            self.url = url_of(host, port)
+            if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+                say(
+                    "warning: everybody who reaches this machine can look at the scene at "
+                    f"{self.url}"
+                )
+            self._server.gui.configure_theme(show_logo=False, show_share_button=False)
+            self._server.scene.set_up_direction(tuple(float(x) for x in up))
+            first = self._server.initial_camera
+            # The world of the browser is the local frame, whatever the units of the scene.
+            (first.position,) = camera_centers(scene.frame.local_viewmats(start.viewmats))
+            # The point around which the mouse turns the camera.
+            first.look_at = scene.frame.local_points(scene_box(scene, up).center)
+            first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
+            self._server.on_client_connect(self._connect)
+            self._server.on_client_disconnect(self._disconnect)
+            self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
+            self._thread.start()
+            stack.pop_all()
 
     def wait(self) -> None:
         """Wait until the viewer is stopped."""
@@ -103,6 +110,9 @@ class Viewer:
         self._done.set()
         self._changed.set()
         self._thread.join()
+        self._stop_server()
+
+    def _stop_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.stop()

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import http.client
+import importlib
+import itertools
 import os
 import pathlib
 import re
@@ -362,14 +364,16 @@ def admits(guard, host, *origins):
     return guard.admits(hosts, origins)
 
 
-def test_who_is_answered():
-    local = Guard.of("localhost", "127.0.0.1", 8080)
+def test_who_is_answered(monkeypatch):
+    local = Guard.of("localhost", "127.0.0.1")
     for name in ("localhost", "127.0.0.1", "[::1]", "LOCALHOST"):
         assert admits(local, f"{name}:8080")
         assert admits(local, f"{name}:8080", f"http://{name}:8080")
+    # Through a tunnel with another port at the end of the browser.
+    assert admits(local, "localhost:9000", "http://localhost:9000")
     for host in (
-        *("evil.example:8080", "localhost.evil.example:8080", "evil.example", "localhost", ""),
-        *("localhost:8081", "127.0.0.1:80", "127.0.0.1.nip.example:8080", "[::1%25lo]:8080"),
+        *("evil.example:8080", "localhost.evil.example:8080", "evil.example", ""),
+        *("127.0.0.1.nip.example:8080", "[::1%25lo]:8080"),
         *("user@localhost:8080", "localhost:8080/", "localhost:", "localhost:08080x", ":8080"),
         *([], ["localhost:8080", "evil.example:8080"], "192.168.1.5:8080", "0.0.0.0:8080"),
     ):
@@ -378,21 +382,34 @@ def test_who_is_answered():
         *("https://evil.example", "http://evil.example:8080", "null", "", "localhost:8080"),
         *("http://localhost:3000", "https://localhost:8080", "http://localhost", "file://"),
         *("http://localhost:8080.evil.example", "http://localhost:8080@evil.example:8080"),
+        *("http://127.0.0.1:8080", "http://[::1]:8080"),
     ):
         assert not admits(local, "localhost:8080", origin), origin
     assert not admits(local, "localhost:8080", "http://localhost:8080", "http://evil.example")
-    assert admits(Guard.of("::1", "::1", 80), "[::1]") and admits(local, "localhost:8080")
+    assert admits(Guard.of("::1", "::1"), "[::1]", "http://[::1]:80")
+    assert admits(local, "LOCALHOST:80", "http://localhost")
 
-    named = Guard.of("Scene.example", "192.168.1.5", 8080)
+    named = Guard.of("Scene.example", "192.168.1.5")
     assert admits(named, "scene.example:8080", "http://scene.example:8080")
     assert admits(named, "192.168.1.5:8080")
     assert not admits(named, "localhost:8080") and not admits(named, "192.168.1.6:8080")
 
-    everywhere = Guard.of("0.0.0.0", "0.0.0.0", 8080)
+    link = Guard.of("FE80::1%eth0", "fe80::1%eth0")
+    assert admits(link, "[fe80::1]:8080", "http://[fe80::1]:8080")
+    accents = Guard.of("Bücher.example", "192.168.1.5")
+    assert admits(accents, "xn--bcher-kva.example:8080", "http://xn--bcher-kva.example:8080")
+
+    monkeypatch.setattr(socket, "getfqdn", lambda: "Scene.Lab.Example")
+    everywhere = Guard.of("0.0.0.0", "0.0.0.0")
+    assert admits(everywhere, "scene.lab.example:8080", "http://scene.lab.example:8080")
     for host in ("localhost", "192.168.1.5", "[fe80::1]", "0.0.0.0", socket.gethostname()):
         assert admits(everywhere, f"{host}:8080", f"http://{host}:8080")
-    # No name that somebody else can give to this machine.
+    # No name that somebody else can give to this machine, and no page of another one.
     assert not admits(everywhere, "evil.example:8080")
+    for host, page in itertools.permutations(
+        ["localhost:8080", "127.0.0.1:8080", "203.0.113.5:8080", "[2001:db8::5]:8080"], 2
+    ):
+        assert not admits(everywhere, host, f"http://{page}"), (host, page)
 
 
 def test_no_other_files_are_served():
@@ -421,7 +438,7 @@ def test_pages_of_others_are_refused(monkeypatch):
             (f"127.0.0.1:{port}", 200),
             (f"localhost:{port}", 200),
             (f"evil.example:{port}", 403),
-            ("127.0.0.1", 403),
+            ("127.0.0.1", 200),
         ):
             request = urllib.request.Request(viewer.url, headers={"Host": host})
             try:
@@ -430,7 +447,8 @@ def test_pages_of_others_are_refused(monkeypatch):
             except urllib.error.HTTPError as error:
                 with error:
                     assert error.code == status and b"address that it printed" in error.read()
-        for origin in ("https://evil.example", f"http://evil.example:{port}", "null"):
+        strangers = ("https://evil.example", f"http://evil.example:{port}", "null")
+        for origin in (*strangers, f"http://localhost:{port}", "http://127.0.0.1:1"):
             with pytest.raises(InvalidStatus, match="403"), browser_of(viewer, origin=origin):
                 pass
         assert not viewer._sessions
@@ -463,11 +481,65 @@ def test_no_server_without_guard(monkeypatch, tmp_path, capsys, name, value):
     assert "cannot be kept from answering other web pages" in error and error.count("\n") == 1
 
 
-def test_versions_that_serve_any_file_are_refused(monkeypatch):
+def test_a_version_without_tunnels_is_fine(monkeypatch):
+    pytest.importorskip("viser")
+    messages = importlib.import_module("viser._messages")
+    with no_threads_left(), serve() as viewer:
+        # No handler is left; nor need there be messages.
+        assert _guard._forget_tunnel(viewer._server)
+        monkeypatch.delattr(messages, "ShareUrlRequest")
+        monkeypatch.delattr(messages, "ShareUrlDisconnect")
+        assert _guard._forget_tunnel(viewer._server)
+        assert not _guard._forget_tunnel(object())
+
+
+def test_other_servers_stay_as_they_are(monkeypatch):
+    """Those of other places and programs, started by other threads in the same moment."""
+    pytest.importorskip("viser")
+    module = importlib.import_module("websockets.asyncio.server")
+    monkeypatch.setattr(module, "serve", lambda *_, **options: options)
+
+    def handler():
+        pass
+
+    def serve_at(package, *place):
+        handler.__module__ = package
+        return bool(module.serve(handler, *place))
+
+    with _guard._guarded(Guard.of("localhost", "127.0.0.1"), "127.0.0.1", 8080):
+        assert not serve_at("viser.infra", "127.0.0.1", 9000)
+        assert not serve_at("viser.infra", "0.0.0.0", 8080)
+        assert not serve_at("other", "127.0.0.1", 8080)
+        assert serve_at("viser.infra", "127.0.0.1", 8080)
+        # The next try of the same thread.
+        assert serve_at("viser.infra", "127.0.0.1", 8081)
+        guarded = []
+        other = threading.Thread(
+            target=lambda: guarded.append(serve_at("viser.infra", "127.0.0.1", 8081))
+        )
+        other.start()
+        other.join()
+        assert guarded == [False]
+
+
+def test_a_viewer_that_cannot_start_leaves_nothing():
+    pytest.importorskip("viser")
+
+    def say(text):
+        raise RuntimeError("the terminal is gone")
+
+    with no_threads_left(), pytest.raises(RuntimeError, match="terminal is gone"):
+        Viewer(box_of_gaussians(), up=np.eye(3)[2], say=say, host="0.0.0.0", port=0)
+
+
+def test_versions_that_serve_any_file_are_refused(monkeypatch, capsys):
     pytest.importorskip("viser")
     monkeypatch.setattr(_guard.importlib.metadata, "version", lambda _: "1.0.25")
     with pytest.raises(ImportError, match=r"viser 1.0.25 is not safe: .*jax-gsplat-depth\[viewer"):
         serve()
+    # Before the file is read.
+    assert run("view", "none.ply") == 2
+    assert "viser 1.0.25 is not safe" in capsys.readouterr().err
     project = pathlib.Path(__file__).resolve().parents[2] / "pyproject.toml"
     extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
     assert extras["viewer"] == [f"viser>={'.'.join(map(str, _guard.SAFE))},<2"]

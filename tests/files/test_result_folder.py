@@ -10,7 +10,6 @@ from helpers.kills import kill_before
 from jax_gsplat_depth._common import result_folder
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.file_names import file_name
-from jax_gsplat_depth._common.scratch import clear_scratch, tag_of
 
 PROGRAM = "a command"
 
@@ -116,6 +115,13 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+def list_as_ours(target, name):
+    """Have the result list one more file."""
+    metrics = json.loads((target / result_folder.METRICS).read_text())
+    metrics["files"].append(name)
+    (target / result_folder.METRICS).write_text(json.dumps(metrics))
+
+
 def holds(target, names):
     """Return whether the files of a result are all that is there, with those of the user."""
     files = set(result_folder.list_files(target)) - {result_folder.METRICS, "notes.txt"}
@@ -141,6 +147,7 @@ def test_a_kill_at_every_step_of_publishing_is_made_good(tmp_path, state):
         if state == "linked":
             (target / "heldout").rename(place / "elsewhere")
             (target / "heldout").symlink_to(place / "elsewhere")
+            list_as_ours(target, "heldout")
         killed = kill_before(number, result_folder.publish, target, build_result(*NEW), PROGRAM)
         # What makes good can be killed too.
         kill_before(1 + number % 5, result_folder.check_folder, target, PROGRAM)
@@ -152,6 +159,8 @@ def test_a_kill_at_every_step_of_publishing_is_made_good(tmp_path, state):
         # And it can be written again.
         result_folder.publish(target, build_result("splats.ply"), PROGRAM)
         assert holds(target, ["splats.ply"]) and not list(place.rglob(".*"))
+        # Nor folders without files.
+        assert not [path for path in target.iterdir() if path.is_dir()] or state == "linked"
         if state in ("earlier", "linked"):
             assert (target / "notes.txt").read_text() == "mine"
         if state == "linked":
@@ -195,6 +204,70 @@ def test_a_doctored_list_deletes_nothing_but_files_of_the_folder(tmp_path, files
 
 
 @pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("link", ["heldout", "heldout/a", "loss.csv"])
+def test_links_of_the_user_are_refused(tmp_path, link):
+    """Before the work, if it is a folder of an earlier result."""
+    target, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    names = ["heldout/a/x.png", "loss.csv"]
+    first = ["splats.ply"] if link == "loss.csv" else names
+    result_folder.publish(target, build_result(*first), PROGRAM)
+    if link == "loss.csv":
+        elsewhere.write_text("mine")
+    else:
+        (target / link).rename(elsewhere)
+    (target / link).symlink_to(elsewhere)
+    before = result_folder.list_files(tmp_path)
+    words = f"{link} is in the way: expected a .* or nothing, not a link$"
+    if link != "loss.csv":
+        with pytest.raises(result_folder.OutputError, match=words):
+            result_folder.check_folder(target, PROGRAM)
+    with pytest.raises(result_folder.OutputError, match=words):
+        result_folder.publish(target, build_result(*names), PROGRAM)
+    assert (target / link).is_symlink() and result_folder.list_files(tmp_path) == before
+    # New files elsewhere are no reason to touch it.
+    (target / link).unlink()
+    (target / "other").symlink_to(elsewhere)
+    result_folder.publish(target, build_result(*names), PROGRAM)
+    assert (target / "other").is_symlink() and elsewhere.exists()
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_folders_that_lose_their_files_go(tmp_path):
+    """Those of an earlier result, if nothing else is in them."""
+    target = tmp_path / "out"
+    names = ["a/b/x.png", "a/c/x.png", "kept/x.png"]
+    result_folder.publish(target, build_result(*names), PROGRAM)
+    (target / "mine").mkdir()
+    (target / "kept" / "notes.txt").write_text("mine")
+    result_folder.publish(target, build_result("a/c/y.png"), PROGRAM)
+    folders = {path.name for path in target.rglob("*") if path.is_dir()}
+    assert folders == {"a", "c", "kept", "mine"}
+    assert (target / "kept" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_loses_a_file_is_synced(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    result_folder.publish(target, build_result("a/x.png", "a/y.png"), PROGRAM)
+    events = []
+    unlink = os.unlink
+
+    def noted(name, *, dir_fd=None):
+        unlink(name, dir_fd=dir_fd)
+        if name == "x.png":
+            events.append("lost")
+
+    def fsync(descriptor):
+        if os.path.samestat(os.fstat(descriptor), (target / "a").stat()):
+            events.append("synced")
+
+    (target / "a" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(os, "unlink", noted)
+    monkeypatch.setattr(os, "fsync", fsync)
+    result_folder.publish(target, build_result("loss.csv"), PROGRAM)
+    assert events == ["lost", "synced"]
+
+
+@pytest.mark.usefixtures("no_waiting")
 def test_links_are_replaced_and_not_followed(tmp_path):
     target, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     result_folder.publish(target, build_result("heldout/a/x.png", "loss.csv"), PROGRAM)
@@ -206,6 +279,7 @@ def test_links_are_replaced_and_not_followed(tmp_path):
     (target / "heldout" / "a" / "x.png").unlink()
     (target / "heldout" / "a").rmdir()
     (target / "heldout" / "a").symlink_to(elsewhere)
+    list_as_ours(target, "heldout/a")
     result_folder.publish(target, build_result("heldout/a/y.png", "loss.csv"), PROGRAM)
     assert {path.read_text() for path in elsewhere.iterdir()} == {"mine"}
     assert len(list(elsewhere.iterdir())) == 3
@@ -298,12 +372,22 @@ def test_atomic_write_leaves_all_or_nothing(tmp_path, no_waiting):
     for number in itertools.count(1):
         killed = kill_before(number, atomic_write, path, lambda stream: stream.write(b"new"))
         assert path.read_bytes() in ((b"old", b"new") if killed else (b"new",))
-        clear_scratch(tmp_path, tag_of(path))
+        # Another file is no reason to look; the next try is.
+        atomic_write(tmp_path / "other", lambda stream: stream.write(b"new"))
+        (tmp_path / "other").unlink()
+        atomic_write(path, lambda stream: stream.write(b"old"))
         assert list(tmp_path.iterdir()) == [path]
         if not killed:
             break
-        path.write_bytes(b"old")
     assert number > 4
+
+
+def test_the_error_of_an_atomic_write_names_the_file_only(tmp_path):
+    path = tmp_path / "file"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        atomic_write(path, lambda stream: stream.write(b"new"))
+    assert str(caught.value) == f"[Errno 21] Is a directory: {str(path)!r}"
 
 
 def test_file_names_are_distinct_and_short_enough(tmp_path):

@@ -24,7 +24,7 @@ from helpers.kills import kill_before
 
 from jax_gsplat_depth import cli, datasets, fit
 from jax_gsplat_depth._common import result_folder
-from jax_gsplat_depth._common.scratch import PREFIX
+from jax_gsplat_depth._common.scratch import PREFIX, scratch_folder
 
 STEPS, STOP = 11, 5
 
@@ -247,6 +247,41 @@ def test_files_of_the_user_in_the_place_of_checkpoints_stay(tmp_path, capture):
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(fit.FitError, match="something else than the check"):
         fit.Checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_files_of_the_user_among_checkpoints_stay(capture, out, resumed, steps):
+    if not steps:
+        for folder in (out / "checkpoint").glob("[0-9]*"):
+            shutil.rmtree(folder)
+    notes = out / "checkpoint" / "notes.txt"
+    notes.write_text("mine")
+    for refused in (
+        *(lambda: fit.Checkpoints(out), lambda: fit.check_folder(out), resumed),
+        lambda: fit.check_folder(out, resume=True),
+    ):
+        with pytest.raises((fit.FitError, fit.OutputError), match=r": move notes.txt to another"):
+            refused()
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    fit.check_folder(out, resume=steps)
+
+
+def test_the_first_checkpoint_of_a_running_fit_stays(capture, tmp_path, straight):
+    folder = tmp_path / "checkpoint"
+    late = fit.Checkpoints(tmp_path)
+    late.start(capture, settings_of(), None)
+    fit.Checkpoints(tmp_path)._make_folder()
+    with scratch_folder(folder) as saving:
+        for refused in (
+            lambda: fit.check_folder(tmp_path),
+            lambda: late.save(straight.state, straight.reports),
+        ):
+            with pytest.raises(fit.OutputError, match=r"^another fit is saving .*choose another"):
+                refused()
+        assert saving.exists()
+    fit.check_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 class QuickCheckpointer:
