@@ -1,4 +1,4 @@
-"""Print the oldest allowed version of every dependency as a requirement, one per line.
+"""Prints the oldest allowed version of every dependency as a requirement, one per line.
 
 Called by .ci/run, which installs them and tests once with them. The extras are those of ``test``;
 left out are CUDA, whose JAX is the same, and the tools and oracles that nobody needs to use or to

@@ -15,6 +15,7 @@ import tyro
 
 from jax_gsplat_depth import _cpu, io
 from jax_gsplat_depth._common.memory import is_out_of_memory
+from jax_gsplat_depth._common.settings import Positive
 from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
 
 _PROGRAM = "jax-gsplat-depth"
@@ -49,6 +50,9 @@ SplatsFile = Annotated[tyro.conf.Positional[Path], shown_as("SPLATS")]
 
 Antialiased = Annotated[bool | None, stated_default("what the file says, else off")]
 """The flag that overrides the tag of a file of Gaussians."""
+
+MaxExpansion = Annotated[Positive, shown_as("X")]
+"""The limit on what an .spz may expand to."""
 
 _BUILT_IN = "builtin"
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth._common.settings import Positive
 from jax_gsplat_depth.cli._common import (
+    MaxExpansion,
     guarded,
     read_splats,
     say,
@@ -39,7 +39,7 @@ class Convert:
     output: Annotated[tyro.conf.Positional[Path], shown_as("OUT")]
     antialiased: Annotated[bool | None, stated_default("as IN says")] = None
     local: bool = False
-    max_expansion: Positive = io.MAX_EXPANSION
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
 
 
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")

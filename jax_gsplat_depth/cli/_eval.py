@@ -4,11 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from jax_gsplat_depth import evaluation
+from jax_gsplat_depth import evaluation, io
 from jax_gsplat_depth._common.settings import Count
 from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.cli._common import (
     Antialiased,
+    MaxExpansion,
     SplatsFile,
     guarded,
     load_any_capture,
@@ -30,6 +31,7 @@ class Eval:
         data: Capture as for fit, or "builtin" for the built-in one.
         downscale: Divide width and height of the photos by it.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
     """
 
@@ -37,6 +39,7 @@ class Eval:
     data: Annotated[str, shown_as("DIR")] = "builtin"
     downscale: Annotated[Count, shown_as("D")] = 1
     antialiased: Antialiased = None
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
     out: Annotated[Path | None, shown_as("DIR")] = None
 
 
@@ -44,7 +47,7 @@ class Eval:
 def run(command: Eval) -> str:
     """Print the table; returns what to tell at the end."""
     evaluation.check_evaluation(command.out)  # Before the work.
-    file = read_splats(command.splats, command.antialiased)
+    file = read_splats(command.splats, command.antialiased, command.max_expansion)
     capture = load_any_capture(command.data, command.downscale)
     say(f"rendering {len(capture.test_indices)} held-out views")
     width = max([4, *(len(capture.names[i]) for i in capture.test_indices)])

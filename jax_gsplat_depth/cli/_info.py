@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth.cli._common import guarded, shown_as
+from jax_gsplat_depth.cli._common import MaxExpansion, guarded, shown_as
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,15 @@ class Info:
 
     Attributes:
         file: File to read.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """
 
     file: Annotated[tyro.conf.Positional[Path], shown_as("FILE")]
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
 
 
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: Info) -> None:
     """Print the table."""
-    text = io.describe(command.file)
+    text = io.describe(command.file, max_expansion=command.max_expansion)
     print(text)

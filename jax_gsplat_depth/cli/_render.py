@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from jax_gsplat_depth import frames
+from jax_gsplat_depth import frames, io
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.settings import Positive, Range
 from jax_gsplat_depth._types import Config
@@ -18,6 +18,7 @@ from jax_gsplat_depth.cli._common import (
     AXES,
     Antialiased,
     Axis,
+    MaxExpansion,
     SplatsFile,
     guarded,
     load_any_capture,
@@ -68,6 +69,7 @@ class Render:
         frames: Frames of an orbit or a path.
         background: A name, #rrggbb, or a grey in 0..1 (default: that of the capture, else black).
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
         settings: What becomes of the frames.
     """
 
@@ -104,6 +106,7 @@ class Render:
     ] = None
     background: Annotated[str | None, shown_as("COLOUR")] = None
     antialiased: Antialiased = None
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
     settings: Annotated[RenderSettings, Flat(shown_as={"depth_range": "NEAR FAR"})] = (
         RenderSettings()
     )
@@ -118,7 +121,7 @@ def run(command: Render) -> str:
         raise ValueError("--depth-range needs a second number that is larger than the first")
     frames.check_output(command.out)  # Before the work.
     background = None if command.background is None else frames.color_of(command.background)
-    file = read_splats(command.splats, command.antialiased)
+    file = read_splats(command.splats, command.antialiased, command.max_expansion)
     scene = frames.LocalScene.of(file.gaussians, file.tags.origin)
     cameras, of_capture = _cameras(command, mode, scene)
     if background is None:

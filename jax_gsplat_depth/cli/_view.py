@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+from jax_gsplat_depth import io
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.settings import Range
 from jax_gsplat_depth._types import Config
@@ -10,6 +11,7 @@ from jax_gsplat_depth.cli._common import (
     AXES,
     Antialiased,
     Axis,
+    MaxExpansion,
     SplatsFile,
     guarded,
     read_splats,
@@ -32,6 +34,7 @@ class View:
             address of one lets other machines in.
         up: Axis of the world that is up: x, y or z, or as in --up=-y.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """
 
     splats: SplatsFile
@@ -39,6 +42,7 @@ class View:
     host: Annotated[str, shown_as("NAME")] = "localhost"
     up: Annotated[Axis, shown_as("AXIS")] = "z"
     antialiased: Antialiased = None
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
 
 
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
@@ -48,7 +52,7 @@ def run(command: View) -> str:
     from jax_gsplat_depth.viewer._guard import require_safe_viser
 
     require_safe_viser()  # Before the work.
-    file = read_splats(command.splats, command.antialiased)
+    file = read_splats(command.splats, command.antialiased, command.max_expansion)
     with Viewer(
         LocalScene.of(file.gaussians, file.tags.origin),
         up=AXES[command.up],

@@ -23,7 +23,14 @@ from jax_gsplat_depth.io._record import (
     with_unit_quats,
 )
 from jax_gsplat_depth.io._stray import Reach, pulled_in, reach
-from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, comments_of, tags_of_comments
+from jax_gsplat_depth.io._tags import (
+    FileWarning,
+    Saved,
+    Tags,
+    comments_of,
+    tags_of_comments,
+    without_tags,
+)
 
 _CHUNK = 256
 _RANGES = ("", "scale_"), ("x", "y", "z")
@@ -110,7 +117,7 @@ def read_compressed_ply(path: str | Path) -> Gaussians:
         ImportError: plyfile is not installed.
     """
     path = Path(path)
-    return to_file(path, *compressed_ply_record(path), "error").gaussians
+    return without_tags(path, to_file(path, *compressed_ply_record(path), "error"))
 
 
 def compressed_ply_record(path: Path) -> tuple[Record, Tags]:

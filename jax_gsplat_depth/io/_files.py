@@ -14,7 +14,7 @@ from jax_gsplat_depth.io._ply import ply_record, write_ply
 from jax_gsplat_depth.io._record import NOT_FINITE, Record, drop_bad, to_file
 from jax_gsplat_depth.io._splat import splat_record, write_splat
 from jax_gsplat_depth.io._spz import MAX_EXPANSION, spz_record, write_spz
-from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags
+from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags, without_tags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,8 @@ def load(
 ) -> Gaussians:
     """Read Gaussians from a file in any of the formats; ``read`` returns its tags as well.
 
+    A ``FileWarning`` names the tags ``origin`` and ``antialiased`` where the file has them.
+
     Args:
         path: As for ``read``.
         on_bad: As for ``read``.
@@ -94,7 +96,7 @@ def load(
         FileNotFoundError: There is no such file.
         ImportError: A library of an extra is not installed.
     """
-    return read(path, on_bad=on_bad, max_expansion=max_expansion).gaussians
+    return without_tags(Path(path), read(path, on_bad=on_bad, max_expansion=max_expansion))
 
 
 def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> Saved:
@@ -130,8 +132,12 @@ def check_suffix(path: Path) -> None:
     _suffix(path)
 
 
-def describe(path: str | Path) -> str:
+def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
     """Return a few lines of text about a file: counts, tags, bounds, and what cannot be drawn.
+
+    Args:
+        path: As for ``read``.
+        max_expansion: As for ``read``.
 
     Raises:
         ValueError: The suffix is unknown, or the file is damaged; Gaussians that cannot be drawn do
@@ -139,7 +145,7 @@ def describe(path: str | Path) -> str:
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
-    name, record, tags = _read(path, MAX_EXPANSION)
+    name, record, tags = _read(path, max_expansion)
     shown, counts = drop_bad(record)
     not_finite = sum(counts.get(reason, 0) for reason in NOT_FINITE)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())

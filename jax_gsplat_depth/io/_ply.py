@@ -20,7 +20,14 @@ from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, to_file
-from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, comments_of, tags_of_comments
+from jax_gsplat_depth.io._tags import (
+    FileWarning,
+    Saved,
+    Tags,
+    comments_of,
+    tags_of_comments,
+    without_tags,
+)
 
 __all__ = [
     "ply_record",
@@ -93,7 +100,7 @@ def write_ply(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) 
 
 
 def read_ply(path: str | Path) -> Gaussians:
-    """Read Gaussians from a PLY file in the 3DGS form.
+    """Read Gaussians from a PLY file in the 3DGS form; warns of tags as ``load``.
 
     Args:
         path: Binary or text PLY; bytes after the last record are ignored.
@@ -109,7 +116,7 @@ def read_ply(path: str | Path) -> Gaussians:
         ImportError: plyfile is not installed.
     """
     path = Path(path)
-    return to_file(path, *ply_record(path), "error").gaussians
+    return without_tags(path, to_file(path, *ply_record(path), "error"))
 
 
 def ply_record(path: Path) -> tuple[Record, Tags]:

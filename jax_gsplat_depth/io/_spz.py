@@ -31,7 +31,7 @@ from jax_gsplat_depth.io._record import (
 )
 from jax_gsplat_depth.io._spz_extensions import turn_of
 from jax_gsplat_depth.io._stray import pulled_in, reach
-from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags
+from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, without_tags
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -202,7 +202,7 @@ def read_spz(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> Gauss
         ImportError: The file is of version 4, and the extra ``spz`` is not installed.
     """
     path = Path(path)
-    return to_file(path, *spz_record(path, max_expansion), "error").gaussians
+    return without_tags(path, to_file(path, *spz_record(path, max_expansion), "error"))
 
 
 def spz_record(path: Path, max_expansion: float = MAX_EXPANSION) -> tuple[Record, Tags]:

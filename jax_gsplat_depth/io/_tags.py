@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +60,23 @@ class SplatFile:
     gaussians: Gaussians
     tags: Tags = Tags()
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def without_tags(path: Path, file: SplatFile) -> Gaussians:
+    """Return the Gaussians alone, and warn of a tag without which they are drawn differently."""
+    lost = []
+    if any(file.tags.origin):
+        lost.append(f"origin ({' '.join(map(repr, file.tags.origin))})")
+    if file.tags.antialiased:
+        lost.append("antialiased")
+    if lost:
+        warnings.warn(
+            f"{path} has the tag{'s' * (len(lost) > 1)} {' and '.join(lost)}, which only io.read "
+            "returns",
+            FileWarning,
+            stacklevel=3,
+        )
+    return file.gaussians
 
 
 @dataclasses.dataclass(frozen=True)

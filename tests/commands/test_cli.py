@@ -104,7 +104,7 @@ def assert_complete(out, n_gaussians, names):
         with Image.open(path) as picture:
             picture.load()
             assert picture.size[0] > 100
-    assert len(io.read_ply(out / "splats.ply").means) == n_gaussians == metrics["n_gaussians"]
+    assert len(io.read(out / "splats.ply").gaussians.means) == n_gaussians == metrics["n_gaussians"]
     assert [view["name"] for view in metrics["heldout"]] == names
     for view in [metrics, *metrics["heldout"]]:
         assert view["psnr"] > 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import importlib
 import json
 import struct
 
@@ -123,6 +124,26 @@ def test_convert_of_a_bomb(tmp_path, capsys):
     assert "a.spz promises 400000 Gaussians in 8000000 bytes" in said and said.count("\n") == 1
     assert run("convert", tmp_path / "a.spz", tmp_path / "b.splat", "--max-expansion", 2000) == 0
     assert (tmp_path / "b.splat").stat().st_size == 32 * n
+    assert run("info", tmp_path / "a.spz") == 2
+    assert "only a max_expansion" in capsys.readouterr().err
+    assert run("info", tmp_path / "a.spz", "--max-expansion", 2000) == 0
+    assert "400000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["render", "eval", "view"])
+def test_commands_that_draw_take_the_limit_of_expansion(command, tmp_path, monkeypatch):
+    module = importlib.import_module(f"jax_gsplat_depth.cli._{command}")
+    asked = []
+
+    def read(*arguments):
+        asked.append(arguments)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(module, "read_splats", read)
+    monkeypatch.setattr(module, "require", lambda *_: None, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run(command, "a.spz", "--max-expansion", 2000) == 2
+    assert asked[0][-1] == 2000
 
 
 def test_info(spoilt, tmp_path, capsys):
@@ -152,7 +173,9 @@ def test_render(files, tmp_path, said, flags, antialiased):
     viewmat, K = (jnp.asarray(data["cameras"][0][key], jnp.float32) for key in ("viewmat", "K"))
     camera = jgd.Camera(viewmat, K, width=32, height=24)
     config = jgd.Config(antialiased=antialiased)
-    expected = jgd.render(io.load(files[said]), camera, background=jnp.zeros(3), config=config)
+    expected = jgd.render(
+        io.read(files[said]).gaussians, camera, background=jnp.zeros(3), config=config
+    )
     with Image.open(min((tmp_path / "out" / "weight").iterdir())) as picture:
         error = np.asarray(picture, float) - 255 * np.asarray(expected.weight)
     assert np.abs(error).max() <= 0.51

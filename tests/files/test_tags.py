@@ -141,6 +141,26 @@ def test_what_a_ply_has_beyond_its_gaussians_is_named(tmp_path, suffix):
     np.testing.assert_array_equal(after.means, before.means)
 
 
+@pytest.mark.parametrize("suffix", [*PLY, ".spz"])
+def test_load_warns_of_tags_that_it_leaves_out(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    origin = (0.0, 0.0, 0.0) if suffix == ".spz" else MAP
+    io.save(path, in_range(5, 0), Tags(antialiased=True, origin=origin))
+    names = (
+        "tag antialiased" if suffix == ".spz" else r"tags origin \(512345\.\d+ .*\) and antialiased"
+    )
+    readers = {".ply": io.read_ply, ".compressed.ply": io.read_compressed_ply, ".spz": io.read_spz}
+    for load in (io.load, readers[suffix]):
+        with pytest.warns(
+            io.FileWarning, match=f"a{suffix} has the {names}, which only io.read"
+        ) as w:
+            load(path)
+        assert len(w) == 1 and w[0].filename == __file__
+    assert io.read(path).tags.antialiased
+    io.save(path, in_range(5, 0), Tags(antialiased=False))
+    io.load(path)
+
+
 # .spz
 
 
@@ -160,7 +180,7 @@ def test_spz_round_trip(tmp_path, version, antialiased):
     assert header[13:15] == bytes([11, bool(antialiased)])
     tags = io.read(path).tags
     assert tags == Tags(bool(antialiased), fractional_bits=11)
-    io.save(tmp_path / "b.spz", io.load(path), tags)
+    io.save(tmp_path / "b.spz", io.read(path).gaussians, tags)
     assert io.read(tmp_path / "b.spz").tags == tags
 
 
