@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             views = {}
             for variant, extra in VARIANTS.items():
                 chosen = fit.FitSettings(**{**settings, **extra}, seed=seed)
-                gaussians = fit.fit(capture, chosen).gaussians
-                views[variant] = list(evaluation.evaluate(capture, gaussians))
+                # With its origin, without which the views of a capture far away would be empty.
+                scene = fit.fit(capture, chosen).scene
+                views[variant] = list(evaluation.evaluate(capture, scene))
                 results.append({"capture": name, "seed": seed, "depth": variant})
                 results[-1].update(measure(views[variant], seen))
                 print(json.dumps(results[-1]), flush=True)

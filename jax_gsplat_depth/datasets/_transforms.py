@@ -153,14 +153,14 @@ def read_poses(
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+    """Return the object that a JSON file holds, without the keys that are null: these are absent.
 
     Raises:
         CaptureError: There is no such file, or it holds something else.
     """
     try:
         # From bytes, whose encoding json finds out: editors write UTF-16 or a byte order mark.
-        data = json.loads(read_regular(path))
+        data = json.loads(read_regular(path), object_hook=_without_nulls)
     except OSError as error:
         raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -169,6 +169,10 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CaptureError(f"{path} holds no JSON object: expected one with the key 'frames'")
     return data
+
+
+def _without_nulls(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def _frames(path: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -204,7 +208,9 @@ def _named_file(path: Path, data: dict[str, Any], key: str, where: str) -> Path 
     name = data.get(key)
     if name is None:
         return None
-    if not isinstance(name, str) or not name:
+    if name == "":
+        raise CaptureError(f"{where} has a {key!r} that is empty: expected a path")
+    if not isinstance(name, str):
         raise CaptureError(f"{where} has a {key!r} that is not a string: expected a path")
     return find_file(path.parent, name)
 

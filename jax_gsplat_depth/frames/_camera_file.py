@@ -96,6 +96,7 @@ def _file_name(name: Any, where: str) -> str:
     if (
         not isinstance(name, str)
         or not name
+        or not name.strip(".")  # With a suffix, "..png" is a hidden file without one.
         or name != Path(name).name
         or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name)
     ):

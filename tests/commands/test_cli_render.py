@@ -332,6 +332,8 @@ LENS = {"w": 40, "h": 30, "fl_x": 50}
         ({"cameras": [CAMERA, {**CAMERA, "width": 41}]}, "several image sizes"),
         ({"cameras": [{**CAMERA, "name": "../x"}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "x\0"}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": ".."}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": "..."}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "\ud800"}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "x"}] * 2}, "two cameras of one name"),
         ({**LENS, "frames": [{**POSE, "file_path": "a/x\0.png"}]}, "expected a file name"),

@@ -454,6 +454,22 @@ def test_lines_of_a_text_model_that_are_nothing(text_model, after_first, text):
     assert text in refusal(write_images(folder, [lines[0], *after_first, *lines[1:]]))
 
 
+def test_lines_of_many_points_are_not_parsed(text_model, scene, monkeypatch):
+    folder, lines = text_model
+    points = "1.5 2.5 -1 " * 8000
+    lines = [part for line in lines for part in (line, points)]
+    parsed, array = [], np.array
+
+    def counted(values, *args, **kwargs):
+        parsed.append(len(values))
+        return array(values, *args, **kwargs)
+
+    monkeypatch.setattr(_colmap_text.np, "array", counted)
+    images = _colmap_text.read_images(write_images(folder, lines) / "sparse" / "0" / "images.txt")
+    assert [image.name for image in images] == [f"{name}.png" for name in scene.names]
+    assert max(parsed) <= 6
+
+
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
 @pytest.mark.parametrize("head", ["\ufeff", "\ufeff# A list\n", "\n"])
 @pytest.mark.parametrize("eol", ["\n", "\r\n"])

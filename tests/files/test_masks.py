@@ -133,6 +133,7 @@ def test_selected_views_keep_their_masks(nerf, masks):
         ("black.png", "black.png leaves nothing of its photo"),
         ("text.png", "text.png cannot be read as a mask"),
         (3, "'mask_path' that is not a string"),
+        ("", "'mask_path' that is empty: expected a path"),
     ],
 )
 def test_masks_refused(nerf, name, text):

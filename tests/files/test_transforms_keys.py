@@ -258,6 +258,28 @@ def test_field_of_view_in_degrees(nerf):
 # The rest
 
 
+OPTIONAL = ("applied_scale", "applied_transform", "ply_file_path", "integer_depth_scale")
+OPTIONAL += ("depth_unit_scale_factor", "train_filenames", "val_filenames", "test_filenames")
+OPTIONAL += ("camera_model", "is_fisheye", "k1", "k2", "p1", "p2", "k3", "latlong", "x_fov")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_null_means_absent(nerf, key):
+    folder, data = nerf
+    wanted = load(folder)
+    capture = load(saved(folder, data, **{key: None}))
+    np.testing.assert_array_equal(capture.Ks, wanted.Ks)
+    np.testing.assert_array_equal(capture.test_indices, wanted.test_indices)
+
+
+def test_null_in_a_frame_means_absent(nerf):
+    folder, data = nerf
+    wanted = load(folder)
+    for frame in data["frames"]:
+        frame.update(fl_x=None, k1=None, cx=None, depth_file_path=None, mask_path=None)
+    np.testing.assert_array_equal(load(saved(folder, data)).Ks, wanted.Ks)
+
+
 def test_what_is_not_used_is_said_in_one_sentence(nerf):
     folder, data = nerf
     for frame in data["frames"]:
