@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from jax_gsplat_depth import io
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
 
 USAGE_ERROR = 2
@@ -96,7 +97,7 @@ def guarded(
 
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"jax-gsplat-depth: {message}", file=sys.stderr, flush=True)
+    print(f"jax-gsplat-depth: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.regular_file import open_regular
 
 HEADER = "settings"
@@ -58,7 +59,7 @@ def read_snapshot(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarra
                 arrays = _arrays(archive, stream.seek(0, io.SEEK_END))
             header = json.loads(str(arrays.pop(HEADER)))
         except _DAMAGE as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = one_line(str(error))[:120] or type(error).__name__
             raise ValueError(f"{path} is no snapshot of the rasterizer ({reason})") from error
     wrong = [name for name, array in arrays.items() if array.dtype not in (np.float32, np.float64)]
     if wrong or not isinstance(header, dict):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._types import Gaussians
 
 OnBad = Literal["error", "drop"]
@@ -13,6 +14,10 @@ OnBad = Literal["error", "drop"]
 
 class FileWarning(UserWarning):
     """Something in a file of Gaussians is left out or changed; the message names the file."""
+
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
 
 
 @dataclasses.dataclass(frozen=True)
