@@ -8,6 +8,7 @@ import json
 import math
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -53,7 +54,9 @@ def read_snapshot(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarra
         ValueError: The file is damaged, or not one of the recorder; the message names it.
         OSError: It cannot be opened.
     """
-    with open_regular(path) as stream:
+    with open_regular(path) as stream, warnings.catch_warnings():
+        # NumPy warns of headers that it would write otherwise today.
+        warnings.simplefilter("ignore", UserWarning)
         try:
             with zipfile.ZipFile(stream) as archive:
                 arrays = _arrays(archive, stream.seek(0, io.SEEK_END))

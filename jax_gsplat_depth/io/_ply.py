@@ -200,7 +200,8 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             stream = stack.enter_context(open_regular(path))
             if is_text:
                 stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
-            data = plyfile.PlyData.read(stream)
+            with np.errstate(over="ignore"):  # A number of a text file may be beyond float32.
+                data = plyfile.PlyData.read(stream)
         rows = {element.name: element.data for element in data.elements}
     except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
         reason = one_line(str(error))[:120]

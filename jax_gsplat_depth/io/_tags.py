@@ -147,5 +147,5 @@ def _origin(path: Path, text: str) -> tuple[float, float, float]:
         return Tags(origin=(x, y, z)).origin
     except ValueError:
         raise ValueError(
-            f"{path} has the comment 'origin{text[:60]}': expected three finite numbers"
+            f"{path} has the comment {'origin' + text[:60]!r}: expected three finite numbers"
         ) from None

@@ -123,6 +123,7 @@ def test_comments_behind_an_element_count_as_well(tmp_path):
         (["origin 1 2 3", "origin 1 2 4"], "contradict each other on the tag origin"),
         (["origin 1 2 3.4.5"], "comment 'origin 1 2 3.4.5': expected three finite numbers"),
         (["origin 1 2 nan"], "expected three finite numbers"),
+        (["origin 1 2 3\x00"], "comment 'origin 1 2 3\\x00': expected three finite numbers"),
     ],
 )
 def test_damaged_comments(tmp_path, comments, text):
