@@ -15,6 +15,7 @@ import tyro
 
 from jax_gsplat_depth import _cpu, io
 from jax_gsplat_depth._common.memory import is_out_of_memory
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.settings import Positive
 from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
 
@@ -134,7 +135,7 @@ def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)
+    print(f"{_PROGRAM}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:

@@ -8,6 +8,7 @@ import json
 import math
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.regular_file import open_regular
 
 HEADER = "settings"
@@ -52,13 +54,15 @@ def read_snapshot(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarra
         ValueError: The file is damaged, or not one of the recorder; the message names it.
         OSError: It cannot be opened.
     """
-    with open_regular(path) as stream:
+    with open_regular(path) as stream, warnings.catch_warnings():
+        # NumPy warns of headers that it would write otherwise today.
+        warnings.simplefilter("ignore", UserWarning)
         try:
             with zipfile.ZipFile(stream) as archive:
                 arrays = _arrays(archive, stream.seek(0, io.SEEK_END))
             header = json.loads(str(arrays.pop(HEADER)))
         except _DAMAGE as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = one_line(str(error))[:120] or type(error).__name__
             raise ValueError(f"{path} is no snapshot of the rasterizer ({reason})") from error
     wrong = [name for name, array in arrays.items() if array.dtype not in (np.float32, np.float64)]
     if wrong or not isinstance(header, dict):

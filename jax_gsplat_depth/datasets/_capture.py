@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
+
 HOLD_OUT_EVERY = 8
 """Every 8th view in name order is held out for testing, as in the published results of 3DGS."""
 
@@ -18,12 +20,20 @@ class CaptureError(ValueError):
     The message names the file at fault and says what was expected, so that no traceback is needed.
     """
 
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
+
 
 class CaptureWarning(UserWarning):
     """Something in the files of a capture was not used; the message is one sentence that says what.
 
     The commands show it and go on.
     """
+
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
@@ -173,7 +174,7 @@ def _lines_of(tags: Tags) -> dict[str, Any]:
     if tags.fractional_bits is not None:
         lines["fractional bits"] = str(tags.fractional_bits)
     if tags.comments:
-        lines["comments"] = "; ".join(tags.comments)
+        lines["comments"] = one_line("; ".join(tags.comments))
     return lines
 
 

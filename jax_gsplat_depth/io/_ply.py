@@ -17,6 +17,7 @@ import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, to_file
@@ -206,10 +207,11 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             stream = stack.enter_context(open_regular(path))
             if is_text:
                 stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
-            data = plyfile.PlyData.read(stream)
+            with np.errstate(over="ignore"):  # A number of a text file may be beyond float32.
+                data = plyfile.PlyData.read(stream)
         rows = {element.name: element.data for element in data.elements}
     except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(str(error))[:120]
         raise ValueError(f"{path} is not a readable PLY file ({reason})") from error
     return rows, comments
 

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._types import Gaussians
 
 OnBad = Literal["error", "drop"]
@@ -14,6 +15,10 @@ OnBad = Literal["error", "drop"]
 
 class FileWarning(UserWarning):
     """Something in a file of Gaussians is left out or changed; the message names the file."""
+
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,5 +165,5 @@ def _origin(path: Path, text: str) -> tuple[float, float, float]:
         return Tags(origin=(x, y, z)).origin
     except ValueError:
         raise ValueError(
-            f"{path} has the comment 'origin{text[:60]}': expected three finite numbers"
+            f"{path} has the comment {'origin' + text[:60]!r}: expected three finite numbers"
         ) from None

@@ -78,6 +78,18 @@ def test_wrong_content(path, changes, text):
     assert text in refusal(written(path, **changes))
 
 
+def test_header_of_python_2(path):
+    """NumPy reads such a number, but warns of it; the recorder never writes one."""
+    content = written(path).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries["bg.npy"] = entries["bg.npy"].replace(b"(3,), }", b"(3L,),}")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    assert load_snapshot(path).rasterizer.raster_settings.bg.shape == (3,)
+
+
 def test_pickles_are_never_read(path):
     class Evil:
         def __reduce__(self):

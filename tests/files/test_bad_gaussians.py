@@ -68,6 +68,17 @@ def test_every_kind_is_counted_once(tmp_path):
     assert "not finite:      4 Gaussians" in io.describe(path)
 
 
+def test_a_number_beyond_float32_in_a_text_file(tmp_path):
+    path = tmp_path / "a.ply"
+    io.save(path, random_gaussians(3, degree=0))
+    rows = np.array(plyfile.PlyData.read(path)["vertex"].data)
+    plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")], text=True).write(path)
+    lines = path.read_text().splitlines()
+    lines[-1] = "1e39" + lines[-1][lines[-1].index(" ") :]
+    path.write_text("\n".join(lines) + "\n")
+    assert io.read(path, on_bad="drop").dropped == {"with infinity": 1}
+
+
 def test_none_is_left(tmp_path):
     def edit(rows):
         rows["x"] = np.nan

@@ -88,6 +88,25 @@ def test_a_very_long_comment_takes_no_time(tmp_path):
     assert io.read(with_comments(tmp_path / "a.ply", comment)).tags == Tags(comments=(comment,))
 
 
+@pytest.mark.parametrize("suffix", PLY)
+def test_names_in_a_file_do_not_reach_the_terminal(tmp_path, suffix):
+    """Neither as more lines nor as commands that it obeys."""
+    path = with_comments(tmp_path / f"a{suffix}", "\x1b[2Jgone\x07")
+    assert "comments:        \\x1b[2Jgone\\x07" in io.describe(path)
+    place = b"element vertex"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(place, b"element \x1b[2J 0\n" + place, 1))
+    with pytest.warns(io.FileWarning) as caught:
+        io.load(path)
+    assert "elements \\x1b[2J, which" in str(caught[0].message)
+    path.write_bytes(
+        content.replace(b"end_header", b"element \x1b[2J 1\nproperty \x1b x\nend_header")
+    )
+    with pytest.raises(ValueError, match="a.*ply") as error:
+        io.load(path)
+    assert str(error.value).isprintable()
+
+
 def test_comments_behind_an_element_count_as_well(tmp_path):
     path = tmp_path / "a.ply"
     io.save(path, random_gaussians(3, degree=0))
@@ -104,6 +123,7 @@ def test_comments_behind_an_element_count_as_well(tmp_path):
         (["origin 1 2 3", "origin 1 2 4"], "contradict each other on the tag origin"),
         (["origin 1 2 3.4.5"], "comment 'origin 1 2 3.4.5': expected three finite numbers"),
         (["origin 1 2 nan"], "expected three finite numbers"),
+        (["origin 1 2 3\x00"], "comment 'origin 1 2 3\\x00': expected three finite numbers"),
     ],
 )
 def test_damaged_comments(tmp_path, comments, text):

@@ -101,7 +101,7 @@ class Fuzzer:
             return "read"
         except ValueError as error:
             message = str(error)
-            if "\n" in message or len(message) > 10_000 or str(self.folder) not in message:
+            if not message.isprintable() or len(message) > 10_000 or "/" not in message:
                 return f"unclear {type(error).__name__}: {message[:300]!r}"
             return "refused"
         except (Slow, Exception) as error:
