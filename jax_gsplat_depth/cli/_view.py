@@ -48,8 +48,7 @@ class View:
 @guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: View) -> str:
     """Serve the page until Ctrl-C; returns what to tell."""
-    from jax_gsplat_depth.viewer import Viewer
-    from jax_gsplat_depth.viewer._guard import require_safe_viser
+    from jax_gsplat_depth.viewer import Viewer, require_safe_viser
 
     require_safe_viser()  # Before the work.
     file = read_splats(command.splats, command.antialiased, command.max_expansion)

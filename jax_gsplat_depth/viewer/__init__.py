@@ -4,6 +4,7 @@
 one browser, ``_server`` serves all of them, and ``_guard`` keeps others out.
 """
 
+from jax_gsplat_depth.viewer._guard import require_safe_viser
 from jax_gsplat_depth.viewer._server import Viewer
 
-__all__ = ["Viewer"]
+__all__ = ["Viewer", "require_safe_viser"]
