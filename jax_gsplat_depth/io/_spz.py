@@ -31,7 +31,7 @@ from jax_gsplat_depth.io._record import (
 )
 from jax_gsplat_depth.io._spz_extensions import turn_of
 from jax_gsplat_depth.io._stray import pulled_in, reach
-from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, without_tags
+from jax_gsplat_depth.io._tags import MOST_BITS, FileWarning, Saved, Tags, without_tags
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -67,8 +67,8 @@ _SLACK = 1 << 16
 """Bytes allowed beyond that rate: zstd compresses tiny files better than gzip."""
 
 _DEFAULT_VERSION = 3
-_FINE_BITS, _MOST_BITS = 16, 23
-"""Fractional bits that are enough for a scene of a size around 1, and for any scene."""
+_FINE_BITS = 16
+"""Fractional bits that are enough for a scene of a size around 1."""
 
 _LARGEST = 2**23 - 1
 """Largest position in steps; not 2^23, since the rounded position has to fit as well."""
@@ -152,9 +152,9 @@ def _placed(
     bits = _most_bits(farthest)
     if wanted is not None:
         bits = wanted
-    elif tagged is not None and 0 <= tagged <= _MOST_BITS and _fits(farthest, tagged):
+    elif tagged is not None and _fits(farthest, tagged):
         bits = tagged
-    if not (0 <= bits <= _MOST_BITS and _fits(farthest, bits)):
+    if not (0 <= bits <= MOST_BITS and _fits(farthest, bits)):
         raise ValueError(
             f"{path} cannot hold a position of {farthest:g} with {bits} fractional bits"
         )
@@ -174,9 +174,9 @@ def _fits(farthest: float, bits: int) -> bool:
 
 def _most_bits(farthest: float) -> int:
     """Return how many fractional bits to use, negative if a position does not fit."""
-    size = max(farthest, 2.0**-_MOST_BITS)
+    size = max(farthest, 2.0**-MOST_BITS)
     fine = _FINE_BITS + max(0, -int(np.floor(np.log2(size))))
-    return min(fine, _MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
+    return min(fine, MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
 
 
 def _step(means: np.ndarray) -> float:
