@@ -20,7 +20,7 @@ from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._placing import in_world
+from jax_gsplat_depth.io._placing import in_world, is_coarse
 from jax_gsplat_depth.io._record import (
     N_BASES,
     Record,
@@ -96,6 +96,8 @@ def write_spz(
     Stray positions, 128 times as far from the median as 99 % of all, do not decide the step: those
     that do not fit are moved towards the median, and their scales shrink with the distance. A
     ``FileWarning`` counts them, and the Gaussians that look different because of clipped scales.
+    Another says that positions were rounded coarsely, to steps of more than 0.02 times the median
+    scale, unless ``fractional_bits`` is given.
 
     Args:
         path: File to write; replaced if it exists.
@@ -148,7 +150,8 @@ def _placed(
 ) -> tuple[Record, int]:
     """Return the Gaussians where the file can hold them, and the fractional bits."""
     found = reach(record.means, _STRAY)
-    farthest = float(np.abs(record.means[~found.stray]).max())
+    ordinary = record.means[~found.stray]
+    farthest = float(np.abs(ordinary).max())
     bits = _most_bits(farthest)
     if wanted is not None:
         bits = wanted
@@ -158,6 +161,11 @@ def _placed(
         raise ValueError(
             f"{path} cannot hold a position of {farthest:g} with {bits} fractional bits"
         )
+    if wanted is None and is_coarse(record, 2.0**-bits) and _rounds(ordinary, bits):
+        _warn(
+            f"{path}: positions of up to {farthest:.3g} leave steps of {2.0**-bits:.2g}, which is "
+            f"coarse for scales of {float(np.median(record.scales)):.2g}: choose .ply to keep them"
+        )
     wall = _LARGEST / 2.0**bits
     record, moved = pulled_in(record, found.center, -wall, wall)
     if moved.any():
@@ -166,6 +174,12 @@ def _placed(
             f"{wall:g}"
         )
     return record, bits
+
+
+def _rounds(means: np.ndarray, bits: int) -> bool:
+    """Return whether positions move; those of a file with the same steps do not."""
+    steps = means * 2.0**bits
+    return bool(np.any(np.abs(steps - np.rint(steps)) > 0.1))
 
 
 def _fits(farthest: float, bits: int) -> bool:
