@@ -258,9 +258,10 @@ def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
     end = re.search(rb"\nend_header\r?\n", head)
     if not re.match(rb"ply\r?\n", head) or end is None:
         raise ValueError(f"{path} is not a PLY file: it has no complete PLY header")
-    plain = _REMARK.sub(lambda match: _NOT_ASCII.sub(b"?", match[0]), head[: end.start()])
-    replaced = plain != head[: end.start()]
-    if replaced:
+    head = head[: end.start()]
+    plain = _REMARK.sub(lambda match: _NOT_ASCII.sub(b"?", match[0]), head)
+    # Lines obj_info are left out anyway.
+    if re.search(rb"^comment\b.*[^\x00-\x7f]", head, re.MULTILINE):
         warnings.warn(
             f"{path} has comments that are not ASCII, whose other bytes were replaced by '?'",
             FileWarning,
@@ -290,4 +291,4 @@ def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
             f"{path} is truncated: its header promises at least {needed} bytes of data, but "
             f"{max(size - end.end(), 0)} follow"
         )
-    return plain if replaced else None, comments, is_text
+    return plain if plain != head else None, comments, is_text
