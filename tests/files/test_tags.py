@@ -173,6 +173,16 @@ def test_comments_that_are_not_ascii(tmp_path, suffix, text):
         np.testing.assert_array_equal(getattr(after.gaussians, name), getattr(before, name))
 
 
+def test_other_header_lines_that_are_not_ascii(tmp_path):
+    """The line is left out in any case; the data stay in the file until they are used."""
+    from jax_gsplat_depth.io._ply import read_elements
+
+    path = with_comments(tmp_path / "a.ply", "made by hand")
+    path.write_bytes(path.read_bytes().replace(b"comment made", "obj_info \u00eb".encode(), 1))
+    elements, comments = read_elements(path)
+    assert isinstance(elements["vertex"], np.memmap) and not comments
+
+
 @pytest.mark.parametrize("suffix", PLY)
 def test_what_a_ply_has_beyond_its_gaussians_is_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
