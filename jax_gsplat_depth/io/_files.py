@@ -1,6 +1,7 @@
 """Reads, writes and describes files of Gaussians in any of the formats."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def read(
     """Read a file of Gaussians in any of the formats, with what it says about all of them.
 
     What a file holds beyond that, such as other elements and properties of a PLY or unknown
-    extensions of ``.spz``, is left out with a ``FileWarning`` that names it.
+    extensions of ``.spz``, is left out with a ``FileWarning`` that names it; lines ``obj_info`` of
+    a PLY are left out without one.
 
     Args:
         path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
@@ -112,9 +114,10 @@ def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> Sa
         gaussians: With ``quats`` and ``scales``, and with ``sh`` of the 3DGS convention or with
             ``colors`` of 3 channels, which become SH of degree 0.
         tags: What to say about all of them, for example that of ``read``. The forms of PLY hold
-            all of them in comments of the header, ``.spz`` the first and ``fractional_bits``,
-            ``.splat`` none. Where there is no place, an origin is added to the means if that does
-            not make them coarse, comments are left out, and other tags refused.
+            all but ``fractional_bits``, which they do not need, in comments of the header;
+            ``.spz`` holds ``antialiased`` and ``fractional_bits``, ``.splat`` none. Where there is
+            no place, an origin is added to the means if that does not make them coarse, comments
+            are left out, and other tags refused.
 
     Returns:
         How many Gaussians were written, how many left out for what reason, and the SH degree of the
@@ -205,5 +208,7 @@ def _suffix_of_content(path: Path) -> str:
     if not suffix.endswith(".ply"):
         return suffix
     with open_regular(path) as stream:
-        header = stream.read(_MAX_PLY_HEADER).partition(b"end_header")[0]
-    return ".compressed.ply" if b" packed_position" in header else ".ply"
+        header = stream.read(_MAX_PLY_HEADER).partition(b"\nend_header")[0]
+    # A comment may name it as well.
+    packed = re.search(rb"^property[ \t].*[ \t]packed_position\s*$", header, re.MULTILINE)
+    return ".compressed.ply" if packed else ".ply"

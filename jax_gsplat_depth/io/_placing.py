@@ -29,13 +29,18 @@ def in_world(path: Path, record: Record, tags: Tags, step: Callable[[np.ndarray]
         return record
     means = record.means + np.array(tags.origin)
     coarse = step(means)
-    if coarse > max(step(record.means), _FINE * float(np.median(record.scales))):
+    if is_coarse(record, coarse) and coarse > step(record.means):
         origin = " ".join(map(repr, tags.origin))
         raise ValueError(
             f"{path} has no place for the tag origin ({origin}), and so far from zero its "
             f"positions would have steps of {coarse:.2g}: choose .ply, or write it without the tag"
         )
     return dataclasses.replace(record, means=means)
+
+
+def is_coarse(record: Record, step: float) -> bool:
+    """Return whether positions in such steps can change the picture."""
+    return step > _FINE * float(np.median(record.scales))
 
 
 def refuse_antialiased(path: Path, tags: Tags) -> None:

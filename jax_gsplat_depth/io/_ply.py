@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,9 @@ _N_REST = tuple(3 * (n_bases - 1) for n_bases in N_BASES)
 
 _MAX_HEADER_BYTES = 1 << 16
 """Bytes within which the header has to end."""
+
+_REMARK = re.compile(rb"^(?:comment|obj_info)\b.*$", re.MULTILINE)
+_NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 
 _TYPE_BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -191,6 +195,12 @@ def write_elements(
         rows = np.ascontiguousarray(values).view(kinds).reshape(len(values))
         described.append(plyfile.PlyElement.describe(rows, element))
     data = plyfile.PlyData(described, byte_order="<", comments=comments)
+    size = len(data.header) + 1
+    if size > _MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{path} would have a header of {size} bytes with these comments: expected at most "
+            f"{_MAX_HEADER_BYTES}"
+        )
     atomic_write(path, data.write)
 
 
@@ -201,10 +211,13 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         ValueError: The file is not a PLY or is damaged.
     """
     plyfile = require("plyfile")
-    comments, is_text = _check_header(path)
+    head, comments, is_text = _check_header(path)
     try:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(open_regular(path))
+            if head is not None:
+                raw = _Replaced(os.dup(stream.fileno()), head)
+                stream = stack.enter_context(io.BufferedReader(raw))
             if is_text:
                 stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
             with np.errstate(over="ignore"):  # A number of a text file may be beyond float32.
@@ -216,8 +229,28 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     return rows, comments
 
 
-def _check_header(path: Path) -> tuple[list[str], bool]:
-    """Return the comments of the header, and whether the file is text.
+class _Replaced(io.FileIO):
+    """A file that has other bytes at its start, as many as it had."""
+
+    def __init__(self, descriptor: int, start: bytes) -> None:
+        """Take over the descriptor of the file."""
+        super().__init__(descriptor)
+        self.start = start
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read as any file; the buffered readers call nothing else."""
+        place = self.tell()
+        n = super().readinto(buffer)
+        other = self.start[place : place + (n or 0)]
+        memoryview(buffer)[: len(other)] = other
+        return n
+
+
+def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
+    """Return the header to read instead of the file's, the comments, and whether the file is text.
+
+    Letters of comments that are not ASCII are replaced, since plyfile refuses them; without any,
+    the header is None.
 
     A file that is too short for the counts it declares is refused before anything is allocated.
     """
@@ -227,7 +260,16 @@ def _check_header(path: Path) -> tuple[list[str], bool]:
     end = re.search(rb"\nend_header\r?\n", head)
     if not re.match(rb"ply\r?\n", head) or end is None:
         raise ValueError(f"{path} is not a PLY file: it has no complete PLY header")
-    text = head[: end.start()].decode("latin-1").split("\n")
+    head = head[: end.start()]
+    plain = _REMARK.sub(lambda match: _NOT_ASCII.sub(b"?", match[0]), head)
+    # Lines obj_info are left out anyway.
+    if re.search(rb"^comment\b.*[^\x00-\x7f]", head, re.MULTILINE):
+        warnings.warn(
+            f"{path} has comments that are not ASCII, whose other bytes were replaced by '?'",
+            FileWarning,
+            stacklevel=2,
+        )
+    text = plain.decode("latin-1").split("\n")
     is_text = any(line.split()[:2] == ["format", "ascii"] for line in text)
     needed, count, names, comments = 0, 0, [], []
     for line in text:
@@ -251,4 +293,4 @@ def _check_header(path: Path) -> tuple[list[str], bool]:
             f"{path} is truncated: its header promises at least {needed} bytes of data, but "
             f"{max(size - end.end(), 0)} follow"
         )
-    return comments, is_text
+    return plain if plain != head else None, comments, is_text

@@ -20,7 +20,7 @@ from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._placing import in_world
+from jax_gsplat_depth.io._placing import in_world, is_coarse
 from jax_gsplat_depth.io._record import (
     N_BASES,
     Record,
@@ -31,7 +31,7 @@ from jax_gsplat_depth.io._record import (
 )
 from jax_gsplat_depth.io._spz_extensions import turn_of
 from jax_gsplat_depth.io._stray import pulled_in, reach
-from jax_gsplat_depth.io._tags import FileWarning, Saved, Tags, without_tags
+from jax_gsplat_depth.io._tags import MOST_BITS, FileWarning, Saved, Tags, without_tags
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -67,8 +67,8 @@ _SLACK = 1 << 16
 """Bytes allowed beyond that rate: zstd compresses tiny files better than gzip."""
 
 _DEFAULT_VERSION = 3
-_FINE_BITS, _MOST_BITS = 16, 23
-"""Fractional bits that are enough for a scene of a size around 1, and for any scene."""
+_FINE_BITS = 16
+"""Fractional bits that are enough for a scene of a size around 1."""
 
 _LARGEST = 2**23 - 1
 """Largest position in steps; not 2^23, since the rounded position has to fit as well."""
@@ -96,6 +96,8 @@ def write_spz(
     Stray positions, 128 times as far from the median as 99 % of all, do not decide the step: those
     that do not fit are moved towards the median, and their scales shrink with the distance. A
     ``FileWarning`` counts them, and the Gaussians that look different because of clipped scales.
+    Another says that positions were rounded coarsely, to steps of more than 0.02 times the median
+    scale, unless ``fractional_bits`` is given.
 
     Args:
         path: File to write; replaced if it exists.
@@ -148,15 +150,21 @@ def _placed(
 ) -> tuple[Record, int]:
     """Return the Gaussians where the file can hold them, and the fractional bits."""
     found = reach(record.means, _STRAY)
-    farthest = float(np.abs(record.means[~found.stray]).max())
+    ordinary = record.means[~found.stray]
+    farthest = float(np.abs(ordinary).max())
     bits = _most_bits(farthest)
     if wanted is not None:
         bits = wanted
-    elif tagged is not None and 0 <= tagged <= _MOST_BITS and _fits(farthest, tagged):
+    elif tagged is not None and _fits(farthest, tagged):
         bits = tagged
-    if not (0 <= bits <= _MOST_BITS and _fits(farthest, bits)):
+    if not (0 <= bits <= MOST_BITS and _fits(farthest, bits)):
         raise ValueError(
             f"{path} cannot hold a position of {farthest:g} with {bits} fractional bits"
+        )
+    if wanted is None and is_coarse(record, 2.0**-bits) and _rounds(ordinary, bits):
+        _warn(
+            f"{path}: positions of up to {farthest:.3g} leave steps of {2.0**-bits:.2g}, which is "
+            f"coarse for scales of {float(np.median(record.scales)):.2g}: choose .ply to keep them"
         )
     wall = _LARGEST / 2.0**bits
     record, moved = pulled_in(record, found.center, -wall, wall)
@@ -168,15 +176,21 @@ def _placed(
     return record, bits
 
 
+def _rounds(means: np.ndarray, bits: int) -> bool:
+    """Return whether positions move; those of a file with the same steps do not."""
+    steps = means * 2.0**bits
+    return bool(np.any(np.abs(steps - np.rint(steps)) > 0.1))
+
+
 def _fits(farthest: float, bits: int) -> bool:
     return farthest * 2.0**bits <= _LARGEST
 
 
 def _most_bits(farthest: float) -> int:
     """Return how many fractional bits to use, negative if a position does not fit."""
-    size = max(farthest, 2.0**-_MOST_BITS)
+    size = max(farthest, 2.0**-MOST_BITS)
     fine = _FINE_BITS + max(0, -int(np.floor(np.log2(size))))
-    return min(fine, _MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
+    return min(fine, MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
 
 
 def _step(means: np.ndarray) -> float:

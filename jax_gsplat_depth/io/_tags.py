@@ -7,10 +7,15 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._types import Gaussians
 
 OnBad = Literal["error", "drop"]
+
+MOST_BITS = 23
+"""Most fractional bits of a position in ``.spz``, which has 24 bits and a sign among them."""
 
 
 class FileWarning(UserWarning):
@@ -44,11 +49,30 @@ class Tags:
         Raises:
             ValueError: A value is not what a file can say.
         """
-        origin = tuple(float(x) for x in self.origin)
+        try:
+            origin = () if isinstance(self.origin, str) else tuple(map(float, self.origin))
+        except (TypeError, ValueError):
+            origin = ()
         if len(origin) != 3 or not all(map(math.isfinite, origin)):
-            raise ValueError(f"origin is {self.origin}: expected three finite numbers")
+            raise ValueError(f"origin is {self.origin!r}: expected three finite numbers")
         object.__setattr__(self, "origin", origin)
-        if any(not comment.isascii() or "\n" in comment for comment in self.comments):
+        if self.antialiased is not None:
+            if not isinstance(self.antialiased, (bool, np.bool_)):
+                raise ValueError(f"antialiased is {self.antialiased!r}: expected a bool or None")
+            object.__setattr__(self, "antialiased", bool(self.antialiased))
+        bits = self.fractional_bits
+        if bits is not None:
+            whole = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
+            if not whole or not 0 <= bits <= MOST_BITS:
+                raise ValueError(
+                    f"fractional_bits is {bits!r}: expected a whole number from 0 to {MOST_BITS}"
+                )
+            object.__setattr__(self, "fractional_bits", int(bits))
+        comments = self.comments
+        if not isinstance(comments, (tuple, list)) or not all(isinstance(x, str) for x in comments):
+            raise ValueError(f"comments is {str(comments)[:80]!r}: expected a tuple of strings")
+        object.__setattr__(self, "comments", tuple(comments))
+        if any(not comment.isascii() or "\n" in comment for comment in comments):
             raise ValueError("comments has a line break or a letter that is not ASCII")
 
 

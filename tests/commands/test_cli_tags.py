@@ -159,10 +159,10 @@ def test_info(spoilt, tmp_path, capsys):
     assert table["antialiased"].strip() == "not said"
     assert table["origin"].strip() == "0.5 10000000.0 0.0"
     assert table["comments"].strip() == "made by hand"
-    io.save(tmp_path / "c.spz", random_gaussians(3), Tags(fractional_bits=9))
+    io.save(tmp_path / "c.spz", random_gaussians(3), Tags(fractional_bits=10))
     assert run("info", tmp_path / "c.spz") == 0
     table = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
-    assert table["fractional bits"].strip() == "9" and table["antialiased"].strip() == "no"
+    assert table["fractional bits"].strip() == "10" and table["antialiased"].strip() == "no"
 
 
 @pytest.mark.parametrize("said, flags, antialiased", CHOICES)

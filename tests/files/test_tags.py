@@ -133,11 +133,74 @@ def test_damaged_comments(tmp_path, comments, text):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"origin": (1, 2)}, {"origin": (0, 0, np.inf)}, {"comments": ("a\nb",)}]
+    "fields",
+    [
+        {"origin": (1, 2)},
+        {"origin": (0, 0, np.inf)},
+        {"origin": "123"},
+        {"origin": None},
+        {"comments": ("a\nb",)},
+        {"comments": "made by hand"},
+        {"comments": (1,)},
+        {"fractional_bits": 24},
+        {"fractional_bits": -1},
+        {"fractional_bits": 11.5},
+        {"antialiased": 1},
+        {"antialiased": "no"},
+    ],
 )
 def test_tags_that_no_file_can_hold(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         Tags(**fields)
+
+
+@pytest.mark.parametrize("suffix", PLY)
+def test_comments_too_long_to_be_read_again_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(ValueError, match=f"a{suffix} would have a header of .* comments"):
+        io.save(path, random_gaussians(3, degree=0), Tags(comments=("x" * 65_500,)))
+    assert not path.exists()
+    tags = Tags(comments=("x" * 60_000,))
+    io.save(path, random_gaussians(3, degree=0), tags)
+    assert io.read(path).tags == tags
+
+
+@pytest.mark.parametrize("suffix", PLY)
+def test_a_comment_decides_no_form(tmp_path, suffix):
+    comment = "has no packed_position before end_header"
+    path = with_comments(tmp_path / f"a{suffix}", comment)
+    assert io.read(path).tags.comments == (comment,)
+    assert len(io.load(path.rename(tmp_path / "b.ply")).means) == 3
+
+
+@pytest.mark.parametrize("suffix", PLY)
+@pytest.mark.parametrize("text", [False, True])
+def test_comments_that_are_not_ascii(tmp_path, suffix, text):
+    path = with_comments(tmp_path / f"a{suffix}", "SplatRenderMode: mip", "AUTHOR Zo\u00eb")
+    if text:
+        path = with_comments(path, "SplatRenderMode: mip")
+        data = plyfile.PlyData.read(path, mmap=False)
+        data.text = True
+        data.write(path)
+        content = path.read_bytes().replace(b"1.0\n", "1.0\ncomment AUTHOR Zo\u00eb\n".encode(), 1)
+        path.write_bytes(content)
+    with pytest.warns(io.FileWarning, match=f"a{suffix} has comments that are not ASCII"):
+        after = io.read(path)
+    assert after.tags == Tags(True, comments=("AUTHOR Zo??",))
+    path.write_bytes(path.read_bytes().replace("Zo\u00eb".encode(), b"Zo??"))
+    before = io.read(path).gaussians
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        np.testing.assert_array_equal(getattr(after.gaussians, name), getattr(before, name))
+
+
+def test_other_header_lines_that_are_not_ascii(tmp_path):
+    """The line is left out in any case; the data stay in the file until they are used."""
+    from jax_gsplat_depth.io._ply import read_elements
+
+    path = with_comments(tmp_path / "a.ply", "made by hand")
+    path.write_bytes(path.read_bytes().replace(b"comment made", "obj_info \u00eb".encode(), 1))
+    elements, comments = read_elements(path)
+    assert isinstance(elements["vertex"], np.memmap) and not comments
 
 
 @pytest.mark.parametrize("suffix", PLY)
