@@ -186,17 +186,28 @@ def write_elements(
     atomic_write(path, data.write)
 
 
-def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_elements(
+    path: Path, *, expected: str = "a PLY in the 3DGS form", after_vertices: bool = True
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the rows of every element of a PLY file that has vertices, and its comments.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the messages.
+        after_vertices: Whether to read the elements after the vertices too, such as the faces of a
+            mesh.
 
     Raises:
         ValueError: The file is not a PLY or is damaged.
     """
     plyfile = require("plyfile")
-    comments, is_text = _check_header(path)
+    comments, is_text, start, header = _check_header(path, expected, after_vertices)
     try:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(open_regular(path))
+            if not after_vertices:
+                stream.seek(start)
+                stream = io.BytesIO(header + stream.read())
             if is_text:
                 stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
             data = plyfile.PlyData.read(stream)
@@ -207,10 +218,13 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     return rows, comments
 
 
-def _check_header(path: Path) -> tuple[list[str], bool]:
-    """Return the comments of the header, and whether the file is text.
+def _check_header(
+    path: Path, expected: str, after_vertices: bool
+) -> tuple[list[str], bool, int, bytes]:
+    """Return comments, whether the file is text, the position of its data, and the header to read.
 
-    A file that is too short for the counts it declares is refused before anything is allocated.
+    That header is without the elements after the vertices if these are not to be read. A file
+    that is too short for the counts it declares is refused before anything is allocated.
     """
     with open_regular(path) as stream:
         head = stream.read(_MAX_HEADER_BYTES)
@@ -220,6 +234,8 @@ def _check_header(path: Path) -> tuple[list[str], bool]:
         raise ValueError(f"{path} is not a PLY file: it has no complete PLY header")
     text = head[: end.start()].decode("latin-1").split("\n")
     is_text = any(line.split()[:2] == ["format", "ascii"] for line in text)
+    if not after_vertices:
+        text = _until_vertices(text)
     needed, count, names, comments = 0, 0, [], []
     for line in text:
         words = line.split()
@@ -231,15 +247,22 @@ def _check_header(path: Path) -> tuple[list[str], bool]:
             names, count = [*names, words[1]], int(words[2])
         elif words[:2] == ["property", "list"]:
             # Each list becomes an object, however short it is.
-            raise ValueError(f"{path} has the lists {line[:80]!r}: expected a PLY in the 3DGS form")
+            raise ValueError(f"{path} has the lists {line.strip()[:80]!r}: expected {expected}")
         elif words[:1] == ["property"] and len(words) > 2:
             # A number in a text file takes at least a digit and a separator.
             needed += count * (2 if is_text else _TYPE_BYTES.get(words[1], 1))
     if "vertex" not in names:
-        raise ValueError(f"{path} has no element 'vertex': expected a PLY in the 3DGS form")
+        raise ValueError(f"{path} has no element 'vertex': expected {expected}")
     if needed > size - end.end() + 1:
         raise ValueError(
             f"{path} is truncated: its header promises at least {needed} bytes of data, but "
             f"{max(size - end.end(), 0)} follow"
         )
-    return comments, is_text
+    return comments, is_text, end.end(), "\n".join(text).encode("latin-1") + end.group()
+
+
+def _until_vertices(header: list[str]) -> list[str]:
+    """Return the lines of a header up to the properties of the vertices."""
+    elements = [i for i, line in enumerate(header) if line.split()[:1] == ["element"]]
+    after = next((i for i in elements if header[i].split()[1:2] == ["vertex"]), len(header))
+    return header[: next((i for i in elements if i > after), len(header))]

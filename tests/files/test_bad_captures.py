@@ -22,7 +22,7 @@ from helpers.captures import (
 )
 from PIL import EpsImagePlugin, Image
 
-from jax_gsplat_depth.datasets import CaptureError, load_capture
+from jax_gsplat_depth.datasets import CaptureError, _colmap_text, load_capture
 from jax_gsplat_depth.frames import read_cameras
 
 
