@@ -160,7 +160,7 @@ def measure(views: list[HeldOutView], seen: dict[str, np.ndarray]) -> dict[str, 
         psnrs_seen.append(-10 * np.log10(np.mean(difference**2)))
     return {
         "psnr": float(np.mean([view.psnr for view in views])),
-        "ssim": float(np.mean([view.ssim for view in views])),
+        "ssim": float(np.mean([view.ssim for view in views if view.ssim is not None])),
         "depth_error": 100 * float(np.median(np.concatenate(errors))),
         "psnr_seen": float(np.mean(psnrs_seen)),
         "depth_error_seen": 100 * float(np.median(np.concatenate(errors_seen))),

@@ -67,7 +67,8 @@ def run(command: Eval) -> str:
 
 
 def _print_row(name: str, measured: dict[str, Any], width: int) -> None:
-    depth = measured["depth_error"]
-    cells = [f"{measured['psnr']:9.3f}", f"{measured['ssim']:7.4f}"]
+    ssim, depth = measured["ssim"], measured["depth_error"]
+    cells = [f"{measured['psnr']:9.3f}"]
+    cells.append("      -" if ssim is None else f"{ssim:7.4f}")
     cells.append("      -" if depth is None else f"{100 * depth:7.3f}")
     print(f"{name:<{width}}", *cells, sep="  ", flush=True)

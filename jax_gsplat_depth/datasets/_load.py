@@ -1,10 +1,11 @@
 """Reads a folder of posed photos in any of the supported layouts."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
+from jax_gsplat_depth.datasets._capture import Capture, CaptureError, CaptureWarning, hold_out
 from jax_gsplat_depth.datasets._colmap import find_model, read_model
 from jax_gsplat_depth.datasets._geometry import scaled_pinhole
 from jax_gsplat_depth.datasets._paths import is_there
@@ -35,7 +36,8 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
       RGB-D recording in the layout of 7-Scenes, depth in millimetres on the pixels of the photo.
 
     Photos with transparency are put on white. EXIF orientations are not applied. Pixels that are
-    black in a mask do not count. A ``CaptureWarning`` says what the files have and is not used.
+    black in a mask do not count, and a photo without pixels that do is left out. A
+    ``CaptureWarning`` says so, and what the files have and is not used.
 
     Args:
         path: The folder.
@@ -129,6 +131,15 @@ def _assemble(
             )
     # Sizes on disk, which include the pixels that the removal of a lens takes away.
     stored = [view.lens.stored_size if view.lens else size for view in views]
+    test_indices = _test_indices(views)
+    masks = None
+    if any(view.mask is not None for view in views):
+        masks = _masks(views, stored, downscale)
+        kept = _with_pixels(root, names, masks)
+        # The others stay what they are, held out or not.
+        test_indices = np.flatnonzero(np.isin(kept, test_indices))
+        names, views = [names[i] for i in kept], [views[i] for i in kept]
+        stored, masks = [stored[i] for i in kept], masks[kept]
     photos = [
         read_photo(view.photo, size_on_disk, downscale, view.lens)
         for view, size_on_disk in zip(views, stored, strict=True)
@@ -146,16 +157,6 @@ def _assemble(
                 for view, size_on_disk in zip(views, stored, strict=True)
             ]
         )
-    masks = None
-    if any(view.mask is not None for view in views):
-        masks = np.stack(
-            [
-                np.ones(images.shape[1:3], bool)
-                if view.mask is None
-                else read_mask(view.mask, size_on_disk, downscale, view.lens, hides=view.mask_hides)
-                for view, size_on_disk in zip(views, stored, strict=True)
-            ]
-        )
     scale = 1 / downscale
     positions, colors = points if points is not None and len(points[0]) > 0 else (None, None)
     return Capture(
@@ -167,11 +168,41 @@ def _assemble(
         point_colors=colors,
         depths=depths,
         alphas=alphas if transparent else None,
-        test_indices=_test_indices(views),
+        test_indices=test_indices,
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
         # Masks that hide nothing need not cost anything.
         masks=None if masks is None or masks.all() else masks,
     )
+
+
+def _masks(views: list[PosedPhoto], stored: list[tuple[int, int]], downscale: int) -> np.ndarray:
+    """Return ``(V, H, W)`` bool, the pixels that count; all do of a photo without a mask."""
+    read = [
+        None
+        if view.mask is None
+        else read_mask(view.mask, size_on_disk, downscale, view.lens, hides=view.mask_hides)
+        for view, size_on_disk in zip(views, stored, strict=True)
+    ]
+    shape = next(mask.shape for mask in read if mask is not None)
+    return np.stack([np.ones(shape, bool) if mask is None else mask for mask in read])
+
+
+def _with_pixels(root: Path, names: list[str], masks: np.ndarray) -> list[int]:
+    """Return the views of which pixels count, and warn of the others."""
+    kept = [i for i, mask in enumerate(masks) if mask.any()]
+    if len(kept) < 2:
+        raise CaptureError(
+            f"{root} has masks that leave nothing of {len(masks) - len(kept)} of its {len(masks)} "
+            "photos: expected at least 2 photos with pixels that count"
+        )
+    if empty := [name for name, mask in zip(names, masks, strict=True) if not mask.any()]:
+        listed = ", ".join(empty[:8]) + (f" and {len(empty) - 8} more" if len(empty) > 8 else "")
+        warnings.warn(
+            f"{root} has masks that leave nothing of the photos {listed}, which are left out",
+            CaptureWarning,
+            stacklevel=2,
+        )
+    return kept
 
 
 def _test_indices(views: list[PosedPhoto]) -> np.ndarray:

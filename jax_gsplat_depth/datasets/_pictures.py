@@ -205,10 +205,7 @@ def read_mask(
         counts = lens.remove(counts.astype(np.float32)) > 0.999
     blocks = counts[top:bottom, left:right]
     height, width = blocks.shape[0] // downscale, blocks.shape[1] // downscale
-    counts = np.all(blocks.reshape(height, downscale, width, downscale), axis=(1, 3))
-    if not counts.any():
-        raise CaptureError(f"{path} leaves nothing of its photo: expected a mask of a part of it")
-    return counts
+    return np.all(blocks.reshape(height, downscale, width, downscale), axis=(1, 3))
 
 
 def _whole_pixels(path: Path, size: tuple[int, int], downscale: int) -> tuple[int, int, int, int]:

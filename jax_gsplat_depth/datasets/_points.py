@@ -34,7 +34,9 @@ def read_points(path: Path, scale: float) -> tuple[np.ndarray, np.ndarray]:
     if not is_there(path):
         raise CaptureError(f"{path} is missing: expected sparse points")
     try:
-        vertex = read_elements(path)[0]["vertex"]
+        # A mesh has faces as well, each a list.
+        elements, _ = read_elements(path, expected="sparse points", after_vertices=False)
+        vertex = elements["vertex"]
     except OSError as error:
         raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except ValueError as error:

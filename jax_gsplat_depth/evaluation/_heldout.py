@@ -28,7 +28,8 @@ class HeldOutView:
         weight: ``[H, W]`` rendered weight, 0..1.
         true_depth: ``[H, W]`` world units, 0 where unknown; None if the capture has no depth.
         psnr: dB, of the rendering limited to 0..1 but not rounded.
-        ssim: Structural similarity of the same rendering.
+        ssim: Structural similarity of the same rendering; None if the mask has no pixel that is the
+            middle of a window inside the image.
         depth_errors: Relative errors |d - d*| / d* at the pixels of known depth, in no order; None
             if there are no such pixels.
         mask: ``[H, W]`` bool, the pixels that were measured, or None for all.
@@ -41,7 +42,7 @@ class HeldOutView:
     weight: np.ndarray
     true_depth: np.ndarray | None
     psnr: float
-    ssim: float
+    ssim: float | None
     depth_errors: np.ndarray | None
     mask: np.ndarray | None = None
 
@@ -91,7 +92,7 @@ def evaluate(
             weight=np.asarray(out.weight),
             true_depth=true_depth,
             psnr=float(psnr),
-            ssim=float(ssim),
+            ssim=float(ssim) if mask is None or _has_window(mask) else None,
             depth_errors=_relative_errors(depth, true_depth),
             mask=mask,
         )
@@ -104,6 +105,12 @@ def _render_and_compare(gaussians, camera, background, photo, mask, *, config):
     photo = photo.astype(image.dtype) / 255
     out = dataclasses.replace(out, image=image)
     return out, losses.psnr(image, photo, mask), losses.ssim(image, photo, mask)
+
+
+def _has_window(mask: np.ndarray) -> bool:
+    """Return whether a pixel counts that is the middle of a window of SSIM."""
+    margin = losses.SSIM_WINDOW // 2
+    return bool(mask[margin:-margin, margin:-margin].any())
 
 
 def _relative_errors(depth: np.ndarray, true_depth: np.ndarray | None) -> np.ndarray | None:

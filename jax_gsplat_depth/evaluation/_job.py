@@ -35,8 +35,8 @@ def evaluate_splats(
         config: Settings of the renderer; None for its defaults.
         source: Origin of the capture, for ``metrics.json``.
         splats: Origin of the Gaussians, for ``metrics.json``.
-        on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` and ``depth_error`` (median relative
-            error, or None) of each view.
+        on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` (or None) and ``depth_error`` (median
+            relative error, or None) of each view.
 
     Returns:
         The content of ``metrics.json``.

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def measure(
     Returns:
         For ``metrics.json``: ``psnr`` (dB) and ``ssim``, means over the views; ``depth_error``, the
         median of the relative errors of all pixels of known depth; ``heldout``, the same for each
-        view with its ``name``. None where nothing is known.
+        view with its ``name``. None where nothing is known; the means are over the other views.
     """
     if folder is not None:
         folder.mkdir()
@@ -97,5 +97,6 @@ def _entry(view: HeldOutView) -> dict[str, Any]:
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

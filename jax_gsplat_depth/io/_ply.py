@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -204,21 +204,32 @@ def write_elements(
     atomic_write(path, data.write)
 
 
-def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_elements(
+    path: Path, *, expected: str = "a PLY in the 3DGS form", after_vertices: bool = True
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the rows of every element of a PLY file that has vertices, and its comments.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the messages.
+        after_vertices: Whether to read the elements after the vertices too, such as the faces of a
+            mesh.
 
     Raises:
         ValueError: The file is not a PLY or is damaged.
     """
     plyfile = require("plyfile")
-    head, comments, is_text = _check_header(path)
+    header = _check_header(path, expected, after_vertices)
     try:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(open_regular(path))
-            if head is not None:
-                raw = _Replaced(os.dup(stream.fileno()), head)
+            if not after_vertices:
+                stream.seek(header.end)
+                stream = io.BytesIO(header.until_vertices + stream.read())
+            elif header.replacement is not None:
+                raw = _Replaced(os.dup(stream.fileno()), header.replacement)
                 stream = stack.enter_context(io.BufferedReader(raw))
-            if is_text:
+            if header.is_text:
                 stream = stack.enter_context(io.TextIOWrapper(stream, "ascii"))
             with np.errstate(over="ignore"):  # A number of a text file may be beyond float32.
                 data = plyfile.PlyData.read(stream)
@@ -226,7 +237,7 @@ def read_elements(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:
         reason = one_line(str(error))[:120]
         raise ValueError(f"{path} is not a readable PLY file ({reason})") from error
-    return rows, comments
+    return rows, header.comments
 
 
 class _Replaced(io.FileIO):
@@ -246,12 +257,28 @@ class _Replaced(io.FileIO):
         return n
 
 
-def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
-    """Return the header to read instead of the file's, the comments, and whether the file is text.
+class _Header(NamedTuple):
+    """What the header of a file says, and what plyfile reads in its place.
 
-    Letters of comments that are not ASCII are replaced, since plyfile refuses them; without any,
-    the header is None.
+    Attributes:
+        comments: Its lines, as they are.
+        is_text: Whether the data are text.
+        end: Position of the data.
+        replacement: Bytes for the start of the file, as many as it has; None for its own.
+        until_vertices: A header without the elements after the vertices.
+    """
 
+    comments: list[str]
+    is_text: bool
+    end: int
+    replacement: bytes | None
+    until_vertices: bytes
+
+
+def _check_header(path: Path, expected: str, after_vertices: bool) -> _Header:
+    """Return what the header says.
+
+    Letters of comments that are not ASCII are replaced, since plyfile refuses them.
     A file that is too short for the counts it declares is refused before anything is allocated.
     """
     with open_regular(path) as stream:
@@ -271,6 +298,8 @@ def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
         )
     text = plain.decode("latin-1").split("\n")
     is_text = any(line.split()[:2] == ["format", "ascii"] for line in text)
+    if not after_vertices:
+        text = _until_vertices(text)
     needed, count, names, comments = 0, 0, [], []
     for line in text:
         words = line.split()
@@ -282,15 +311,28 @@ def _check_header(path: Path) -> tuple[bytes | None, list[str], bool]:
             names, count = [*names, words[1]], int(words[2])
         elif words[:2] == ["property", "list"]:
             # Each list becomes an object, however short it is.
-            raise ValueError(f"{path} has the lists {line[:80]!r}: expected a PLY in the 3DGS form")
+            raise ValueError(f"{path} has the lists {line.strip()[:80]!r}: expected {expected}")
         elif words[:1] == ["property"] and len(words) > 2:
             # A number in a text file takes at least a digit and a separator.
             needed += count * (2 if is_text else _TYPE_BYTES.get(words[1], 1))
     if "vertex" not in names:
-        raise ValueError(f"{path} has no element 'vertex': expected a PLY in the 3DGS form")
+        raise ValueError(f"{path} has no element 'vertex': expected {expected}")
     if needed > size - end.end() + 1:
         raise ValueError(
             f"{path} is truncated: its header promises at least {needed} bytes of data, but "
             f"{max(size - end.end(), 0)} follow"
         )
-    return plain if plain != head else None, comments, is_text
+    return _Header(
+        comments,
+        is_text,
+        end.end(),
+        plain if plain != head else None,
+        "\n".join(text).encode("latin-1") + end.group(),
+    )
+
+
+def _until_vertices(header: list[str]) -> list[str]:
+    """Return the lines of a header up to the properties of the vertices."""
+    elements = [i for i, line in enumerate(header) if line.split()[:1] == ["element"]]
+    after = next((i for i in elements if header[i].split()[1:2] == ["vertex"]), len(header))
+    return header[: next((i for i in elements if i > after), len(header))]

@@ -5,7 +5,7 @@ import pytest
 from helpers.captures import HEIGHT, N_VIEWS, WIDTH, load, refusal, write_json
 from PIL import Image
 
-from jax_gsplat_depth.datasets import load_capture, select_views
+from jax_gsplat_depth.datasets import CaptureWarning, load_capture, select_views
 
 
 @pytest.fixture
@@ -117,6 +117,35 @@ def test_masks_beside_a_colmap_model(colmap, masks, suffix):
     np.testing.assert_array_equal(load(colmap).masks, masks)
 
 
+def test_photos_of_which_nothing_counts_are_left_out(nerf, scene, masks):
+    folder, data = nerf
+    masks[3] = False
+    # Every other pixel: at a lower resolution nothing is left of this one.
+    masks[5] = np.indices((HEIGHT, WIDTH)).sum(axis=0) % 2 == 0
+    for mask in (masks[0], masks[-1]):
+        mask[:4, :4] = True
+    write_masks(folder, data, [in_mode(counts, "L") for counts in masks])
+    with pytest.warns(CaptureWarning, match="leave nothing of the photos 0003, which are left out"):
+        capture = load_capture(folder)
+    kept = [i for i in range(N_VIEWS) if i != 3]
+    assert capture.names == [f"{i:04d}" for i in kept]
+    np.testing.assert_array_equal(capture.masks, masks[kept])
+    np.testing.assert_array_equal(capture.images, scene.images[kept])
+    # What is held out is not for the masks to say.
+    held_out = [int(capture.names[i]) for i in capture.test_indices]
+    assert held_out == list(range(0, N_VIEWS, 8))
+    with pytest.warns(CaptureWarning, match="0005"):
+        assert "0005" not in load_capture(folder, downscale=2).names
+
+
+def test_masks_that_leave_one_photo(nerf, masks):
+    folder, data = nerf
+    masks[1:] = False
+    write_masks(folder, data, [in_mode(counts, "L") for counts in masks])
+    message = refusal(folder)
+    assert f"leave nothing of {N_VIEWS - 1} of its {N_VIEWS} photos: expected at least 2" in message
+
+
 def test_selected_views_keep_their_masks(nerf, masks):
     folder, data = nerf
     write_masks(folder, data, [in_mode(counts, "L") for counts in masks])
@@ -130,7 +159,6 @@ def test_selected_views_keep_their_masks(nerf, masks):
     [
         ("none.png", "none.png is missing: expected a mask"),
         ("small.png", "small.png is 4x3 pixels but its camera is for"),
-        ("black.png", "black.png leaves nothing of its photo"),
         ("text.png", "text.png cannot be read as a mask"),
         (3, "'mask_path' that is not a string"),
         ("", "'mask_path' that is empty: expected a path"),
@@ -139,7 +167,6 @@ def test_selected_views_keep_their_masks(nerf, masks):
 def test_masks_refused(nerf, name, text):
     folder, data = nerf
     Image.new("L", (4, 3), 255).save(folder / "small.png")
-    Image.new("L", (WIDTH, HEIGHT)).save(folder / "black.png")
     (folder / "text.png").write_text("no picture")
     data["frames"][3]["mask_path"] = name
     write_json(folder / "transforms.json", data)

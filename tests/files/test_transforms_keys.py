@@ -80,11 +80,32 @@ def test_points_that_are_not_finite_are_left_out(nerf, scene):
     np.testing.assert_array_equal(capture.point_colors, scene.colors[kept])
 
 
+@pytest.mark.parametrize("text", [True, False], ids=["text", "binary"])
+@pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_points_of_a_mesh_are_its_vertices(nerf, scene, text, eol):
+    folder, data = nerf
+    kind = "ascii" if text else "binary_little_endian"
+    lines = ["ply", f"format {kind} 1.0", f"element vertex {len(scene.points)}"]
+    lines += [f"property double {axis}" for axis in "xyz"]
+    lines += ["element face 2", "property list uchar int vertex_indices", "end_header", ""]
+    faces = [[0, 1, 2], [1, 2, 3, 4]]
+    if text:
+        rows = [*scene.points.tolist(), *([len(face), *face] for face in faces)]
+        content = "".join(" ".join(map(str, row)) + eol for row in rows).encode()
+    else:
+        content = scene.points.astype("<f8").tobytes()
+        content += b"".join(bytes([len(f)]) + np.array(f, "<i4").tobytes() for f in faces)
+    (folder / "mesh.ply").write_bytes(eol.join(lines).encode() + content)
+    capture = load(saved(folder, data, ply_file_path="mesh.ply"))
+    np.testing.assert_allclose(capture.points, scene.points, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name, content, text",
     [
         ("none.ply", None, "none.ply is missing: expected sparse points"),
         ("a.ply", "ply", "a.ply is not a PLY file"),
+        ("a.ply", "lists", "has the lists 'property list uchar int x': expected sparse points"),
         ("a.ply", "no_positions", "a.ply has vertices without x, y and z"),
         (3, None, "'ply_file_path' that is not a string"),
     ],
@@ -93,6 +114,10 @@ def test_points_refused(nerf, name, content, text):
     folder, data = nerf
     if content == "no_positions":
         content = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n"
+    elif content == "lists":
+        content = (
+            "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n0\n"
+        )
     if content is not None:
         (folder / name).write_text(content)
     assert text in refusal(saved(folder, data, ply_file_path=name))

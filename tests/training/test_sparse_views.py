@@ -342,6 +342,21 @@ def test_example_refuses_an_unfair_comparison(example, capture, missing, words):
         example.checked(dataclasses.replace(capture, **changes), "rgbd")
 
 
+@pytest.mark.slow
+def test_example_measures_a_capture_where_it_is(example, tmp_path, monkeypatch):
+    """Far from the origin the Gaussians are relative to one of their own."""
+    parts = {"n_views": 9, "width": 48, "height": 36, "n_points": 500}
+    near = datasets.monocular_like(datasets.builtin_capture(**parts))
+    away = np.array([4e6, -3e6, 2e6])
+    viewmats = near.viewmats.copy()
+    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ away
+    far = dataclasses.replace(near, viewmats=viewmats, points=near.points + away)
+    monkeypatch.setattr(example, "captures", lambda options: {"near": near, "far": far})
+    results = example.main(["--quick", "--out", str(tmp_path)])["results"]
+    psnr = np.array([result["psnr"] for result in results]).reshape(2, -1)
+    np.testing.assert_allclose(psnr[1], psnr[0], atol=0.5)
+
+
 def test_example_knows_what_is_seen(example, capture):
     """A view sees its own pixels, and nothing is seen where all others are hidden or outside."""
     one = dataclasses.replace(capture, test_indices=np.arange(1, 18))
