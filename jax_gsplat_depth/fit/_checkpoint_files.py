@@ -8,6 +8,7 @@ what they say themselves. Nothing else in a checkpoint is read before its hash i
 import hashlib
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ IDENTITY = "fit.json"
 
 _MANIFEST = "manifest.json"
 _SEAL = "sha256"
+_ORBAX_UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp")
 
 _BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -56,7 +58,11 @@ def strangers_in(folder: Path) -> list[str]:
     """Return the names of what is no part of the checkpoints in a folder."""
     ours = {IDENTITY, *map(str, steps_in(folder))}
     names = {path.name for path in folder.iterdir()}
-    return sorted(name for name in names - ours if not name.startswith(PREFIX))
+    return sorted(
+        name
+        for name in names - ours
+        if not name.startswith(PREFIX) and not _ORBAX_UNFINISHED.match(name)
+    )
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -170,7 +170,8 @@ def damage(path, kind):
     elif kind == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif kind == "a link":
-        elsewhere = path.parents[4] / "elsewhere"
+        out = next(folder.parent for folder in path.parents if folder.name == "checkpoint")
+        elsewhere = out.parent / "elsewhere"
         elsewhere.write_bytes(content)
         path.symlink_to(elsewhere)
     elif kind == "a pipe":
