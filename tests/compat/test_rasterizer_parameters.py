@@ -202,6 +202,7 @@ def cameras():
     return alone, jax.tree.map(lambda *v: jnp.stack(v), *alone)
 
 
+@pytest.mark.quick(every_backend=["cpu"])
 def test_vmap_over_settings(every_backend):
     alone, stacked = cameras()
     x = gaussians()
@@ -263,6 +264,7 @@ def test_no_gaussians(every_backend, dtype):
     np.testing.assert_allclose(out["weight_map"], 1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.quick(name=["opacities"], bad=[np.nan])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["means3D", "opacities", "shs", "scales", "rotations"])

@@ -194,6 +194,7 @@ def constructor_calls():
 CONSTRUCTORS = sorted(constructor_calls())
 
 
+@pytest.mark.quick(name=["look_at", "from_colmap_PINHOLE"])
 @pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_constructor_gradients(name, x64):
     f, args = constructor_calls()[name]

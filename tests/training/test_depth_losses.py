@@ -70,6 +70,7 @@ def test_align_depth_finds_an_affine_change(x64):
     np.testing.assert_allclose([scale, shift], [0.7, 2], rtol=1e-10)
 
 
+@pytest.mark.quick(name=["pearson"])
 @pytest.mark.parametrize("name", ["scale_shift_invariant", "pearson", "pearson_patches"])
 def test_invariant_to_scale_and_shift_of_the_rendering(x64, name):
     depth, target, mask = depth_pair()
@@ -266,7 +267,7 @@ MAP_LOSSES = PAIR_LOSSES | {
 }
 
 
-@pytest.mark.quick(name=["scale_shift_invariant", "edge_aware_smoothness"])
+@pytest.mark.quick(name=["scale_shift_invariant"])
 @pytest.mark.parametrize("name", MAP_LOSSES)
 def test_each_map_of_a_batch_on_its_own(x64, name):
     """The loss is the mean over the maps in which a pixel counts, with any leading axes."""

@@ -47,6 +47,7 @@ def test_ssim_of_equal_constant_and_inverted_images():
     assert ssim(1 - image, image) < 0
 
 
+@pytest.mark.quick(shape=[SHAPES[2]], dtype=["float32"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ssim_is_that_of_dm_pix(shape, dtype):
     image, target = image_pair(shape, dtype)

@@ -289,6 +289,7 @@ def test_command_refuses_photos_without_depth(monkeypatch, capture, tmp_path, ca
     assert "the training views have no depth" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
     arguments = ["--steps", 3, "--max-gaussians", 300, "--out", tmp_path / "out"]
