@@ -144,10 +144,13 @@ def test_out_on_another_disk(small_capture, tmp_path, monkeypatch):
     out.mkdir()
     rename = os.replace
 
-    def replace_on_one_disk(source, target):
-        if not Path(source).is_relative_to(out):
+    def replace_on_one_disk(source, target, **folders):
+        # Files are moved between open folders, which lie below the disk if they can be there.
+        folder = folders.get("src_dir_fd")
+        place = Path(source) if folder is None else Path(os.readlink(f"/proc/self/fd/{folder}"))
+        if not place.is_relative_to(out):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
-        rename(source, target)
+        rename(source, target, **folders)
 
     monkeypatch.setattr(os, "replace", replace_on_one_disk)
     assert run("fit", "--out", out, "--steps", 2, "--max-gaussians", 50) == 0
