@@ -100,9 +100,12 @@ def _trained(path):
     width, height = SIZES["1080p"]
     viewmat = _look_at(np.array([1.3, -1.3, 1.6]), np.array([0.0, -0.45, 0.0]), up=(0, -1, 0))
     names = ("means", "scales", "quats", "opacities")
+    arrays = {name: np.asarray(getattr(gaussians, name)) for name in names}
+    # Not every renderer takes quaternions of any length, which the file holds.
+    arrays["quats"] = arrays["quats"] / np.linalg.norm(arrays["quats"], axis=1, keepdims=True)
     scene = _finish(
         np.random.default_rng(n),
-        *(np.asarray(getattr(gaussians, name)) for name in names),
+        *arrays.values(),
         viewmat,
         1.2 * height,
         width,

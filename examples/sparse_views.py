@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             views = {}
             for variant, extra in VARIANTS.items():
                 chosen = fit.FitSettings(**{**settings, **extra}, seed=seed)
-                gaussians = fit.fit(capture, chosen).gaussians
-                views[variant] = list(evaluation.evaluate(capture, gaussians))
+                # With its origin, without which the views of a capture far away would be empty.
+                scene = fit.fit(capture, chosen).scene
+                views[variant] = list(evaluation.evaluate(capture, scene))
                 results.append({"capture": name, "seed": seed, "depth": variant})
                 results[-1].update(measure(views[variant], seen))
                 print(json.dumps(results[-1]), flush=True)
@@ -159,7 +160,7 @@ def measure(views: list[HeldOutView], seen: dict[str, np.ndarray]) -> dict[str, 
         psnrs_seen.append(-10 * np.log10(np.mean(difference**2)))
     return {
         "psnr": float(np.mean([view.psnr for view in views])),
-        "ssim": float(np.mean([view.ssim for view in views])),
+        "ssim": float(np.mean([view.ssim for view in views if view.ssim is not None])),
         "depth_error": 100 * float(np.median(np.concatenate(errors))),
         "psnr_seen": float(np.mean(psnrs_seen)),
         "depth_error_seen": 100 * float(np.median(np.concatenate(errors_seen))),

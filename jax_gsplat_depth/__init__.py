@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from jax_gsplat_depth import _start as _start  # before anything imports JAX
+
+# isort: split
 from jax_gsplat_depth import compat as compat
 from jax_gsplat_depth import io as io
 from jax_gsplat_depth._bin import bin as bin

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -111,7 +112,10 @@ def blend_checked(
         median=config.depth == "median",
     )
     depths, d = inputs.depths, colors.shape[-1]
-    summands = _depth.summands(depths, inputs.radii, inputs.order, config)
+    middle = None
+    if config.depth_variance:
+        middle = _depth.middle_depth(depths, inputs.order, _drawn(static, inputs))
+    summands = _depth.summands(depths, inputs.radii, middle, config)
     if summands is not None:
         inputs = _with_summands(inputs, summands)
     out = _blend(static, inputs)
@@ -132,6 +136,31 @@ def blend_checked(
         n_isects_listed=out.n_isects_listed,
         depth_variance=variance,
     )
+
+
+def _drawn(static: "_Static", inputs: "_Inputs") -> Array:
+    """Return which splats can appear in the image, ``[C, N]`` bool.
+
+    These are the rules of the handlers (``drawable`` and ``footprint`` in ``csrc``), but for the
+    margins of rounding at the border of the image.
+    """
+    x = jax.lax.stop_gradient(inputs)
+    drawn = (x.radii > 0) & jnp.isfinite(x.depths) & (x.opacities >= _ffi.ALPHA_MIN)
+    for array in (x.means2d, x.conics, x.colors):
+        drawn &= jnp.isfinite(array).all(axis=-1)
+    xx, xy, yy = jnp.moveaxis(x.conics, -1, 0)
+    drawn &= jnp.isfinite(x.opacities) & (xx > 0) & (yy > 0)
+    if static.three_sigma:
+        extent = (x.radii[..., None] + _ffi.TILE_SIZE).astype(x.means2d.dtype)
+    else:
+        det = xx * yy - jnp.square(xy)
+        reach = 2 * jnp.log(jnp.maximum(x.opacities / _ffi.ALPHA_MIN, 1))
+        squares = reach[..., None] * jnp.abs(jnp.stack([yy, xx], axis=-1))
+        regular = (det > 0)[..., None]
+        extent = jnp.sqrt(squares / jnp.where(regular, det[..., None], 1))
+        extent = jnp.where(regular, extent, jnp.inf)
+    size = jnp.array([[[static.width, static.height]]], x.means2d.dtype)
+    return drawn & ((x.means2d + extent >= 0) & (x.means2d - extent <= size)).all(axis=-1)
 
 
 def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":

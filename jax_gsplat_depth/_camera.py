@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._check_camera import check_camera_values
 from jax_gsplat_depth._common.rotation import rotation_rows
 
 # What the constructors accept: nested sequences as well.
@@ -42,7 +43,10 @@ class Camera:
 
     The constructors ``look_at``, ``from_opengl``, ``from_fov`` and ``from_colmap`` can be traced
     and differentiated. Each of their arrays may have a leading camera axis ``C``; arrays without
-    one are repeated. JAX arrays decide the dtype, else NumPy arrays, else JAX's default.
+    one are repeated. JAX arrays decide the dtype, else NumPy arrays, else JAX's default. Values
+    that are known while tracing are checked: they have to be finite, focal lengths positive, angles
+    between 0 and pi, ``eye`` and ``target`` apart. Of traced values the same is required and cannot
+    be checked: others give NaN or a mirrored picture.
 
     Attributes:
         viewmat: ``[4, 4]`` or ``[C, 4, 4]`` rigid world-to-camera transform for column vectors,
@@ -108,7 +112,8 @@ class Camera:
             The camera. From an angle: square pixels, principal point at the image centre.
 
         Raises:
-            ValueError: A shape disagrees, or not exactly one of K, fov_x and fov_y is given.
+            ValueError: A shape disagrees, not exactly one of K, fov_x and fov_y is given, or known
+                values make no camera.
         """
         arrays = _with_cameras(
             eye=(eye, (3,)),
@@ -148,7 +153,8 @@ class Camera:
             The camera. From an angle: square pixels, principal point at the image centre.
 
         Raises:
-            ValueError: A shape disagrees, or not exactly one of K, fov_x and fov_y is given.
+            ValueError: A shape disagrees, not exactly one of K, fov_x and fov_y is given, or known
+                values make no camera.
         """
         arrays = _with_cameras(
             camera_to_world=(camera_to_world, (4, 4)), **_lens(K=K, fov_x=fov_x, fov_y=fov_y)
@@ -182,7 +188,8 @@ class Camera:
             The camera, with fx = fy.
 
         Raises:
-            ValueError: A shape disagrees, or not exactly one of fov_x and fov_y is given.
+            ValueError: A shape disagrees, not exactly one of fov_x and fov_y is given, or known
+                values make no camera.
         """
         arrays = _with_cameras(viewmat=(viewmat, (4, 4)), **_lens(fov_x=fov_x, fov_y=fov_y))
         intrinsics = _intrinsics(arrays, width, height)
@@ -214,7 +221,7 @@ class Camera:
             The camera. COLMAP's pixel centres and camera axes are those of this package.
 
         Raises:
-            ValueError: Another camera model, or a shape disagrees.
+            ValueError: Another camera model, a shape disagrees, or known values make no camera.
         """
         if model not in _COLMAP_PARAMS:
             raise ValueError(
@@ -259,6 +266,7 @@ def _with_cameras(**inputs: tuple[Any, tuple[int, ...]]) -> dict[str, Array]:
             )
         if lead:
             batch, source = lead, name
+    check_camera_values({name: value for name, (value, _) in inputs.items()}, dtype)
     return {
         name: jnp.broadcast_to(arrays[name], batch + shape) for name, (_, shape) in inputs.items()
     }

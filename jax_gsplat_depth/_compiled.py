@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 TILE_SIZE: int = _cpu.TILE_SIZE
+ALPHA_MIN: float = _cpu.ALPHA_MIN
 workspace_bytes = _cpu.workspace_bytes
 
 

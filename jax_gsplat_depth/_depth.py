@@ -34,33 +34,52 @@ class Summands:
     radii: Array
 
 
-def summands(depths: Array, radii: Array, order: Array, config: Config) -> Summands | None:
+def summands(depths: Array, radii: Array, middle: Array | None, config: Config) -> Summands | None:
     """Return what blending sums, or None if it is the depths alone.
 
-    The variance is that of z - z0, with z0 the depth of the middle splat in depth order. For z
-    itself the two terms of E[z^2] - E[z]^2 would cancel, and nothing would be left of it in a
-    distant scene. Its rounding error is about eps times the squared distance of the splats from z0.
-    The mean is not computed about z0: it would have the error of the splats farthest from z0.
+    The variance is that of z - z0, with z0 = ``middle``. For z itself the two terms of
+    E[z^2] - E[z]^2 would cancel, and nothing would be left of it in a distant scene. Its rounding
+    error is about eps times the squared distance of the splats from z0. The mean is not computed
+    about z0: it would have the error of the splats farthest from z0.
 
     Args:
         depths: ``[C, N]`` of the splats; 0 for a culled one.
         radii: ``[C, N]`` int32, 0 where culled.
-        order: ``[C, N]`` int32 of the bin stage.
-        config: Reads depth and depth_variance.
+        middle: ``[C, 1]`` of ``middle_depth``, or None without a variance.
+        config: Reads depth.
     """
-    if config.depth != "inverse" and not config.depth_variance:
+    if config.depth != "inverse" and middle is None:
         return None
     # A splat that is not drawn because of its depth must not be drawn with another number.
     finite = jnp.isfinite(depths)
     radii = jnp.where(finite, radii, 0)
     depths = jnp.where(finite, depths, 0)
     channels = jnp.zeros((*depths.shape, 0), depths.dtype)
-    if config.depth_variance:
-        offset = depths - _middle(depths, radii, order)
+    if middle is not None:
+        offset = depths - middle
         offset = jnp.clip(offset, -_MAX_OFFSET, _MAX_OFFSET)
         channels = jnp.stack([offset, jnp.square(offset)], axis=-1)
     values = _reciprocal(depths) if config.depth == "inverse" else depths
     return Summands(values, channels, radii)
+
+
+def middle_depth(depths: Array, order: Array, drawn: Array) -> Array:
+    """Return the depth of the middle one of the drawn splats, ``[C, 1]``, as a constant.
+
+    Args:
+        depths: ``[C, N]`` of the splats.
+        order: ``[C, N]`` int32 of the bin stage, possibly changed: entries may name no splat, and
+            splats that are not drawn may stand anywhere.
+        drawn: ``[C, N]`` bool, whether a splat can appear in the image.
+    """
+    if depths.shape[1] == 0:
+        return jnp.zeros((depths.shape[0], 1), depths.dtype)
+    ids = jax.lax.broadcasted_iota(jnp.int32, order.shape, 1)
+    listed = _take(drawn, order) & (_take(ids, order) == order)
+    n_listed = jnp.cumsum(listed, axis=1, dtype=jnp.int32)
+    before = n_listed <= n_listed[:, -1:] // 2
+    index = _take(order, jnp.sum(before, axis=1, keepdims=True, dtype=jnp.int32))
+    return jax.lax.stop_gradient(_take(jnp.where(drawn, depths, 0), index))
 
 
 def variance_of(sums: Array, weight: Array) -> Array:
@@ -99,20 +118,14 @@ def along_rays(output: RenderOutput, lengths: Array, config: Config) -> RenderOu
         lengths: ``[C?, H, W]`` distance to what each pixel sees at z = 1.
         config: Reads depth.
     """
+    # Where nothing was hit the depth is 0 at any length: a cotangent there, even one that is not
+    # finite, must not reach the camera.
+    lengths = jnp.where(output.weight > 0, lengths, jax.lax.stop_gradient(lengths))
     depth = output.depth / lengths if config.depth == "inverse" else output.depth * lengths
     variance = output.depth_variance
     if variance is not None:
         variance = variance * jnp.square(lengths)
     return dataclasses.replace(output, depth=depth, depth_variance=variance)
-
-
-def _middle(depths: Array, radii: Array, order: Array) -> Array:
-    """Return the depth of the middle one of the drawn splats, ``[C, 1]``, as a constant."""
-    if depths.shape[1] == 0:
-        return jnp.zeros((depths.shape[0], 1), depths.dtype)
-    n_drawn = jnp.sum(radii > 0, axis=1, keepdims=True, dtype=jnp.int32)
-    middle = _take(order, n_drawn // 2)
-    return jax.lax.stop_gradient(_take(depths, middle))
 
 
 def _reciprocal(depths: Array) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_gsplat_depth._compiled import ALPHA_MIN as ALPHA_MIN
 from jax_gsplat_depth._compiled import TILE_SIZE as TILE_SIZE
 from jax_gsplat_depth._primitive import Sizes as Sizes
 from jax_gsplat_depth._primitive import call_p

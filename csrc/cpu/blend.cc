@@ -8,11 +8,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
 #include <numeric>
-#include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/memory.h"
 #include "cpu/scratch.h"
 #include "cpu/tile_lists.h"
 #include "math/blend.h"
@@ -20,6 +19,8 @@
 
 namespace jgd::cpu {
 namespace {
+
+constexpr const char* kBackgroundPurpose = "the gradient of the background";
 
 constexpr int64_t kSplatGrain = 2048;
 
@@ -64,7 +65,7 @@ void for_each_tile(ThreadPool& pool, const TileIndex<T>& index, int64_t begin, i
                    const Body& body) {
   constexpr int64_t kInstances = 256;
   const int64_t n_instances = index.n_instances(), n_tiles = index.n_tiles();
-  std::vector<int32_t> order(end - begin);
+  Vector<int32_t> order(end - begin, "the order of the tiles");
   std::iota(order.begin(), order.end(), static_cast<int32_t>(begin));
   std::stable_partition(order.begin(), order.end(), [&](int32_t tile) {
     return index.tile_counts()[tile] * n_tiles > 2 * n_instances;
@@ -122,7 +123,7 @@ void forward_camera(ThreadPool& pool, const BlendForward<T>& args, int64_t b, in
   outputs.transmittance = camera_of(args.transmittance, batch, b, first_pixel);
   outputs.last = camera_of(args.last, batch, b, first_pixel);
   outputs.median = camera_of(args.median, batch, b, first_pixel);
-  const std::vector<int64_t> groups = index.groups(sizeof(int32_t));
+  const Vector<int64_t> groups = index.groups(sizeof(int32_t));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/false);
     for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
@@ -155,16 +156,16 @@ void backward_camera(ThreadPool& pool, const BlendBackward<T>& args, int64_t b, 
   pixels.v_weight = camera_of(args.v_weight, batch, b, first_pixel);
   pixels.absolute = args.v_means2d_abs.data != nullptr;
   const int64_t slot_size = kMoments + in.n_channels;
-  std::vector<double> background_sum(in.n_channels, 0.0);
-  const std::vector<int64_t> groups =
+  Vector<double> background_sum(in.n_channels, kBackgroundPurpose);
+  const Vector<int64_t> groups =
       index.groups(sizeof(int32_t) + sizeof(uint32_t) + slot_size * sizeof(T));
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     const int64_t n_tiles = groups[g + 1] - groups[g];
     const TileLists<T> lists(pool, index, groups[g], groups[g + 1], /*with_slots=*/true);
-    const auto moments = make_array<T>(lists.n_instances() * slot_size + kSlotPadding);
+    const auto moments = make_array<T>(lists.n_instances() * slot_size + kSlotPadding,
+                                       "the gradients of the splats in each tile");
     std::fill_n(moments.get() + lists.n_instances() * slot_size, kSlotPadding, T(0));
-    std::vector<T> v_tile_background;
-    if (v_background) v_tile_background.assign(n_tiles * in.n_channels, T(0));
+    Vector<T> v_tile_background(v_background ? n_tiles * in.n_channels : 0, kBackgroundPurpose);
     for_each_tile(pool, index, groups[g], groups[g + 1], [&](int64_t worker, int64_t tile) {
       TileBackward<T> backward = pixels;
       backward.tile = make_tile(in, inputs, index, lists, tile, scratch.of(worker));

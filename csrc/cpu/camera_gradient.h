@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "cpu/memory.h"
 #include "math/camera.h"
 
 namespace jgd::cpu {
@@ -59,7 +59,7 @@ struct CameraGradient {
 };
 
 // Sums partial[range * n_cameras + camera] over the ranges, in their order.
-inline CameraGradient sum_over_ranges(const std::vector<CameraGradient>& partial, int64_t n_cameras,
+inline CameraGradient sum_over_ranges(const Vector<CameraGradient>& partial, int64_t n_cameras,
                                       int64_t camera) {
   CameraGradient sum;
   for (size_t i = camera; i < partial.size(); i += n_cameras) sum.add(partial[i]);

@@ -8,12 +8,13 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "math/blend.h"
 
 namespace jgd::cpu {
 namespace {
+
+constexpr const char* kPurpose = "sorting the splats by depth";
 
 constexpr int64_t kPiece = 16384;
 // Bits of a digit: few items get few counters, because all of them are cleared and added up.
@@ -41,9 +42,9 @@ void for_each_piece(ThreadPool& pool, int64_t n_pieces, const Body& body) {
 // Collects the drawn splats in a piece for every kPiece indices. The others stand at the end of the
 // piece's part of `items`, in reverse.
 template <typename T, typename Key>
-std::vector<Piece<Key>> find_items(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n,
-                                   Item<Key>* items) {
-  std::vector<Piece<Key>> pieces((n + kPiece - 1) / kPiece);
+Vector<Piece<Key>> find_items(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n,
+                              Item<Key>* items) {
+  Vector<Piece<Key>> pieces((n + kPiece - 1) / kPiece, kPurpose);
   for_each_piece(pool, pieces.size(), [&](int64_t piece) {
     const int64_t begin = piece * kPiece;
     const int64_t end = std::min(n, begin + kPiece);
@@ -63,8 +64,8 @@ std::vector<Piece<Key>> find_items(ThreadPool& pool, const ImageSplats<T>& splat
 
 // One pass by the digit at `shift`; `move(place, item)` puts an item where it belongs.
 template <typename Key, typename Move>
-void sort_by_digit(ThreadPool& pool, const std::vector<Piece<Key>>& pieces, int shift,
-                   std::vector<int64_t>& places, const Move& move) {
+void sort_by_digit(ThreadPool& pool, const Vector<Piece<Key>>& pieces, int shift,
+                   Vector<int64_t>& places, const Move& move) {
   const int64_t n_digits = pieces.empty() ? 0 : places.size() / pieces.size();
   const auto digit = [shift, n_digits](const Item<Key>& item) {
     return static_cast<int64_t>(item.key >> shift) & (n_digits - 1);
@@ -93,9 +94,9 @@ template <typename T>
 void depth_order(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n, int32_t* order) {
   using Key = decltype(depth_key(T(0)));
   constexpr int kKeyBits = 8 * sizeof(Key);
-  const auto items = make_array<Item<Key>>(n);
-  const auto other = make_array<Item<Key>>(n);
-  std::vector<Piece<Key>> pieces = find_items(pool, splats, n, items.get());
+  const auto items = make_array<Item<Key>>(n, kPurpose);
+  const auto other = make_array<Item<Key>>(n, kPurpose);
+  Vector<Piece<Key>> pieces = find_items(pool, splats, n, items.get());
   int64_t n_drawn = 0;
   for (const Piece<Key>& piece : pieces) n_drawn += piece.n;
   int32_t* culled = order + n_drawn;
@@ -105,7 +106,7 @@ void depth_order(ThreadPool& pool, const ImageSplats<T>& splats, int64_t n, int3
   }
 
   const int bits = digit_bits(n);
-  std::vector<int64_t> places(pieces.size() << bits);
+  Vector<int64_t> places(pieces.size() << bits, kPurpose);
   Item<Key>* from = items.get();
   Item<Key>* to = other.get();
   for (int shift = 0; shift < kKeyBits; shift += bits) {

@@ -6,10 +6,10 @@
 #include "cpu/project.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "cpu/camera_gradient.h"
 #include "cpu/dispatch.h"
+#include "cpu/memory.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
@@ -19,13 +19,14 @@ constexpr int64_t kGrain = 2048;
 
 template <typename T>
 struct Cameras {
-  std::vector<Pose<T>> poses;
-  std::vector<Pinhole<T>> pinholes;
+  Vector<Pose<T>> poses;
+  Vector<Pinhole<T>> pinholes;
 
-  Cameras(const ProjectInputs<T>& in, int64_t b) {
+  Cameras(const ProjectInputs<T>& in, int64_t b)
+      : poses(in.n_cameras, "the cameras"), pinholes(in.n_cameras, "the cameras") {
     for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-      poses.push_back(load_pose(in.viewmat.at(in.batch, b), camera));
-      pinholes.push_back(load_pinhole(in.K.at(in.batch, b), camera));
+      poses[camera] = load_pose(in.viewmat.at(in.batch, b), camera);
+      pinholes[camera] = load_pinhole(in.K.at(in.batch, b), camera);
     }
   }
 };
@@ -83,7 +84,8 @@ void backward_batch_element(ThreadPool& pool, const ProjectBackward<T>& args, in
   const auto kernel = kernels<T>().project->backward;
 
   const int64_t n_ranges = (in.n + kGrain - 1) / kGrain;
-  std::vector<CameraGradient> partial(v_viewmat || v_K ? n_ranges * in.n_cameras : 0);
+  Vector<CameraGradient> partial(v_viewmat || v_K ? n_ranges * in.n_cameras : 0,
+                                 "the gradients of the cameras");
   parallel_for(pool, n_ranges, 1, [&](int64_t, int64_t range_begin, int64_t range_end) {
     for (int64_t range = range_begin; range < range_end; ++range) {
       const int64_t begin = range * kGrain;

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
-#include "cpu/parallel.h"
+#include "cpu/memory.h"
 
 namespace jgd::cpu {
 
@@ -14,16 +13,15 @@ class AlignedArray {
  public:
   static constexpr int64_t kAlignment = 64;
 
-  AlignedArray() = default;
-  explicit AlignedArray(int64_t n)
-      : bytes_(make_array<unsigned char>(n * sizeof(T) + kAlignment)) {}
+  AlignedArray(int64_t n, const char* purpose)
+      : bytes_(make_array<unsigned char>(n * sizeof(T) + kAlignment, purpose)) {}
   T* get() const {
     const auto address = reinterpret_cast<uintptr_t>(bytes_.get());
     return reinterpret_cast<T*>((address + kAlignment - 1) / kAlignment * kAlignment);
   }
 
  private:
-  std::unique_ptr<unsigned char[]> bytes_;
+  Array<unsigned char> bytes_;
 };
 
 // One aligned piece of scratch memory for each worker.
@@ -31,7 +29,8 @@ template <typename T>
 class Scratch {
  public:
   Scratch(int64_t n_workers, int64_t size)
-      : pitch_((size + kLine - 1) / kLine * kLine), numbers_(n_workers * pitch_) {}
+      : pitch_((size + kLine - 1) / kLine * kLine),
+        numbers_(n_workers * pitch_, "the scratch memory of the threads") {}
   T* of(int64_t worker) const { return numbers_.get() + worker * pitch_; }
 
  private:

@@ -5,10 +5,10 @@
 #include "cpu/shade.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "cpu/camera_gradient.h"
 #include "cpu/dispatch.h"
+#include "cpu/memory.h"
 #include "stages/load.h"
 
 namespace jgd::cpu {
@@ -17,16 +17,16 @@ namespace {
 constexpr int64_t kGrain = 1024;
 
 template <typename T>
-std::vector<Vec3<T>> camera_centers(const ShadeInputs<T>& in, int64_t b) {
-  std::vector<Vec3<T>> centers;
+Vector<Vec3<T>> camera_centers(const ShadeInputs<T>& in, int64_t b) {
+  Vector<Vec3<T>> centers(in.n_cameras, "the cameras");
   for (int64_t camera = 0; camera < in.n_cameras; ++camera) {
-    centers.push_back(camera_center(load_pose(in.viewmat.at(in.batch, b), camera)));
+    centers[camera] = camera_center(load_pose(in.viewmat.at(in.batch, b), camera));
   }
   return centers;
 }
 
 template <typename T>
-ShadeScene<T> scene_of(const ShadeInputs<T>& in, int64_t b, const std::vector<Vec3<T>>& centers) {
+ShadeScene<T> scene_of(const ShadeInputs<T>& in, int64_t b, const Vector<Vec3<T>>& centers) {
   ShadeScene<T> scene;
   scene.means = in.means.at(in.batch, b);
   scene.sh = in.sh.at(in.batch, b);
@@ -42,7 +42,7 @@ ShadeScene<T> scene_of(const ShadeInputs<T>& in, int64_t b, const std::vector<Ve
 template <typename T>
 void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
-  const std::vector<Vec3<T>> centers = camera_centers(in, b);
+  const Vector<Vec3<T>> centers = camera_centers(in, b);
   ShadeSceneForward<T> scene;
   scene.in = scene_of(in, b, centers);
   scene.colors = args.colors.at(in.batch, b);
@@ -55,7 +55,7 @@ void forward_batch_element(ThreadPool& pool, const ShadeForward<T>& args, int64_
 // added in the order of the ranges.
 template <typename T>
 void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
-                           const std::vector<Vec3<double>>& partial, T* v_viewmat) {
+                           const Vector<Vec3<double>>& partial, T* v_viewmat) {
   Vec3<double> v_center{};
   for (size_t i = camera; i < partial.size(); i += in.n_cameras) v_center = v_center - partial[i];
   const Pose<T> pose = load_pose(in.viewmat.at(in.batch, b), camera);
@@ -71,7 +71,7 @@ void store_camera_gradient(const ShadeInputs<T>& in, int64_t b, int64_t camera,
 template <typename T>
 void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int64_t b) {
   const ShadeInputs<T>& in = args.in;
-  const std::vector<Vec3<T>> centers = camera_centers(in, b);
+  const Vector<Vec3<T>> centers = camera_centers(in, b);
   ShadeSceneBackward<T> scene;
   scene.in = scene_of(in, b, centers);
   scene.v_colors = args.v_colors.at(in.batch, b);
@@ -81,7 +81,8 @@ void backward_batch_element(ThreadPool& pool, const ShadeBackward<T>& args, int6
   const auto kernel = kernels<T>().shade->backward[in.degree];
 
   const int64_t n_ranges = (in.n + kGrain - 1) / kGrain;
-  std::vector<Vec3<double>> partial(v_viewmat ? n_ranges * in.n_cameras : 0);
+  Vector<Vec3<double>> partial(v_viewmat ? n_ranges * in.n_cameras : 0,
+                               "the gradients of the cameras");
   parallel_for(pool, n_ranges, 1, [&](int64_t, int64_t range_begin, int64_t range_end) {
     for (int64_t range = range_begin; range < range_end; ++range) {
       const int64_t begin = range * kGrain;

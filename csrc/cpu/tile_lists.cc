@@ -10,6 +10,10 @@
 namespace jgd::cpu {
 namespace {
 
+constexpr const char* kIndexPurpose = "the tiles that the splats touch";
+constexpr const char* kCountsPurpose = "the counts of the tiles";
+constexpr const char* kListsPurpose = "the lists of the tiles";
+
 // The most memory that lists and gradient slots take at the same time.
 constexpr int64_t kMaxListBytes = int64_t{256} << 20;
 
@@ -27,10 +31,15 @@ constexpr int64_t kBandGrain = 8192;
 template <typename T>
 TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageSplats<T>& splats,
                         const int32_t* order, const T* colors, int64_t n_channels)
-    : n_(in.n), n_tiles_x_(tile_count(in.width)), n_tiles_y_(tile_count(in.height)) {
-  splats_ = AlignedArray<TileSplat<T>>(n_);
-  touched_ = make_array<TouchedTiles>(n_);
-  tile_counts_ = make_array<int32_t>(n_tiles());
+    : n_(in.n),
+      n_tiles_x_(tile_count(in.width)),
+      n_tiles_y_(tile_count(in.height)),
+      splats_(n_, kIndexPurpose),
+      touched_(make_array<TouchedTiles>(n_, kIndexPurpose)),
+      columns_((n_ + kPieceSplats - 1) / kPieceSplats, kIndexPurpose),
+      drawn_(kIndexPurpose),
+      differences_(max_workers(pool), kCountsPurpose),
+      tile_counts_(make_array<int32_t>(n_tiles(), kCountsPurpose)) {
   find_tiles(pool, splats, colors, n_channels);
   find_drawn(order);
   sum_counts(pool);
@@ -39,13 +48,11 @@ TileIndex<T>::TileIndex(ThreadPool& pool, const SplatInputs<T>& in, const ImageS
 template <typename T>
 void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, const T* colors,
                               int64_t n_channels) {
-  const int64_t n_pieces = (n_ + kPieceSplats - 1) / kPieceSplats;
-  columns_.resize(n_pieces);
-  differences_.resize(max_workers(pool));
+  const int64_t n_pieces = static_cast<int64_t>(columns_.size());
   const Scratch<T> scratch(max_workers(pool), kFootprintNumbers * kPieceSplats);
   parallel_for(pool, n_pieces, 1, [&](int64_t worker, int64_t first, int64_t last) {
     if (!differences_[worker]) {
-      differences_[worker] = make_array<int32_t>(n_tiles());
+      differences_[worker] = make_array<int32_t>(n_tiles(), kCountsPurpose);
       std::fill(differences_[worker].get(), differences_[worker].get() + n_tiles(), 0);
     }
     for (int64_t piece = first; piece < last; ++piece) {
@@ -64,7 +71,7 @@ void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, co
       for (int64_t id = begin; id < end; ++id) {
         n_rows += std::max(0, touched_[id].rows.end - touched_[id].rows.begin);
       }
-      columns_[piece] = make_array<Range>(n_rows);
+      columns_[piece] = make_array<Range>(n_rows, kIndexPurpose);
       kernels<T>().touched_tiles->columns(args, begin, end, columns_[piece].get());
       for (int64_t id = begin; id < end; ++id) count(touched_[id], 1, differences_[worker].get());
     }
@@ -75,7 +82,8 @@ void TileIndex<T>::find_tiles(ThreadPool& pool, const ImageSplats<T>& splats, co
 template <typename T>
 void TileIndex<T>::find_drawn(const int32_t* order) {
   enum : uint8_t { kNothing, kTouches, kListed };
-  const auto state = make_array<uint8_t>(n_);  // small: the order visits it at random
+  // Small, because the order visits it at random.
+  const auto state = make_array<uint8_t>(n_, kIndexPurpose);
   int64_t n_touching = 0;
   for (int64_t id = 0; id < n_; ++id) {
     state[id] = touched_[id].rows.empty() ? kNothing : kTouches;
@@ -135,9 +143,9 @@ int64_t TileIndex<T>::n_instances() const {
 }
 
 template <typename T>
-std::vector<int64_t> TileIndex<T>::groups(int64_t bytes_per_instance) const {
+Vector<int64_t> TileIndex<T>::groups(int64_t bytes_per_instance) const {
   const int64_t max_instances = kMaxListBytes / bytes_per_instance;
-  std::vector<int64_t> bounds{0};
+  Vector<int64_t> bounds(1, kListsPurpose);
   int64_t n_instances = 0;
   for (int64_t tile = 0; tile < n_tiles(); ++tile) {
     if (n_instances > 0 && n_instances + tile_counts_[tile] > max_instances) {
@@ -158,13 +166,13 @@ TileLists<T>::TileLists(ThreadPool& pool, const TileIndex<T>& index, int64_t til
       last_(tile_end),
       row_begin_(static_cast<int>(tile_begin / index.n_tiles_x())),
       row_end_(static_cast<int>((tile_end - 1) / index.n_tiles_x() + 1)) {
-  begin_ = make_array<int64_t>(tile_end - tile_begin + 1);
+  begin_ = make_array<int64_t>(tile_end - tile_begin + 1, kListsPurpose);
   begin_[0] = 0;
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     begin_[tile + 1 - first_] = begin_[tile - first_] + index.tile_counts()[tile];
   }
   n_instances_ = begin_[tile_end - tile_begin];
-  ids_ = make_array<int32_t>(n_instances_);
+  ids_ = make_array<int32_t>(n_instances_, kListsPurpose);
   if (with_slots) number_slots(pool, index);
   emit(pool, index);
 }
@@ -184,8 +192,8 @@ Range TileLists<T>::columns_in_group(const TouchedTiles& tiles, int row) const {
 
 template <typename T>
 void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
-  slots_ = make_array<uint32_t>(n_instances_);
-  slot_begin_ = make_array<int64_t>(index.n_splats() + 1);
+  slots_ = make_array<uint32_t>(n_instances_, kListsPurpose);
+  slot_begin_ = make_array<int64_t>(index.n_splats() + 1, kListsPurpose);
   slot_begin_[0] = 0;
   parallel_for(pool, index.n_splats(), kSplatGrain, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t id = begin; id < end; ++id) {
@@ -205,9 +213,9 @@ void TileLists<T>::number_slots(ThreadPool& pool, const TileIndex<T>& index) {
 // Returns the bounds of bands of tile rows, at most one band for each worker, that hold about the
 // same number of instances.
 template <typename T>
-std::vector<int> TileLists<T>::bands(const ThreadPool& pool) const {
+Vector<int> TileLists<T>::bands(const ThreadPool& pool) const {
   const int64_t n_bands = std::min(max_workers(pool), n_instances_ / kBandGrain + 1);
-  std::vector<int> bounds{row_begin_};
+  Vector<int> bounds(1, row_begin_, kListsPurpose);
   for (int row = row_begin_ + 1; row < row_end_; ++row) {
     const int64_t above = begin_[row * n_tiles_x_ - first_];
     const int64_t n_so_far = static_cast<int64_t>(bounds.size());
@@ -221,8 +229,8 @@ std::vector<int> TileLists<T>::bands(const ThreadPool& pool) const {
 
 template <typename T>
 void TileLists<T>::emit(ThreadPool& pool, const TileIndex<T>& index) {
-  const std::vector<int> bounds = bands(pool);
-  std::vector<int64_t> cursor(begin_.get(), begin_.get() + (last_ - first_));
+  const Vector<int> bounds = bands(pool);
+  Vector<int64_t> cursor(begin_.get(), begin_.get() + (last_ - first_), kListsPurpose);
   parallel_for(pool, bounds.size() - 1, 1, [&](int64_t, int64_t begin, int64_t end) {
     emit_band(index, {bounds[begin], bounds[end]}, cursor.data());
   });
@@ -230,7 +238,7 @@ void TileLists<T>::emit(ThreadPool& pool, const TileIndex<T>& index) {
 
 template <typename T>
 void TileLists<T>::emit_band(const TileIndex<T>& index, Range band, int64_t* cursor) {
-  const std::vector<int32_t>& drawn = index.drawn_;
+  const Vector<int32_t>& drawn = index.drawn_;
   const int64_t n_drawn = static_cast<int64_t>(drawn.size());
   for (int64_t rank = 0; rank < n_drawn; ++rank) {
     if (rank + 2 * kPrefetch < n_drawn) {

@@ -7,10 +7,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 #include "cpu/kernels/touched_tiles.h"
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 #include "math/tile.h"
@@ -39,7 +38,7 @@ class TileIndex {
   // Returns the bounds of groups of consecutive tiles whose lists fit into a memory limit; a group
   // is a single tile if even that is larger. The index itself takes another 8 bytes for each splat
   // and each tile row that it touches.
-  std::vector<int64_t> groups(int64_t bytes_per_instance) const;
+  Vector<int64_t> groups(int64_t bytes_per_instance) const;
 
  private:
   template <typename>
@@ -55,11 +54,11 @@ class TileIndex {
   int n_tiles_x_;
   int n_tiles_y_;
   AlignedArray<TileSplat<T>> splats_;  // by index of the Gaussian
-  std::unique_ptr<TouchedTiles[]> touched_;  // by index of the Gaussian
-  std::vector<std::unique_ptr<Range[]>> columns_;  // behind TouchedTiles::columns, by piece
-  std::vector<int32_t> drawn_;  // indices of the splats that touch a tile, by depth
-  std::vector<std::unique_ptr<int32_t[]>> differences_;  // along the rows of counts, by worker
-  std::unique_ptr<int32_t[]> tile_counts_;
+  Array<TouchedTiles> touched_;  // by index of the Gaussian
+  Vector<Array<Range>> columns_;  // behind TouchedTiles::columns, by piece
+  Vector<int32_t> drawn_;  // indices of the splats that touch a tile, by depth
+  Vector<Array<int32_t>> differences_;  // along the rows of counts, by worker
+  Array<int32_t> tile_counts_;
 };
 
 // The lists of a group of tiles. An instance is one (tile, splat) pair.
@@ -81,7 +80,7 @@ class TileLists {
 
  private:
   void number_slots(ThreadPool& pool, const TileIndex<T>& index);
-  std::vector<int> bands(const ThreadPool& pool) const;
+  Vector<int> bands(const ThreadPool& pool) const;
   void emit(ThreadPool& pool, const TileIndex<T>& index);
   void emit_band(const TileIndex<T>& index, Range band, int64_t* cursor);
   Range rows_in_group(const TouchedTiles& tiles) const;
@@ -93,10 +92,10 @@ class TileLists {
   int row_begin_;
   int row_end_;
   int64_t n_instances_;
-  std::unique_ptr<int64_t[]> begin_;  // by tile, relative to the first tile of the group
-  std::unique_ptr<int32_t[]> ids_;  // by instance
-  std::unique_ptr<uint32_t[]> slots_;  // by instance
-  std::unique_ptr<int64_t[]> slot_begin_;
+  Array<int64_t> begin_;  // by tile, relative to the first tile of the group
+  Array<int32_t> ids_;  // by instance
+  Array<uint32_t> slots_;  // by instance
+  Array<int64_t> slot_begin_;
 };
 
 }  // namespace jgd::cpu

@@ -113,7 +113,8 @@ __device__ void load_pixel(const ImageArrays<T>& arrays, Channels<T, kChannels> 
 constexpr int kSums = 16;  // moments and held channels, rounded up for reduce_values
 
 // Adds one pixel's contribution to the sums of the splat; `exponent` is log2(alpha) there. Returns
-// w. There is no branch: alpha = 0, where the splat is not `drawn`, changes nothing.
+// w. There is no branch: alpha = 0, where the splat is not `drawn`, changes nothing. Products with
+// w are left out all the same, because 0 times a cotangent that is not finite is NaN.
 template <typename T, int kChannels>
 __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& item, const T* color,
                        T exponent, bool drawn, T dx, T dy, bool absolute,
@@ -127,12 +128,13 @@ __device__ T add_pixel(const ColoredSplat<T, Channels<T, kChannels>::kHeld>& ite
   const BlendStepGrad<T> step =
       blend_step_vjp(alpha, fast_reciprocal(T(1) - alpha), u, pixel.transmittance, pixel.behind);
   const T w = step.w;
-  pixel.behind = step.behind;
+  pixel.behind = drawn ? step.behind : pixel.behind;  // u may be infinite
   pixel.transmittance = drawn ? step.transmittance : pixel.transmittance;
-  sums[kMomentDepth] = std::fma(w, pixel.v_weighted_depth, sums[kMomentDepth]);
+  const auto add_product = [&](T& sum, T v) { sum = drawn ? std::fma(w, v, sum) : sum; };
+  add_product(sums[kMomentDepth], pixel.v_weighted_depth);
   JGD_UNROLL
   for (int d = 0; d < Channels<T, kChannels>::kHeld; ++d) {
-    sums[kMoments + d] = std::fma(w, pixel.v_channels[d], sums[kMoments + d]);
+    add_product(sums[kMoments + d], pixel.v_channels[d]);
   }
   const bool free = drawn && uncapped <= T(kAlphaMax);  // the cap stops the gradient
   const T s = free ? -alpha * step.v_alpha : T(0);

@@ -13,6 +13,7 @@ namespace jgd::cuda {
 struct Context {
   cudaStream_t stream;
   std::string error{};  // of the first launch that failed; empty if all succeeded
+  bool out_of_memory = false;  // the reason of it
 
   bool failed() const { return !error.empty(); }
 
@@ -20,6 +21,7 @@ struct Context {
   void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess && error.empty()) {
       error = std::string(what) + ": " + cudaGetErrorString(status);
+      out_of_memory = status == cudaErrorMemoryAllocation;
     }
   }
 

@@ -21,8 +21,10 @@ using XlaContext = cudaStream_t;
 using BindContext = xla::ffi::PlatformStream<cudaStream_t>;
 
 inline xla::ffi::Error finish(const Context& context) {
-  return context.error.empty() ? xla::ffi::Error::Success()
-                               : xla::ffi::Error::Internal(context.error);
+  if (!context.failed()) return xla::ffi::Error::Success();
+  const auto code = context.out_of_memory ? xla::ffi::ErrorCode::kResourceExhausted
+                                          : xla::ffi::ErrorCode::kInternal;
+  return xla::ffi::Error(code, context.error);
 }
 
 }  // namespace cuda

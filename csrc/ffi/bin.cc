@@ -23,9 +23,8 @@ namespace {
 
 ffi::Error forward(backend::XlaContext xla_context, BinAttributes attributes,
                    ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_bin_fwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_bin_fwd", inputs, outputs);
     const SplatOperands splats(bind);
     BinForward<T> args;
     args.in =

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <limits>
+#include <new>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -178,13 +180,34 @@ auto handler_binding() {
       .RemainingRets();
 }
 
-// Calls body(T()) for the floating-point type of the first input.
+inline xla::ffi::Error failure(const char* op, const std::exception& error, bool out_of_memory) {
+  std::string message = "out of memory";  // short enough to be held without an allocation
+  try {
+    message = std::string(op) + ": " + error.what();
+  } catch (const std::bad_alloc&) {
+    out_of_memory = true;  // then without the details
+  }
+  const auto code =
+      out_of_memory ? xla::ffi::ErrorCode::kResourceExhausted : xla::ffi::ErrorCode::kInternal;
+  return xla::ffi::Error(code, std::move(message));
+}
+
+// Handles a call: body(bind, T()) for the floating-point type T of the first input. XLA is compiled
+// without exceptions, so none may leave a handler.
 template <typename Body>
-xla::ffi::Error dispatch_float(const xla::ffi::RemainingArgs& inputs, const Body& body) {
-  const auto first = inputs.get<xla::ffi::AnyBuffer>(0);
-  if (first.has_value() && first->element_type() == xla::ffi::F32) return body(float());
-  if (first.has_value() && first->element_type() == xla::ffi::F64) return body(double());
-  return xla::ffi::Error::InvalidArgument("only float32 and float64 are supported");
+xla::ffi::Error handle(const char* op, const xla::ffi::RemainingArgs& inputs,
+                       const xla::ffi::RemainingRets& outputs, const Body& body) {
+  try {
+    Binder bind(op, inputs, outputs);
+    const auto first = inputs.get<xla::ffi::AnyBuffer>(0);
+    if (first.has_value() && first->element_type() == xla::ffi::F32) return body(bind, float());
+    if (first.has_value() && first->element_type() == xla::ffi::F64) return body(bind, double());
+    return xla::ffi::Error::InvalidArgument("only float32 and float64 are supported");
+  } catch (const std::bad_alloc& error) {
+    return failure(op, error, /*out_of_memory=*/true);
+  } catch (const std::exception& error) {
+    return failure(op, error, /*out_of_memory=*/false);
+  }
 }
 
 // Ids of Gaussians and pixel coordinates are 32-bit integers.

@@ -61,9 +61,8 @@ BlendInputs<T> bind_inputs(Binder& bind, const BlendOperands& operands,
 
 ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes,
                    ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_blend_fwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_blend_fwd", inputs, outputs);
     const BlendOperands operands(bind);
     BlendForward<T> args;
     args.in = bind_inputs<T>(bind, operands, attributes);
@@ -90,9 +89,8 @@ ffi::Error forward(backend::XlaContext xla_context, BlendAttributes attributes,
 
 ffi::Error backward(backend::XlaContext xla_context, BlendAttributes attributes,
                     ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_blend_bwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_blend_bwd", inputs, outputs);
     const BlendOperands operands(bind);
     const Operand depth = bind.operand("depth", 3);
     const Operand weight = bind.operand("weight", 3);

@@ -9,6 +9,7 @@
 
 #ifndef JGD_BACKEND_CUDA
 #include "cpu/dispatch.h"
+#include "ffi/abort.h"
 #endif
 
 namespace nb = nanobind;
@@ -51,5 +52,7 @@ NB_MODULE(JGD_MODULE, m) {
   m.attr("TRANSMITTANCE_MIN") = jgd::kTransmittanceMin;
 #ifndef JGD_BACKEND_CUDA
   m.def("isa", [] { return std::string(jgd::cpu::isa_name()); });
+  m.def("exit_on_abort", &jgd::exit_on_abort, "message"_a, "code"_a);
+  m.def("abort_as_before", &jgd::abort_as_before);
 #endif
 }

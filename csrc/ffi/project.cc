@@ -78,9 +78,8 @@ ProjectInputs<T> bind_inputs(Binder& bind, const ProjectOperands& operands,
 
 ffi::Error forward(backend::XlaContext xla_context, ProjectAttributes attributes,
                    ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_project_fwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_project_fwd", inputs, outputs);
     const ProjectOperands operands(bind);
     ProjectForward<T> args;
     args.in = bind_inputs<T>(bind, operands, attributes);
@@ -101,9 +100,8 @@ ffi::Error forward(backend::XlaContext xla_context, ProjectAttributes attributes
 
 ffi::Error backward(backend::XlaContext xla_context, ProjectAttributes attributes,
                     ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_project_bwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_project_bwd", inputs, outputs);
     const ProjectOperands operands(bind);
     const Operand radii = bind.operand("radii", 2);
     const Operand v_means2d = bind.operand("v_means2d", 3);

@@ -56,9 +56,8 @@ ShadeInputs<T> bind_inputs(Binder& bind, const ShadeOperands& operands,
 
 ffi::Error forward(backend::XlaContext xla_context, ShadeAttributes attributes,
                    ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_shade_fwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_shade_fwd", inputs, outputs);
     const ShadeOperands operands(bind);
     ShadeForward<T> args;
     args.in = bind_inputs<T>(bind, operands, attributes);
@@ -73,9 +72,8 @@ ffi::Error forward(backend::XlaContext xla_context, ShadeAttributes attributes,
 
 ffi::Error backward(backend::XlaContext xla_context, ShadeAttributes attributes,
                     ffi::RemainingArgs inputs, ffi::RemainingRets outputs) {
-  return dispatch_float(inputs, [&](auto zero) {
+  return handle("jgd_shade_bwd", inputs, outputs, [&](Binder& bind, auto zero) {
     using T = decltype(zero);
-    Binder bind("jgd_shade_bwd", inputs, outputs);
     const ShadeOperands operands(bind);
     const Operand v_colors = bind.operand("v_colors", 3);
     ShadeBackward<T> args;

@@ -1,7 +1,10 @@
 """Imports optional libraries when they are first used; the error says how to get a missing one."""
 
+import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -19,7 +22,8 @@ def require(module: str, extra: str = "fit") -> Any:
         ImportError: It is not installed; the message is the command that installs it.
     """
     try:
-        return importlib.import_module(module)
+        with undisturbed():
+            return importlib.import_module(module)
     except ImportError as error:
         raise missing(module, extra) from error
 
@@ -47,7 +51,8 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
-            module = importlib.import_module(f"{package}.{module_of[name] or name}")
+            with undisturbed():
+                module = importlib.import_module(f"{package}.{module_of[name] or name}")
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] == "jax_gsplat_depth":
                 raise
@@ -55,3 +60,23 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], An
         return getattr(module, name) if module_of[name] else module
 
     return getattr_of_package
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block: in the middle of an import it can be lost, or crash.
+
+    Handlers of others, which need not raise, are left alone, and threads get no signals.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came.is_set():
+            raise KeyboardInterrupt

@@ -1,32 +1,38 @@
-"""Publishes a folder of results all at once.
+"""Publishes a folder of results all at once, and recovers what a killed command has left of one.
 
 Files are built in a hidden folder on the disk of the target and moved at the end, ``metrics.json``
-last. A new folder appears whole. An earlier result of ours is replaced file by file, so that only
-a kill in that moment leaves files of both; files that are not ours are never touched.
+last (``journal`` has the steps). A new folder appears whole. An earlier result of ours is replaced
+file by file; files that are not ours are never touched, and links below the folder not followed.
 """
 
+import contextlib
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from jax_gsplat_depth._common.journal import (
+    OutputError,
+    check_room,
+    commit,
+    finish,
+    is_inside,
+    list_files,
+)
+from jax_gsplat_depth._common.json_files import read_json
+from jax_gsplat_depth._common.scratch import PREFIX, clear_scratch, scratch_folder, tag_of
 
 METRICS = "metrics.json"
 """Name of the file that marks a folder as one of ours by the name of our command in it."""
 
-_TEMPORARY = ".jax-gsplat-depth-"
-"""Start of the names of our hidden folders; a kill while writing leaves one behind."""
-
-
-class OutputError(OSError):
-    """The output folder cannot be used; the message is one sentence for the user."""
-
 
 def check_folder(target: Path, program: str, *, may_hold: Collection[str] = ()) -> None:
     """Check, before hours of work, that a result can be written to ``target``.
+
+    What a killed command has left there is brought to its end first: a result that was being moved
+    is moved, hidden folders are removed.
 
     Args:
         target: The folder; it may exist if it is empty or holds an earlier result of ``program``.
@@ -37,22 +43,11 @@ def check_folder(target: Path, program: str, *, may_hold: Collection[str] = ()) 
         OutputError: It is a file, a folder with someone else's files, or not writable.
     """
     try:
-        is_folder = target.is_dir()
-        if not is_folder and target.exists():
-            raise OutputError(f"{target} is not a folder")
-        names = {path.name for path in target.iterdir()} if is_folder else set()
-        own = {name for name in names if name.startswith(_TEMPORARY)}
-        if not names <= own.union(may_hold) and _earlier_files(target, program) is None:
-            raise OutputError(
-                f"{target} is not empty and holds no earlier result of {program}: choose another "
-                "folder"
-            )
-        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=_existing_folder(target)):
-            pass
+        _check_and_recover(target, program, may_hold)
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def publish(
@@ -77,20 +72,17 @@ def publish(
         OutputError: As in ``check_folder``, or the disk is full.
     """
     check_folder(target, program, may_hold=may_hold)
-    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=_existing_folder(target)))
     try:
-        # mkdtemp makes folders that only the owner can read.
-        temporary.chmod(0o777 & ~_umask())
-        build(temporary)
-        if target.is_dir():
-            _move_files(temporary, target, program)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.rename(target)
+        with _place_beside(target) as (parent, tag), scratch_folder(parent, tag) as folder:
+            build(folder)
+            new = set(list_files(folder))
+            earlier = _earlier_files(target, program) or []
+            stale = [name for name in earlier if name not in new and _first(name) not in may_hold]
+            commit(folder, target, earlier, stale, METRICS)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_metrics(folder: Path, program: str, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -112,35 +104,73 @@ def write_metrics(folder: Path, program: str, metrics: dict[str, Any]) -> dict[s
     return metrics
 
 
-def list_files(folder: Path) -> list[str]:
-    """Return the files below ``folder`` as sorted relative POSIX paths."""
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-
-
-def _move_files(source: Path, target: Path, program: str) -> None:
-    """Move the files of ``source`` over those of ``target``, the marker last."""
-    new = list_files(source)
-    stale = set(_earlier_files(target, program) or []) - set(new)
-    for name in sorted(new, key=lambda name: (name == METRICS, name)):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source / name, target / name)
-    for name in stale:
-        (target / name).unlink(missing_ok=True)
+def _check_and_recover(target: Path, program: str, may_hold: Collection[str]) -> None:
+    if not target.is_dir():
+        if os.path.lexists(target):
+            raise OutputError(f"{target} is not a folder")
+        parent = _existing_folder(target)
+        clear_scratch(parent, tag_of(target))
+        with scratch_folder(parent, tag_of(target)):
+            return
+    finish(target, METRICS)
+    names = {path.name for path in target.iterdir()}
+    own = {name for name in names if name.startswith(PREFIX)}
+    earlier = _earlier_files(target, program)
+    if not names <= own.union(may_hold) and earlier is None:
+        raise OutputError(
+            f"{target} is not empty and holds no earlier result of {program}: choose another folder"
+        )
+    # The new files are not known yet, but most will be where the earlier ones are.
+    behind_links = [
+        name
+        for name in earlier or []
+        if any(os.path.islink(target / folder) for folder in PurePosixPath(name).parents[:-1])
+    ]
+    check_room(target, behind_links, earlier or [])
+    clear_scratch(target)
+    clear_scratch(target.absolute().parent, tag_of(target))
+    with scratch_folder(target):
+        pass
 
 
 def _earlier_files(target: Path, program: str) -> list[str] | None:
     """Return the files of an earlier result, or None if ``target`` holds none of ``program``."""
     try:
-        metrics = json.loads((target / METRICS).read_text())
+        metrics = read_json(target / METRICS)
         if metrics["program"] != program:
             return None
-        files = [str(name) for name in metrics["files"]]
+        files = metrics["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # An edited list must not reach files outside the folder.
-    return [name for name in files if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    if not isinstance(files, list):
+        return None
+    # An edited list must not reach files outside the folder, or hidden ones.
+    return [
+        name
+        for name in files
+        if isinstance(name, str) and is_inside(name) and not name.startswith(PREFIX)
+    ]
+
+
+def _first(name: str) -> str:
+    return PurePosixPath(name).parts[0]
+
+
+@contextlib.contextmanager
+def _place_beside(target: Path) -> Iterator[tuple[Path, str]]:
+    """Give folder and tag for a scratch folder; folders that are made for it go if all fails."""
+    if target.is_dir():
+        yield target, ""
+        return
+    missing = [folder for folder in target.absolute().parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target.absolute().parent, tag_of(target)
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _existing_folder(target: Path) -> Path:
@@ -149,12 +179,6 @@ def _existing_folder(target: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -153,7 +153,7 @@ def _annotation(hint: Any, default: Any, stated: str) -> Any:
         extra.append(spec)
     if default is None:
         extra.append(tyro.conf.arg(help_behavior_hint=stated))
-    if base is bool:
+    if base is bool and not optional:
         extra.append(tyro.conf.arg(help_behavior_hint=f"(default: {'on' if default else 'off'})"))
         if not default:
             extra.append(tyro.conf.FlagCreatePairsOff)

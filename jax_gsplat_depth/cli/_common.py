@@ -1,17 +1,25 @@
 """Holds what the commands share: annotations of arguments, and errors of the user as sentences."""
 
+import contextlib
+import dataclasses
 import functools
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import jax
 import numpy as np
 import tyro
 
-from jax_gsplat_depth.datasets import Capture, builtin_capture, load_capture
+from jax_gsplat_depth import _cpu, io
+from jax_gsplat_depth._common.memory import is_out_of_memory
+from jax_gsplat_depth._common.one_line import one_line
+from jax_gsplat_depth._common.settings import Positive
+from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
+
+_PROGRAM = "jax-gsplat-depth"
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -41,7 +49,15 @@ def stated_default(text: str) -> Any:
 SplatsFile = Annotated[tyro.conf.Positional[Path], shown_as("SPLATS")]
 """The argument for a file of Gaussians."""
 
+Antialiased = Annotated[bool | None, stated_default("what the file says, else off")]
+"""The flag that overrides the tag of a file of Gaussians."""
+
+MaxExpansion = Annotated[Positive, shown_as("X")]
+"""The limit on what an .spz may expand to."""
+
 _BUILT_IN = "builtin"
+
+_WARNINGS = (CaptureWarning, io.FileWarning)
 
 Settings = TypeVar("Settings")
 
@@ -56,7 +72,7 @@ def guarded(
     The command returns what to tell at the end, an exit code, or None; decorated, the exit code.
 
     Args:
-        out_of_memory: The sentence for that case.
+        out_of_memory: The sentence for that case, with what to lower.
         expected: Other errors that are the user's; what is not among them is a bug and is raised.
     """
 
@@ -64,16 +80,17 @@ def guarded(
         @functools.wraps(run)
         def command(settings: Settings) -> int:
             try:
-                result = run(settings)
-            except expected as error:
+                with _told_if_aborted(out_of_memory), _warnings_said():
+                    result = run(settings)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    return fail(out_of_memory)
+                if not isinstance(error, expected):
+                    raise
                 # Errors of ours have a sentence only.
                 if isinstance(error, OSError) and error.strerror is not None:
                     return fail(f"{error.filename or 'a file'}: {error.strerror}")
                 return fail(error)
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                return fail(out_of_memory)
             except KeyboardInterrupt:
                 say("stopped")
                 return INTERRUPTED
@@ -87,15 +104,72 @@ def guarded(
     return decorate
 
 
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Say at once what the readers of files warn of; other warnings are shown as ever."""
+    with warnings.catch_warnings():
+        for ours in _WARNINGS:
+            warnings.simplefilter("always", ours)
+        show = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, _WARNINGS):
+                say(f"warning: {message}")
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = tell
+        yield
+
+
+@contextlib.contextmanager
+def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
+    """Say something where XLA's compiler aborts the process, as it does without memory."""
+    sentence = f"{_PROGRAM}: error: aborted, most likely because {out_of_memory}\n"
+    _cpu.exit_on_abort(sentence, USAGE_ERROR)
+    try:
+        yield
+    finally:
+        _cpu.abort_as_before()
+
+
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"jax-gsplat-depth: {message}", file=sys.stderr, flush=True)
+    print(f"{_PROGRAM}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:
     """Tell them what is wrong, and return the exit code."""
     say(f"error: {message}")
     return USAGE_ERROR
+
+
+def read_splats(
+    path: Path, antialiased: bool | None = None, max_expansion: float = io.MAX_EXPANSION
+) -> io.SplatFile:
+    """Return a file of Gaussians without those that cannot be drawn, and say what was left out.
+
+    Args:
+        path: File to read.
+        antialiased: Takes the place of the file's tag, unless it is None.
+        max_expansion: As for ``io.read``.
+
+    Raises:
+        ValueError: As ``io.read``.
+    """
+    file = io.read(path, on_bad="drop", max_expansion=max_expansion)
+    if file.dropped:
+        say(f"{path}: {left_out(file.dropped)}")
+    if antialiased is None:
+        return file
+    tags = dataclasses.replace(file.tags, antialiased=antialiased)
+    return dataclasses.replace(file, tags=tags)
+
+
+def left_out(counts: dict[str, int]) -> str:
+    """Return how many Gaussians were left out of a file, and why."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return f"{sum(counts.values())} Gaussians left out that cannot be drawn ({reasons})"
 
 
 def load_any_capture(name: str, downscale: int = 1) -> Capture:

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 from jax_gsplat_depth import evaluation, io
 from jax_gsplat_depth._common.settings import Count
-from jax_gsplat_depth.cli._common import SplatsFile, guarded, load_any_capture, say, shown_as
+from jax_gsplat_depth._types import Config
+from jax_gsplat_depth.cli._common import (
+    Antialiased,
+    MaxExpansion,
+    SplatsFile,
+    guarded,
+    load_any_capture,
+    read_splats,
+    say,
+    shown_as,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +30,16 @@ class Eval:
         splats: File of Gaussians.
         data: Capture as for fit, or "builtin" for the built-in one.
         downscale: Divide width and height of the photos by it.
+        antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
     """
 
     splats: SplatsFile
     data: Annotated[str, shown_as("DIR")] = "builtin"
     downscale: Annotated[Count, shown_as("D")] = 1
+    antialiased: Antialiased = None
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
     out: Annotated[Path | None, shown_as("DIR")] = None
 
 
@@ -33,15 +47,16 @@ class Eval:
 def run(command: Eval) -> str:
     """Print the table; returns what to tell at the end."""
     evaluation.check_evaluation(command.out)  # Before the work.
-    gaussians = io.load(command.splats)
+    file = read_splats(command.splats, command.antialiased, command.max_expansion)
     capture = load_any_capture(command.data, command.downscale)
     say(f"rendering {len(capture.test_indices)} held-out views")
     width = max([4, *(len(capture.names[i]) for i in capture.test_indices)])
     print(f"{'view':<{width}}  {'PSNR (dB)':>9}  {'SSIM':>7}  depth error (%)")
     metrics = evaluation.evaluate_splats(
         capture,
-        gaussians,
+        evaluation.LocalScene.of(file.gaussians, file.tags.origin),
         command.out,
+        config=Config(antialiased=bool(file.tags.antialiased)),
         source="built-in capture" if command.data == "builtin" else command.data,
         splats=str(command.splats),
         on_view=lambda entry: _print_row(entry["name"], entry, width),
@@ -52,7 +67,8 @@ def run(command: Eval) -> str:
 
 
 def _print_row(name: str, measured: dict[str, Any], width: int) -> None:
-    depth = measured["depth_error"]
-    cells = [f"{measured['psnr']:9.3f}", f"{measured['ssim']:7.4f}"]
+    ssim, depth = measured["ssim"], measured["depth_error"]
+    cells = [f"{measured['psnr']:9.3f}"]
+    cells.append("      -" if ssim is None else f"{ssim:7.4f}")
     cells.append("      -" if depth is None else f"{100 * depth:7.3f}")
     print(f"{name:<{width}}", *cells, sep="  ", flush=True)

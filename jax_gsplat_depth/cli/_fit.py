@@ -161,9 +161,13 @@ def _summary(metrics: dict[str, Any], out: Path, *, saved: bool) -> str:
     if metrics["interrupted"]:
         parts[0] = "stopped after " + parts[0]
     if metrics["psnr"] is not None:
-        parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}")
+        ssim = "" if metrics["ssim"] is None else f", SSIM {metrics['ssim']:.3f}"
+        parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB{ssim}")
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
     if metrics["interrupted"] and saved:
         parts.append("--resume goes on from here")
+    if any(metrics["origin"]):
+        x, y, z = metrics["origin"]
+        parts.append(f"splats.ply is relative to its origin {x:.10g} {y:.10g} {z:.10g}")
     return f"{'; '.join(parts)}; results in {out}"

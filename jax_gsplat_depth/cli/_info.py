@@ -7,24 +7,27 @@ from typing import Annotated
 import tyro
 
 from jax_gsplat_depth import io
-from jax_gsplat_depth.cli._common import guarded, shown_as
+from jax_gsplat_depth.cli._common import MaxExpansion, guarded, shown_as
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Info:
     """Print what a file of Gaussians holds.
 
-    These are counts, SH degree, bounds and opacities of a .ply, .compressed.ply, .splat or .spz
-    file, and how many of its Gaussians have NaN or infinity.
+    These are counts, SH degree, tags, bounds and opacities of a .ply, .compressed.ply, .splat or
+    .spz file, and how many of its Gaussians cannot be drawn for which reason.
 
     Attributes:
         file: File to read.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """
 
     file: Annotated[tyro.conf.Positional[Path], shown_as("FILE")]
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
 
 
-@guarded()
+@guarded(out_of_memory="there is not enough memory: try a file with fewer Gaussians")
 def run(command: Info) -> None:
     """Print the table."""
-    print(io.describe(command.file))
+    text = io.describe(command.file, max_expansion=command.max_expansion)
+    print(text)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import docstring_parser
 import tyro
 
+from jax_gsplat_depth import _start
 from jax_gsplat_depth.cli import _convert, _eval, _fit, _info, _render, _view
 from jax_gsplat_depth.cli._arguments import REGISTRY
 from jax_gsplat_depth.cli._common import USAGE_ERROR
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         print(f"{program}: {refusal} (see {program} --help)", file=sys.stderr)
         return USAGE_ERROR
+    _start.loaded()
     return _COMMANDS[arguments[0]].run(settings)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -12,13 +12,17 @@ import tyro
 from jax_gsplat_depth import frames, io
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.settings import Positive, Range
+from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.cli._arguments import Flat
 from jax_gsplat_depth.cli._common import (
     AXES,
+    Antialiased,
     Axis,
+    MaxExpansion,
     SplatsFile,
     guarded,
     load_any_capture,
+    read_splats,
     say,
     shown_as,
     stated_default,
@@ -64,6 +68,8 @@ class Render:
             view.
         frames: Frames of an orbit or a path.
         background: A name, #rrggbb, or a grey in 0..1 (default: that of the capture, else black).
+        antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
+        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
         settings: What becomes of the frames.
     """
 
@@ -99,6 +105,8 @@ class Render:
         int | None, Range(low=2, high=10**6, whole=True), stated_default(f"{_N_FRAMES}")
     ] = None
     background: Annotated[str | None, shown_as("COLOUR")] = None
+    antialiased: Antialiased = None
+    max_expansion: MaxExpansion = io.MAX_EXPANSION
     settings: Annotated[RenderSettings, Flat(shown_as={"depth_range": "NEAR FAR"})] = (
         RenderSettings()
     )
@@ -113,8 +121,9 @@ def run(command: Render) -> str:
         raise ValueError("--depth-range needs a second number that is larger than the first")
     frames.check_output(command.out)  # Before the work.
     background = None if command.background is None else frames.color_of(command.background)
-    gaussians = io.load(command.splats)
-    cameras, of_capture = _cameras(command, mode, gaussians)
+    file = read_splats(command.splats, command.antialiased, command.max_expansion)
+    scene = frames.LocalScene.of(file.gaussians, file.tags.origin)
+    cameras, of_capture = _cameras(command, mode, scene)
     if background is None:
         background = np.zeros(3) if of_capture is None else of_capture
     settings = dataclasses.replace(
@@ -126,9 +135,10 @@ def run(command: Render) -> str:
     with bar:
         metrics = frames.render_to(
             command.out,
-            gaussians,
+            scene,
             cameras,
             settings,
+            config=Config(antialiased=bool(file.tags.antialiased)),
             source=str(command.splats),
             on_frame=bar.update,
         )
@@ -158,7 +168,7 @@ def _mode(command: Render) -> str:
 
 
 def _cameras(
-    command: Render, mode: str, gaussians: Any
+    command: Render, mode: str, scene: frames.LocalScene
 ) -> tuple[frames.CameraPath, np.ndarray | None]:
     """Return the cameras, and the background of the capture that they come from."""
     width, height = command.width, command.height
@@ -175,14 +185,14 @@ def _cameras(
         if mode == "path":
             path = frames.smooth_path(path, command.frames or _N_FRAMES)
     else:
-        return _orbit(command, gaussians), None
+        return _orbit(command, scene), None
     return frames.resized(path, width, height), background
 
 
-def _orbit(command: Render, gaussians: Any) -> frames.CameraPath:
+def _orbit(command: Render, scene: frames.LocalScene) -> frames.CameraPath:
     elevation = _ELEVATION if command.elevation is None else command.elevation
     return frames.orbit(
-        gaussians,
+        scene,
         up=AXES[command.up or _UP],
         n_frames=command.frames or _N_FRAMES,
         width=command.width or _WIDTH,

@@ -30,6 +30,7 @@ from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 from jax_gsplat_depth.compat import _recorder
+from jax_gsplat_depth.compat._snapshot import read_snapshot
 
 # World units: nearer points are not drawn, and not visible to markVisible.
 NEAR_PLANE = 0.2
@@ -208,16 +209,32 @@ def load_snapshot(path: Any) -> Snapshot:
 
     Returns:
         What repeats the call.
+
+    Raises:
+        ValueError: The file is damaged, or not one of these; the message is one sentence that
+            names it.
+        OSError: It cannot be opened.
     """
-    header, arrays = _recorder.load(path)
-    header |= {name: arrays.pop(name) for name in _TRACED}
-    header |= {"prefiltered": False, "debug": False}
-    settings = GaussianRasterizationSettings(**header)
-    cotangents = {name: arrays.pop(name) for name in _recorder.cotangent_names(arrays)}
+    header, arrays = read_snapshot(path)
+    missing = {*_STATIC, *_TRACED, "means3D", "opacities"} - {*header, *arrays}
+    known = {*_TRACED, *_PATTERNS, *(_recorder.COTANGENT + name for name in _recorder.OUTPUTS)}
+    for problem, names in (
+        ("lacks", missing),
+        ("holds", {*header} - {*_STATIC}),
+        ("holds", {*arrays} - known),
+    ):
+        if names:
+            raise ValueError(
+                f"{path} is no snapshot of the rasterizer (it {problem} {min(names)[:40]!r})"
+            )
+    fields: dict[str, Any] = header | {"prefiltered": False, "debug": False}
+    fields |= {name: jnp.asarray(arrays.pop(name)) for name in _TRACED}
+    named = {name: jnp.asarray(value) for name, value in arrays.items()}
+    prefix = _recorder.COTANGENT
     return Snapshot(
-        GaussianRasterizer(settings),
-        arrays,
-        {name.removeprefix(_recorder.COTANGENT): value for name, value in cotangents.items()},
+        GaussianRasterizer(GaussianRasterizationSettings(**fields)),
+        {name: value for name, value in named.items() if not name.startswith(prefix)},
+        {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)},
     )
 
 

@@ -30,13 +30,13 @@ from jax.core import Tracer
 from jax.experimental import io_callback
 
 from jax_gsplat_depth._vjp import custom_vjp
+from jax_gsplat_depth.compat._snapshot import HEADER
 
 OUTPUTS = ("rendered_image", "radii", "depth_map", "weight_map")
 COTANGENT = "cotangent of "
 # Per process, so that a training that has gone wrong does not fill the disk.
 MAX_KEPT = 10
 
-_HEADER = "settings"
 # JAX copies up to 100 kB at once.
 _PIECE_BYTES = 1 << 16
 
@@ -111,18 +111,6 @@ def recorded(
     return outputs
 
 
-def load(path: Any) -> tuple[Header, dict[str, Array]]:
-    """Return the header and the arrays of a file, by name."""
-    with np.load(path) as file:
-        arrays = {name: jnp.asarray(file[name]) for name in file.files if name != _HEADER}
-        return json.loads(str(file[_HEADER])), arrays
-
-
-def cotangent_names(arrays: dict[str, Array]) -> list[str]:
-    """Return the names of the arrays that are cotangents."""
-    return [name for name in arrays if name.startswith(COTANGENT)]
-
-
 @custom_vjp
 def _recorded(call: _Call, inputs: dict[str, Array], hidden: Array) -> Outputs:
     number, inputs = _begin("forward", call, inputs)
@@ -195,7 +183,7 @@ def _receive(layout: _Layout, number: Any, piece: Any) -> np.int32:
     if sum(len(part) for part in file.pieces) >= layout.size:
         values, start = np.concatenate(file.pieces), 0
         file.pieces.clear()
-        arrays: dict[str, Any] = {_HEADER: layout.header}
+        arrays: dict[str, Any] = {HEADER: layout.header}
         for name, shape in layout.arrays:
             end = start + math.prod(shape)
             arrays[name], start = values[start:end].reshape(shape), end

@@ -47,10 +47,12 @@ def builtin_capture(
     focal = 0.5 * width / np.tan(np.radians(_FIELD_OF_VIEW) / 2)
     K = pinhole_matrix(focal, focal, width / 2, height / 2).astype(np.float32)
     viewmats = _poses(n_views, rng)
-    images, depths = cast_views(viewmats, K, width=width, height=height, seed=seed)
+    # Pictures and points do not depend on digits that a renderer in float32 does not see.
+    rounded = viewmats.astype(np.float32)
+    images, depths = cast_views(rounded, K, width=width, height=height, seed=seed)
     test_indices = hold_out(n_views)
     train = np.setdiff1d(np.arange(n_views), test_indices)
-    points, colors = _sparse_points(images, depths, viewmats, K, train, n_points, rng)
+    points, colors = _sparse_points(images, depths, rounded, K, train, n_points, rng)
     return Capture(
         names=[f"view_{i:03d}" for i in range(n_views)],
         images=images,
@@ -83,7 +85,7 @@ def _poses(n_views: int, rng: np.random.Generator) -> np.ndarray:
     eyes = np.asarray(_TARGET) + distance[:, None] * outward
     right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(n_views)], axis=-1)
     rotations = np.stack([right, np.cross(-outward, right), -outward], axis=1)
-    return poses_at(eyes, rotations).astype(np.float32)
+    return poses_at(eyes, rotations)
 
 
 def _sparse_points(
@@ -110,4 +112,4 @@ def _sparse_points(
     rotations, translations = viewmats[view, :3, :3], viewmats[view, :3, 3]
     points = np.einsum("pji,pj->pi", rotations, in_camera - translations)
     colors = images[view, row, column] + rng.normal(0, _COLOR_NOISE, (n_points, 3))
-    return points.astype(np.float32), np.clip(np.round(colors), 0, 255).astype(np.uint8)
+    return points, np.clip(np.round(colors), 0, 255).astype(np.uint8)

@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
+
 HOLD_OUT_EVERY = 8
 """Every 8th view in name order is held out for testing, as in the published results of 3DGS."""
 
@@ -18,19 +20,37 @@ class CaptureError(ValueError):
     The message names the file at fault and says what was expected, so that no traceback is needed.
     """
 
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
+
+
+class CaptureWarning(UserWarning):
+    """Something in the files of a capture was not used; the message is one sentence that says what.
+
+    The commands show it and go on.
+    """
+
+    def __str__(self) -> str:
+        """Return the message on one line, whatever the names in a file are made of."""
+        return one_line(super().__str__())
+
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Posed photos, ready for training: ``V`` views of one size ``(H, W)``.
 
+    The units and the origin are those of the files. Poses and points are float64, since map
+    coordinates in float32 lose the detail: subtract an origin before you convert them.
+
     Attributes:
         names: ``V`` unique file stems, sorted.
         images: ``(V, H, W, 3)`` uint8, sRGB as stored; composited on ``background`` where the
             files had an alpha channel.
-        viewmats: ``(V, 4, 4)`` float32, world to camera, OpenCV axes (x right, y down, z forward).
+        viewmats: ``(V, 4, 4)`` float64, world to camera, OpenCV axes (x right, y down, z forward).
         Ks: ``(V, 3, 3)`` float32 pinhole matrices in pixels of ``images``; the centre of the top
             left pixel is ``(0.5, 0.5)``.
-        points: ``(P, 3)`` float32 world positions of sparse points, or None.
+        points: ``(P, 3)`` float64 world positions of sparse points, or None.
         point_colors: ``(P, 3)`` uint8, or None exactly when ``points`` is None.
         depths: ``(V, H, W)`` float32, z along the optical axis in world units, 0 where unknown;
             None if there is no depth.
@@ -40,6 +60,9 @@ class Capture:
         depth_priors: ``(V, H, W)`` float32, depth up to an unknown scale and shift, which differ
             from view to view, as monocular estimators give it; positive, or 0 where unknown. None
             if there are no priors.
+        masks: ``(V, H, W)`` bool, True where the pixel counts. The others are neither fitted nor
+            measured, whatever their colour and depth: a passer-by, say. They are not transparent,
+            which ``alphas`` says. None if all count.
     """
 
     names: list[str]
@@ -53,6 +76,7 @@ class Capture:
     test_indices: np.ndarray
     background: np.ndarray
     depth_priors: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -68,6 +92,10 @@ class Capture:
     def depth_masks(self) -> np.ndarray | None:
         """``(V, H, W)`` bool, True where the depth is known; None if there is no depth."""
         return None if self.depths is None else self.depths > 0
+
+    def counted(self, depths: np.ndarray) -> np.ndarray:
+        """Return ``(V, H, W)`` depths of the views with 0, unknown, where the pixel is masked."""
+        return depths if self.masks is None else np.where(self.masks, depths, 0)
 
     @property
     def train_indices(self) -> np.ndarray:

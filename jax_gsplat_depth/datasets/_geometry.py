@@ -138,18 +138,22 @@ class PosedViews:
         images: ``(T, H, W, 3)`` uint8.
         viewmats: ``(T, 4, 4)`` float64, world to camera.
         Ks: ``(T, 3, 3)`` float64, pixels.
+        masks: ``(T, H, W)`` bool, True where the pixel counts; None if all do.
     """
 
     images: np.ndarray
     viewmats: np.ndarray
     Ks: np.ndarray
+    masks: np.ndarray | None = None
 
     @classmethod
     def training(cls, capture: Capture) -> "PosedViews":
         """Select the training views of a capture."""
         train = capture.train_indices
         viewmats = capture.viewmats[train].astype(np.float64)
-        return cls(capture.images[train], viewmats, capture.Ks[train].astype(np.float64))
+        Ks = capture.Ks[train].astype(np.float64)
+        masks = None if capture.masks is None else capture.masks[train]
+        return cls(capture.images[train], viewmats, Ks, masks)
 
     def __len__(self) -> int:
         """Return T."""

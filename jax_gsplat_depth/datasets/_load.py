@@ -1,35 +1,43 @@
 """Reads a folder of posed photos in any of the supported layouts."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from jax_gsplat_depth.datasets._capture import Capture, CaptureError, hold_out
-from jax_gsplat_depth.datasets._colmap import Model, find_model, read_model
-from jax_gsplat_depth.datasets._geometry import camera_centers, scaled_pinhole
-from jax_gsplat_depth.datasets._pictures import read_depth, read_photo
+from jax_gsplat_depth.datasets._capture import Capture, CaptureError, CaptureWarning, hold_out
+from jax_gsplat_depth.datasets._colmap import find_model, read_model
+from jax_gsplat_depth.datasets._geometry import scaled_pinhole
+from jax_gsplat_depth.datasets._paths import is_there
+from jax_gsplat_depth.datasets._pictures import read_depth, read_mask, read_photo
+from jax_gsplat_depth.datasets._points import read_points
 from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
-from jax_gsplat_depth.datasets._transforms import read_transforms
+from jax_gsplat_depth.datasets._same_world import points_of_same_world
+from jax_gsplat_depth.datasets._transforms import Transforms, read_transforms
 from jax_gsplat_depth.datasets._views import PosedPhoto, unique_names
 
-_SAME_WORLD_ANGLE = 0.02
-_SAME_WORLD_DISTANCE = 0.01
-"""Two poses are the same within this angle (radians) and distance (per spread of the cameras)."""
+_Points = tuple[np.ndarray, np.ndarray] | None
+"""Positions ``(P, 3)`` float64, world frame, and colours ``(P, 3)`` uint8, if there are some."""
 
 
 def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
     """Read posed photos from a folder; the files in it decide the layout.
 
-    - ``transforms.json``: camera-to-world poses with OpenGL axes, intrinsics, optional depth maps.
-      Photos with terms k1, k2, p1, p2 of the OPENCV lens model are undistorted. Sparse points come
-      from a COLMAP model beside it, if its poses are the same.
+    - ``transforms.json``: camera-to-world poses with OpenGL axes, intrinsics, optional depth maps
+      and masks. Photos with terms k1, k2, p1, p2 of the OPENCV lens model are undistorted. Sparse
+      points come from ``ply_file_path``, or else from a COLMAP model beside it, if its poses are
+      the same, perhaps after ``applied_transform``. ``test_filenames`` (or ``val_filenames``) and
+      ``train_filenames`` name the photos to hold out and to train on.
     - ``transforms_train.json`` and ``transforms_test.json``, as for Blender scenes: the second file
       is the held-out split.
-    - ``images`` and ``sparse/0`` or ``sparse``: a COLMAP model, binary or text.
+    - ``images`` and ``sparse/0``, ``sparse`` or ``colmap/sparse/0``: a COLMAP model, binary or
+      text; masks in ``masks``, for ``images/NAME.jpg`` either ``NAME.jpg.png`` or ``NAME.png``.
     - ``camera-intrinsics.txt``, ``*.color.png`` or ``.jpg``, ``*.depth.png`` and ``*.pose.txt``: an
       RGB-D recording in the layout of 7-Scenes, depth in millimetres on the pixels of the photo.
 
-    Photos with transparency are put on white. EXIF orientations are not applied.
+    Photos with transparency are put on white. EXIF orientations are not applied. Pixels that are
+    black in a mask do not count, and a photo without pixels that do is left out. A
+    ``CaptureWarning`` says so, and what the files have and is not used.
 
     Args:
         path: The folder.
@@ -59,19 +67,21 @@ def _load(root: Path, downscale: int) -> Capture:
         problem = "is not a folder" if root.exists() else "does not exist"
         raise CaptureError(f"{root} {problem}: expected a folder with posed photos")
 
-    depth_scale, model = 1.0, None
+    depth_scale, points = 1.0, None
     folder = find_model(root)
-    if (root / "transforms.json").is_file():
-        views, depth_scale = read_transforms(root / "transforms.json")
-        model = None if folder is None else _model_of_same_world(folder, views)
-    elif (root / "transforms_train.json").is_file():
-        views, depth_scale = _read_blender_pair(root)
+    if is_there(root / "transforms.json"):
+        transforms = read_transforms(root / "transforms.json")
+        views, depth_scale = transforms.views, transforms.depth_scale
+        points = _points_of(transforms, folder, root)
+    elif is_there(root / "transforms_train.json"):
+        views, depth_scale, points = _read_blender_pair(root)
     elif folder is not None:
         if not (root / "images").is_dir():
             raise CaptureError(f"{root / 'images'} is missing: expected the photos of {folder}")
         model = read_model(folder)
-        views = model.views(root / "images")
-    elif (root / INTRINSICS).is_file():
+        views = model.views(root / "images", root / "masks")
+        points = model.points, model.colors
+    elif is_there(root / INTRINSICS):
         views, depth_scale = read_rgbd(root)
     else:
         raise CaptureError(
@@ -80,48 +90,34 @@ def _load(root: Path, downscale: int) -> Capture:
         )
     if len(views) < 2:
         raise CaptureError(f"{root} has {len(views)} posed photos: expected at least 2")
-    return _assemble(root, views, depth_scale, model, downscale)
+    return _assemble(root, views, depth_scale, points, downscale)
 
 
-def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float]:
+def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float, _Points]:
     train, test = root / "transforms_train.json", root / "transforms_test.json"
-    if not test.is_file():
+    if not is_there(test):
         raise CaptureError(f"{test} is missing: expected it beside {train.name}")
-    views, scale = read_transforms(train, held_out=False)
-    held_out, test_scale = read_transforms(test, held_out=True)
-    for file, part in ((train, views), (test, held_out)):
-        if not part:
+    seen = read_transforms(train, held_out=False)
+    held_out = read_transforms(test, held_out=True)
+    for file, part in ((train, seen), (test, held_out)):
+        if not part.views:
             raise CaptureError(f"{file} lists no photos: expected at least one")
-    if scale != test_scale:
+    if seen.depth_scale != held_out.depth_scale:
         raise CaptureError(f"{test} has another depth scale than {train.name}")
-    return views + held_out, scale
+    return seen.views + held_out.views, seen.depth_scale, _points_of(seen, None, root)
 
 
-def _model_of_same_world(folder: Path, views: list[PosedPhoto]) -> Model | None:
-    """Return the model if its poses are those of ``views``: its points then fit as well.
-
-    A damaged model, or one of another world, is no error, because nothing depends on it.
-    """
-    try:
-        model = read_model(folder)
-        others = {Path(name).name: viewmat for name, viewmat in model.viewmats().items()}
-    except CaptureError:
-        return None
-    pairs = [(v.viewmat, others[v.photo.name]) for v in views if v.photo.name in others]
-    if len(pairs) < 2:
-        return None
-    ours, theirs = (np.stack(side) for side in zip(*pairs, strict=True))
-    turn = ours[:, :3, :3] @ theirs[:, :3, :3].swapaxes(1, 2)
-    cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
-    eyes, other_eyes = camera_centers(ours), camera_centers(theirs)
-    spread = np.linalg.norm(eyes - eyes.mean(axis=0), axis=1).max()
-    distance = np.linalg.norm(eyes - other_eyes, axis=1).max()
-    same = cosine.min() > np.cos(_SAME_WORLD_ANGLE) and distance <= _SAME_WORLD_DISTANCE * spread
-    return model if same else None
+def _points_of(transforms: Transforms, model: Path | None, root: Path) -> _Points:
+    """Return the points that a file names, or those of the COLMAP model beside it."""
+    if transforms.points is not None:
+        return read_points(transforms.points, transforms.points_scale)
+    if model is not None:
+        return points_of_same_world(model, root, transforms.views, transforms.from_source)
+    return None
 
 
 def _assemble(
-    root: Path, views: list[PosedPhoto], depth_scale: float, model: Model | None, downscale: int
+    root: Path, views: list[PosedPhoto], depth_scale: float, points: _Points, downscale: int
 ) -> Capture:
     names = unique_names([view.photo for view in views], root)
     order = sorted(range(len(views)), key=names.__getitem__)
@@ -135,6 +131,15 @@ def _assemble(
             )
     # Sizes on disk, which include the pixels that the removal of a lens takes away.
     stored = [view.lens.stored_size if view.lens else size for view in views]
+    test_indices = _test_indices(views)
+    masks = None
+    if any(view.mask is not None for view in views):
+        masks = _masks(views, stored, downscale)
+        kept = _with_pixels(root, names, masks)
+        # The others stay what they are, held out or not.
+        test_indices = np.flatnonzero(np.isin(kept, test_indices))
+        names, views = [names[i] for i in kept], [views[i] for i in kept]
+        stored, masks = [stored[i] for i in kept], masks[kept]
     photos = [
         read_photo(view.photo, size_on_disk, downscale, view.lens)
         for view, size_on_disk in zip(views, stored, strict=True)
@@ -153,21 +158,51 @@ def _assemble(
             ]
         )
     scale = 1 / downscale
-    points = colors = None
-    if model is not None and len(model.points) > 0:
-        points, colors = model.points.astype(np.float32), model.colors
+    positions, colors = points if points is not None and len(points[0]) > 0 else (None, None)
     return Capture(
         names=names,
         images=images,
-        viewmats=np.stack([view.viewmat for view in views]).astype(np.float32),
+        viewmats=np.stack([view.viewmat for view in views]),
         Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
-        points=points,
+        points=positions,
         point_colors=colors,
         depths=depths,
         alphas=alphas if transparent else None,
-        test_indices=_test_indices(views),
+        test_indices=test_indices,
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
+        # Masks that hide nothing need not cost anything.
+        masks=None if masks is None or masks.all() else masks,
     )
+
+
+def _masks(views: list[PosedPhoto], stored: list[tuple[int, int]], downscale: int) -> np.ndarray:
+    """Return ``(V, H, W)`` bool, the pixels that count; all do of a photo without a mask."""
+    read = [
+        None
+        if view.mask is None
+        else read_mask(view.mask, size_on_disk, downscale, view.lens, hides=view.mask_hides)
+        for view, size_on_disk in zip(views, stored, strict=True)
+    ]
+    shape = next(mask.shape for mask in read if mask is not None)
+    return np.stack([np.ones(shape, bool) if mask is None else mask for mask in read])
+
+
+def _with_pixels(root: Path, names: list[str], masks: np.ndarray) -> list[int]:
+    """Return the views of which pixels count, and warn of the others."""
+    kept = [i for i, mask in enumerate(masks) if mask.any()]
+    if len(kept) < 2:
+        raise CaptureError(
+            f"{root} has masks that leave nothing of {len(masks) - len(kept)} of its {len(masks)} "
+            "photos: expected at least 2 photos with pixels that count"
+        )
+    if empty := [name for name, mask in zip(names, masks, strict=True) if not mask.any()]:
+        listed = ", ".join(empty[:8]) + (f" and {len(empty) - 8} more" if len(empty) > 8 else "")
+        warnings.warn(
+            f"{root} has masks that leave nothing of the photos {listed}, which are left out",
+            CaptureWarning,
+            stacklevel=2,
+        )
+    return kept
 
 
 def _test_indices(views: list[PosedPhoto]) -> np.ndarray:

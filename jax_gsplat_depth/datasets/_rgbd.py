@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import pinhole, rigid
-from jax_gsplat_depth.datasets._pictures import is_file, picture_size
+from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
+from jax_gsplat_depth.datasets._paths import is_there
+from jax_gsplat_depth.datasets._pictures import picture_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
 INTRINSICS = "camera-intrinsics.txt"
@@ -48,9 +50,9 @@ def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
             PosedPhoto(
                 photo=photo,
                 size=picture_size(photo),
-                viewmat=np.linalg.inv(camera_to_world),
+                viewmat=inverted(camera_to_world),
                 K=K,
-                depth=depth if is_file(depth) else None,
+                depth=depth if is_there(depth) else None,
             )
         )
     return views, _MILLIMETRES
@@ -58,11 +60,13 @@ def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
 
 def _read_matrix(path: Path, side: int) -> np.ndarray:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             words = stream.read(_LARGEST_TEXT + 1).split()
         matrix = np.array([float(word) for word in words]).reshape(side, side)
     except FileNotFoundError:
         raise CaptureError(f"{path} is missing: expected a matrix as text") from None
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except ValueError as error:
         raise CaptureError(f"{path} holds no {side}x{side} matrix of numbers") from error
     return matrix

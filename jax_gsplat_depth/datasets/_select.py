@@ -54,6 +54,7 @@ def select_views(capture: Capture, n: int) -> Capture:
         depths=_rows(capture.depths, views),
         depth_priors=_rows(capture.depth_priors, views),
         alphas=_rows(capture.alphas, views),
+        masks=_rows(capture.masks, views),
         test_indices=np.searchsorted(views, capture.test_indices),
     )
 
@@ -72,4 +73,6 @@ def _sees(capture: Capture, view: int, points: np.ndarray) -> np.ndarray:
     surface = np.zeros_like(depth)
     columns, rows = pixels[inside].astype(int).T
     surface[inside] = capture.depths[view, rows, columns]
+    if capture.masks is not None:
+        surface[inside] *= capture.masks[view, rows, columns]
     return inside & ((surface == 0) | (depth < (1 + _HIDDEN) * surface))

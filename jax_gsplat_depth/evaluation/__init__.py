@@ -9,6 +9,7 @@ and is loaded on first use.
 from typing import TYPE_CHECKING
 
 from jax_gsplat_depth._common.extras import lazy_names
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import OutputError
 from jax_gsplat_depth.evaluation._job import check_evaluation, evaluate_splats
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HeldOutView",
+    "LocalScene",
     "OutputError",
     "check_evaluation",
     "describe_capture",

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jax_gsplat_depth import losses
-from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.extras import require, undisturbed
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import check_folder, publish, write_metrics
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture, CaptureError
 
 PROGRAM = "jax-gsplat-depth eval"
@@ -16,9 +17,10 @@ PROGRAM = "jax-gsplat-depth eval"
 
 def evaluate_splats(
     capture: Capture,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     out: Path | None = None,
     *,
+    config: Config | None = None,
     source: str = "",
     splats: str = "",
     on_view: Callable[[dict[str, Any]], None] | None = None,
@@ -27,13 +29,14 @@ def evaluate_splats(
 
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
+        gaussians: As in ``evaluate``.
         out: Folder for ``metrics.json`` and ``heldout/NAME.png``: new, empty, or with an earlier
             evaluation, which is replaced. None writes nothing.
+        config: Settings of the renderer; None for its defaults.
         source: Origin of the capture, for ``metrics.json``.
         splats: Origin of the Gaussians, for ``metrics.json``.
-        on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` and ``depth_error`` (median relative
-            error, or None) of each view.
+        on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` (or None) and ``depth_error`` (median
+            relative error, or None) of each view.
 
     Returns:
         The content of ``metrics.json``.
@@ -45,7 +48,8 @@ def evaluate_splats(
     """
     check_evaluation(out)
     # Imported late: it needs the packages of the extra.
-    from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
+    with undisturbed():
+        from jax_gsplat_depth.evaluation._metrics import describe_capture, measure, versions
 
     if len(capture.test_indices) == 0:
         raise CaptureError("the capture has no held-out view")
@@ -54,6 +58,7 @@ def evaluate_splats(
             f"the photos have {capture.width}x{capture.height} pixels, but SSIM needs at least "
             f"{losses.SSIM_WINDOW} pixels on each side"
         )
+    scene = LocalScene.of(gaussians)
     metrics: dict[str, Any] = {}
 
     def build(folder: Path | None) -> None:
@@ -61,8 +66,8 @@ def evaluate_splats(
         metrics.update(
             source=source,
             splats=splats,
-            n_gaussians=len(gaussians.means),
-            **measure(capture, gaussians, pictures, on_view=on_view),
+            n_gaussians=len(scene.gaussians.means),
+            **measure(capture, scene, pictures, config=config, on_view=on_view),
             capture=describe_capture(capture),
             versions=versions(),
         )

@@ -2,14 +2,16 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.local_scene import LocalScene
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.evaluation._heldout import HeldOutView, evaluate
 from jax_gsplat_depth.evaluation._pictures import write_held_out
@@ -19,31 +21,34 @@ _VERSIONS_OF = ("jax-gsplat-depth", "jax", "jaxlib", "optax", "dm-pix", "numpy")
 
 def measure(
     capture: Capture,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     folder: Path | None = None,
     *,
+    config: Config | None = None,
     on_view: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Render and measure the held-out views, and draw them if ``folder`` is given.
 
     Args:
         capture: Posed photos.
-        gaussians: Activated Gaussians with spherical harmonics.
-        folder: New folder for one picture ``NAME.png`` per view, or None for no pictures.
+        gaussians: As in ``evaluate``.
+        folder: New folder for one picture ``NAME.png`` per view (see ``file_name``), or None for no
+            pictures.
+        config: Settings of the renderer; None for its defaults.
         on_view: Called with the entry of each view in ``heldout``.
 
     Returns:
         For ``metrics.json``: ``psnr`` (dB) and ``ssim``, means over the views; ``depth_error``, the
         median of the relative errors of all pixels of known depth; ``heldout``, the same for each
-        view with its ``name``. None where nothing is known.
+        view with its ``name``. None where nothing is known; the means are over the other views.
     """
     if folder is not None:
         folder.mkdir()
     entries = []
     errors = []
-    for view in evaluate(capture, gaussians):
+    for view in evaluate(capture, gaussians, config=config):
         if folder is not None:
-            write_held_out(view, folder / f"{view.name}.png")
+            write_held_out(view, folder / file_name(view.name, ".png"))
         entries.append(_entry(view))
         if view.depth_errors is not None:
             errors.append(view.depth_errors)
@@ -66,6 +71,7 @@ def describe_capture(capture: Capture) -> dict[str, Any]:
         "height": capture.height,
         "sparse_points": 0 if capture.points is None else len(capture.points),
         "true_depth": capture.depths is not None,
+        "masks": capture.masks is not None,
     }
 
 
@@ -91,5 +97,6 @@ def _entry(view: HeldOutView) -> dict[str, Any]:
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

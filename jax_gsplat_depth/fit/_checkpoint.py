@@ -1,31 +1,47 @@
 """Saves an unfinished fit, which goes on from there as if it had never stopped.
 
-Checkpoints lie in ``OUT/checkpoint``: ``fit.json`` says which fit they belong to, and Orbax writes
-one folder for each saved step, under another name until it is complete. A kill at any time leaves
-the earlier one, and the two newest are kept. Needs the ``checkpoint`` extra, imported when first
-used.
+Checkpoints lie in ``OUT/checkpoint``, one folder for each saved step, written by Orbax; the two
+newest are kept (``_checkpoint_files`` has the other files). A kill at any time leaves the earlier
+one. The order of the steps:
+
+1. Before the first checkpoint the folder is made as a scratch folder, with ``fit.json``, synced and
+   renamed to ``checkpoint``.
+2. A checkpoint is written in a scratch folder in there, with its manifest, synced and renamed to
+   the number of its step. From here on it counts.
+3. An older one, and in the end the whole folder, is renamed to a hidden name and removed.
+
+After a kill the next run removes what is hidden, and ``checkpoint`` if no step is in it. Needs the
+``checkpoint`` extra, imported when first used.
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._common import result_folder
-from jax_gsplat_depth._common.atomic import atomic_write
+from jax_gsplat_depth._common.disk import sync, sync_tree
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.result_folder import OutputError
+from jax_gsplat_depth._common.scratch import clear_scratch, discard, in_use, scratch_folder
 from jax_gsplat_depth.datasets import Capture
+from jax_gsplat_depth.fit._checkpoint_files import (
+    IDENTITY,
+    check_manifest,
+    read_sealed,
+    state_of,
+    steps_in,
+    strangers_in,
+    write_manifest,
+    write_sealed,
+)
+from jax_gsplat_depth.fit._checkpoint_state import fingerprint, flattened, pack, unpack
 from jax_gsplat_depth.fit._log import StepReport
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
@@ -35,13 +51,7 @@ PROGRAM = "jax-gsplat-depth fit"
 CHECKPOINT = "checkpoint"
 """Folder of the checkpoints in an output folder."""
 
-_IDENTITY = "fit.json"
-"""File in it that says which fit they belong to."""
-
 _KEPT = 2
-
-# Columns of the saved log; the names of the loss terms follow.
-_LOG = ("loss", "psnr", "n_gaussians")
 
 State = TypeVar("State")
 
@@ -49,29 +59,34 @@ State = TypeVar("State")
 def check_folder(out: Path, *, resume: bool = False) -> None:
     """Find out before hours of work whether the result of a fit can be written to ``out``.
 
+    What a killed fit has left there is brought to its end or removed, but for its checkpoints.
+
     Args:
         out: The folder; it may exist if it is empty or holds an earlier result of a fit.
         resume: The fit goes on from the checkpoint in the folder; another one would lose it.
 
     Raises:
         OutputError: It is a file, a folder with someone else's files or with the checkpoint of an
-            unfinished fit, or not writable.
+            unfinished fit, in use by another fit, or not writable.
     """
-    unfinished = is_checkpoint(out / CHECKPOINT)
-    if unfinished and not resume:
+    folder = out / CHECKPOINT
+    state = state_of(folder)
+    if state == "other":
+        raise OutputError(_not_ours(folder, resume))
+    if state == "usable" and not resume:
         raise OutputError(
             f"{out} holds the checkpoint of an unfinished fit: add --resume to go on with "
-            f"it, or delete {out / CHECKPOINT}"
+            f"it, or delete {folder}"
         )
-    result_folder.check_folder(out, PROGRAM, may_hold=[CHECKPOINT] if unfinished else [])
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder holds checkpoints of ours."""
+    result_folder.check_folder(out, PROGRAM, may_hold=[CHECKPOINT] if state != "nothing" else [])
     try:
-        return json.loads((folder / _IDENTITY).read_text())["program"] == PROGRAM
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        if state == "unfinished" and not resume:
+            _discard_unfinished(folder)
+        clear_scratch(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 class Checkpoints:
@@ -101,9 +116,19 @@ class Checkpoints:
         with _quiet():
             self._orbax = require("orbax.checkpoint", "checkpoint")
         self._identity: dict[str, Any] = {}
-        if resume and not is_checkpoint(self.folder):
+        # A fit that is not resumed makes the folder when it saves.
+        self._has_folder = resume
+        state = state_of(self.folder)
+        if state == "other":
+            raise FitError(_not_ours(self.folder, resume))
+        if resume and state == "nothing":
             raise FitError(f"{out} holds no checkpoint to resume from")
-        if not resume and is_checkpoint(self.folder):
+        if resume and state == "unfinished":
+            raise FitError(
+                f"{self.folder} holds no complete checkpoint to resume from: start again without "
+                "--resume"
+            )
+        if not resume and state == "usable":
             raise FitError(
                 f"{self.folder} holds the checkpoint of an unfinished fit: resume it, or delete it"
             )
@@ -126,24 +151,25 @@ class Checkpoints:
         """
         self._identity = {
             "program": PROGRAM,
-            "settings": json.loads(json.dumps(_flat(dataclasses.asdict(settings)))),
+            "settings": json.loads(json.dumps(flattened(dataclasses.asdict(settings)))),
             "capture": fingerprint(capture),
         }
         if not self.resume:
             return state, []
-        self._check_identity()
-        with self._manager() as manager:
-            step = manager.latest_step()
-            if step is None:
-                raise FitError(f"{self.folder} holds no complete checkpoint to resume from")
-            try:
-                return self._restored(manager, step, state)
-            # Orbax and TensorStore have no common error, and damage may raise any.
-            except Exception as error:
-                raise FitError(
-                    f"the checkpoint {self.folder / str(step)} is damaged: delete it to resume "
-                    "from the one before, if there is one"
-                ) from error
+        try:
+            saved = read_sealed(self.folder / IDENTITY)
+            newest = self.folder / str(steps_in(self.folder)[-1])
+        except (OSError, ValueError, IndexError) as error:
+            raise FitError(_not_ours(self.folder, True)) from error
+        self._check_identity(saved)
+        try:
+            return self._restored(newest, state)
+        # Orbax and TensorStore have no common error, and damage may raise any.
+        except Exception as error:
+            raise FitError(
+                f"the checkpoint {newest} is damaged: delete it to resume from the one before, if "
+                "there is one"
+            ) from error
 
     def due(self, step: int, last: int) -> bool:
         """Return whether to save after step number ``step`` of ``last``, counted from 1.
@@ -164,140 +190,101 @@ class Checkpoints:
         Raises:
             OutputError: It cannot be written.
         """
-        arrays = _arrays_of(state)
-        arrays["log"] = np.array(
-            [[getattr(r, name) for name in _LOG] + list(r.parts.values()) for r in reports],
-            np.float64,
-        )
-        # In one piece: of several arrays, TensorStore goes on reading some when another is damaged,
-        # and complains on the terminal about reads that were not awaited.
-        content = np.frombuffer(b"".join(array.tobytes() for array in arrays.values()), np.uint8)
-        about = {
-            "parts": list(reports[0].parts),
-            "arrays": [[name, str(a.dtype), a.shape] for name, a in arrays.items()],
-            # TensorStore notices a lost file, but not every changed byte.
-            "sha256": hashlib.sha256(content.data).hexdigest(),
-        }
+        content, about = pack(state, reports)
         args = self._orbax.args
         items = args.Composite(
             content=args.StandardSave({"bytes": content}), about=args.JsonSave(about)
         )
         try:
-            if not is_checkpoint(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                identity = json.dumps(self._identity, indent=2).encode()
-                atomic_write(self.folder / _IDENTITY, lambda stream: stream.write(identity))
-            with self._manager() as manager:
-                saved = manager.save(len(reports), args=items)
+            if not self._has_folder:
+                self._make_folder()
+            self._write(len(reports), items)
+        except OutputError:
+            raise
         # TensorStore reports a full disk as ValueError.
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise OutputError(f"{self.folder} cannot be written: {reason}") from error
-        if not saved:
-            raise OutputError(
-                f"{self.folder} already holds a checkpoint of step {len(reports)} or later"
-            )
 
     def delete(self) -> None:
         """Delete them: the fit is done and published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            discard(self.folder)
 
     @contextmanager
-    def _manager(self) -> Iterator[Any]:
-        options = self._orbax.CheckpointManagerOptions(
-            max_to_keep=_KEPT, enable_async_checkpointing=False
-        )
+    def _checkpointer(self) -> Iterator[Any]:
         with (
             _quiet(),
-            self._orbax.CheckpointManager(self.folder.absolute(), options=options) as manager,
+            self._orbax.Checkpointer(self._orbax.CompositeCheckpointHandler()) as checkpointer,
         ):
-            yield manager
+            yield checkpointer
 
-    def _check_identity(self) -> None:
-        saved = json.loads((self.folder / _IDENTITY).read_text())
+    def _make_folder(self) -> None:
+        out = self.folder.parent
+        out.mkdir(parents=True, exist_ok=True)
+        if state_of(self.folder) == "unfinished":
+            _discard_unfinished(self.folder)
+        with scratch_folder(out) as scratch:
+            write_sealed(scratch / IDENTITY, self._identity)
+            sync_tree(scratch)
+            scratch.rename(self.folder)
+            sync(out)
+        self._has_folder = True
+
+    def _write(self, step: int, items: Any) -> None:
+        earlier = steps_in(self.folder)
+        if max(earlier, default=0) >= step:
+            raise OutputError(f"{self.folder} already holds a checkpoint of step {step} or later")
+        with scratch_folder(self.folder.absolute()) as scratch:
+            new = scratch / str(step)
+            with self._checkpointer() as checkpointer:
+                checkpointer.save(new, args=items)
+            write_manifest(new, self._identity)
+            sync_tree(new)
+            new.rename(self.folder / new.name)
+            sync(self.folder)
+        for old in earlier[: 1 - _KEPT]:
+            discard(self.folder / str(old))
+
+    def _check_identity(self, saved: dict[str, Any]) -> None:
         for name, value in self._identity["settings"].items():
-            old = saved.get("settings", {}).get(name)
+            old = saved["settings"].get(name)
             if old != value:
                 raise FitError(
                     f"{self.folder} belongs to a fit with {name} = {old}, not {value}: resume with "
                     "the settings it was started with"
                 )
-        if saved.get("capture") != self._identity["capture"]:
+        if saved["capture"] != self._identity["capture"]:
             raise FitError(f"{self.folder} belongs to a fit of another capture")
 
-    def _restored(self, manager: Any, step: int, state: State) -> tuple[State, list[StepReport]]:
+    def _restored(self, checkpoint: Path, state: State) -> tuple[State, list[StepReport]]:
+        check_manifest(checkpoint, self._identity)
         args = self._orbax.args
         items = args.Composite(content=args.StandardRestore(), about=args.JsonRestore())
-        restored = manager.restore(step, args=items)
-        content, about = np.asarray(restored.content["bytes"]), restored.about
-        if hashlib.sha256(content.data).hexdigest() != about["sha256"]:
-            raise ValueError("the content is not what was saved")
-        arrays, begin = {}, 0
-        for name, dtype, shape in about["arrays"]:
-            end = begin + math.prod(shape) * np.dtype(dtype).itemsize
-            arrays[name] = content[begin:end].view(dtype).reshape(shape)
-            begin = end
-        log = arrays.pop("log")
-        reports = [
-            StepReport(
-                step=number,
-                loss=float(row[0]),
-                psnr=float(row[1]),
-                n_gaussians=int(row[2]),
-                parts=dict(zip(about["parts"], row[3:].tolist(), strict=True)),
-            )
-            for number, row in enumerate(log, start=1)
-        ]
-        return _with_arrays(state, arrays), reports
+        with self._checkpointer() as checkpointer:
+            restored = checkpointer.restore(checkpoint.absolute(), args=items)
+        return unpack(np.asarray(restored["content"]["bytes"]), restored["about"], state)
 
 
-def fingerprint(capture: Capture) -> str:
-    """Return a hash of everything that a capture holds."""
-    content = hashlib.sha256()
-    for field in dataclasses.fields(capture):
-        value = getattr(capture, field.name)
-        if isinstance(value, np.ndarray):
-            content.update(f"{field.name} {value.dtype} {value.shape}".encode())
-            content.update(np.ascontiguousarray(value).data)
-        else:
-            content.update(f"{field.name} {value!r}".encode())
-    return content.hexdigest()
+def _discard_unfinished(folder: Path) -> None:
+    if in_use(folder):
+        raise OutputError(
+            f"another fit is saving its first checkpoint in {folder}: choose another folder, or "
+            "delete it if no fit is running"
+        )
+    discard(folder)
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return nested settings in one level, with names such as ``mcmc.growth``."""
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": entry for inner, entry in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _arrays_of(state: Any) -> dict[str, np.ndarray]:
-    """Return the leaves of a tree by name; Orbax does not save empty ones, and need not."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves if leaf.size > 0}
-
-
-def _with_arrays(state: State, arrays: dict[str, np.ndarray]) -> State:
-    """Return a tree like ``state`` with other leaves, the inverse of ``_arrays_of``."""
-
-    def leaf_of(path: Any, leaf: Any) -> Any:
-        if leaf.size == 0:
-            return leaf
-        array = arrays[_name(path)]
-        if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(f"{_name(path)} has {array.dtype} of shape {array.shape}")
-        # A copy, which the step may overwrite.
-        return jnp.array(array)
-
-    return jax.tree_util.tree_map_with_path(leaf_of, state)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _not_ours(folder: Path, resume: bool) -> str:
+    reason = f"{folder} holds something else than the checkpoints of a fit"
+    strangers = []
+    with contextlib.suppress(OSError):
+        strangers = [] if folder.is_symlink() else strangers_in(folder)
+    if strangers and (folder / IDENTITY).exists():
+        reason += f": move {strangers[0]} to another place"
+    else:
+        reason += f", or its {IDENTITY} is damaged: move or delete it"
+    return f"{folder.parent} holds no checkpoint to resume from: {reason}" if resume else reason
 
 
 @contextmanager

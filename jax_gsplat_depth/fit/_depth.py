@@ -65,7 +65,7 @@ class DepthTargets:
         if loss == "none":
             return None
         known = capture.depths if capture.depth_priors is None else capture.depth_priors
-        maps = None if known is None else known[capture.train_indices]
+        maps = None if known is None else capture.counted(known)[capture.train_indices]
         if maps is None or not (maps > 0).any():
             raise FitError(
                 f"the depth loss {loss!r} has nothing to compare with: the training views have no "

@@ -39,6 +39,10 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     Args:
         capture: Posed photos with at least one training view.
         settings: ``initial_gaussians``, ``seed``, ``sh_degree`` and ``initial_opacity`` are read.
+
+    Returns:
+        The parameters in the units and the coordinates of the capture, which a fit has moved near
+        its origin before (float32 cannot hold positions far away from it).
     """
     rng = np.random.default_rng(settings.seed)
     views = PosedViews.training(capture)
@@ -47,7 +51,7 @@ def initial_params(capture: Capture, settings: FitSettings) -> Params:
     depths = None
     # With depth priors the true depth must not be used.
     if capture.depths is not None and capture.depth_priors is None:
-        depths = capture.depths[capture.train_indices]
+        depths = capture.counted(capture.depths)[capture.train_indices]
     if sparse is not None:
         means, colors = sparse
         if len(means) >= n:
@@ -99,10 +103,10 @@ def _fill_between(
     """
     means, colors = [], []
     for view, count in enumerate(_shares(n, len(views))):
-        pixels = _random_pixels(views, count, rng)
+        pixels = _random_pixels(views, view, count, rng)
         projected, depths, inside = views.project(view, points)
         if not inside.any():
-            projected, depths = np.zeros((1, 2)), np.array([_typical_distance(views, points)])
+            projected, depths = np.zeros((1, 2)), np.array([typical_distance(views, points)])
         else:
             projected, depths = projected[inside], depths[inside]
         k = min(_DEPTH_NEIGHBOURS, len(depths))
@@ -138,15 +142,15 @@ def _random_in_view(
     Most lie around the point that the cameras look at, between it and the cameras or as far behind;
     the rest lie further away, with uniform inverse depth.
     """
-    distance = _typical_distance(views, look_at_point(views)[None])
+    distance = typical_distance(views, look_at_point(views)[None])
     n_far = int(_FAR_FRACTION * n)
     means = []
     for view, count in enumerate(_shares(n - n_far, len(views))):
         depths = distance * rng.uniform(_NEAREST, 2 - _NEAREST, size=count)
-        means.append(views.back_project(view, _random_pixels(views, count, rng), depths))
+        means.append(views.back_project(view, _random_pixels(views, view, count, rng), depths))
     for view, count in enumerate(_shares(n_far, len(views))):
         depths = distance / rng.uniform(_NEAREST, 0.5, size=count)
-        means.append(views.back_project(view, _random_pixels(views, count, rng), depths))
+        means.append(views.back_project(view, _random_pixels(views, view, count, rng), depths))
     points = np.concatenate(means)
     return points, _mean_colors(views, points)
 
@@ -171,7 +175,7 @@ def look_at_point(views: PosedViews) -> np.ndarray:
     return point if np.median(in_front) > 0 else ahead
 
 
-def _typical_distance(views: PosedViews, points: np.ndarray) -> float:
+def typical_distance(views: PosedViews, points: np.ndarray) -> float:
     """Return the median distance between training cameras and the middle of the points."""
     distances = np.linalg.norm(views.centers - np.median(points, axis=0), axis=1)
     median = float(np.median(distances))
@@ -182,6 +186,9 @@ def _mean_colors(views: PosedViews, points: np.ndarray) -> np.ndarray:
     total, count = np.zeros(points.shape), np.zeros((len(points), 1))
     for view in range(len(views)):
         pixels, _, inside = views.project(view, points)
+        if views.masks is not None:
+            columns, rows = pixels[inside].astype(np.int64).T
+            inside[inside] = views.masks[view, rows, columns]
         total[inside] += views.colors(view, pixels[inside])
         count[inside] += 1
     return np.where(count > 0, total / np.maximum(count, 1), 0.5)
@@ -191,7 +198,7 @@ def _scales(views: PosedViews, means: np.ndarray) -> np.ndarray:
     """Return the mean distance of the three nearest neighbours, limited in pixels."""
     camera_distances, _ = _nearest(views.centers, means, range(1, 2))
     # A Gaussian at a camera's centre has no size in pixels; the floor keeps its scale positive.
-    floor = 1e-3 * _typical_distance(views, means)
+    floor = 1e-3 * typical_distance(views, means)
     pixel = np.maximum(camera_distances[:, 0], floor) / views.focal
     k = min(3, len(means) - 1)
     if k == 0:
@@ -210,9 +217,14 @@ def _nearest(
     return query(queries, k=list(ranks))
 
 
-def _random_pixels(views: PosedViews, n: int, rng: np.random.Generator) -> np.ndarray:
+def _random_pixels(views: PosedViews, view: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` random positions ``[n, 2]`` in a view, in pixels that count if there are any."""
     height, width = views.images.shape[1:3]
-    return rng.random((n, 2)) * [width, height]
+    if views.masks is None or not views.masks[view].any():
+        return rng.random((n, 2)) * [width, height]
+    rows, columns = np.nonzero(views.masks[view])
+    drawn = rng.integers(len(rows), size=n)
+    return np.stack([columns[drawn], rows[drawn]], axis=1) + rng.random((n, 2))
 
 
 def _shares(n: int, parts: int) -> list[int]:

@@ -56,7 +56,7 @@ def fit_to_folder(
     """
     started = time.perf_counter() if started is None else started
     check_folder(out, resume=checkpoints is not None and checkpoints.resume)
-    # write_ply would miss it only when all the work is done.
+    # Saving the Gaussians would miss it only when all the work is done.
     require("plyfile")
     before_fit = time.perf_counter()
     result = fit(
@@ -73,8 +73,10 @@ def fit_to_folder(
     metrics: dict[str, Any] = {}
 
     def build(folder: Path) -> None:
-        measured = measure(capture, result.gaussians, folder / "heldout")
-        io.write_ply(folder / "splats.ply", result.gaussians)
+        measured = measure(capture, result.scene, folder / "heldout", config=settings.config)
+        x, y, z = map(float, result.origin)
+        tags = io.Tags(antialiased=settings.antialiased, origin=(x, y, z))
+        io.save(folder / "splats.ply", result.gaussians, tags)
         write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()
@@ -84,6 +86,7 @@ def fit_to_folder(
             steps_done=len(result.reports),
             resumed_after=result.resumed_after,
             n_gaussians=len(result.gaussians.means),
+            origin=[x, y, z],
             **measured,
             steps_per_second=result.steps_per_second,
             step_shares=result.shares,

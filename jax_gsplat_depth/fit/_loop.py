@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth import densify, losses
+from jax_gsplat_depth._common.local_frame import LocalFrame
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._checkpoint import Checkpoints
 from jax_gsplat_depth.fit._density import make_strategy
+from jax_gsplat_depth.fit._frame import local_capture
 from jax_gsplat_depth.fit._init import initial_params, scene_extent
 from jax_gsplat_depth.fit._log import StepReport
 from jax_gsplat_depth.fit._optimizer import make_optimizer, means_schedule
@@ -39,8 +42,10 @@ class FitResult:
     """A fitted scene and how it came about.
 
     Attributes:
-        gaussians: The fitted Gaussians that are alive, activated.
-        state: The state of the training at its end.
+        gaussians: The fitted Gaussians that are alive, activated, in the units of the capture.
+        origin: ``[3]`` float64, position in the capture's world to which their means are relative:
+            0, unless the capture is so far from its zero that float32 would lose its detail.
+        state: The state of the training at its end, in the local frame in which it trains.
         reports: One per finished step, those before a checkpoint included.
         resumed_after: Number of the step after which the checkpoint was written from which this run
             went on; 0 for none.
@@ -55,6 +60,7 @@ class FitResult:
     """
 
     gaussians: Gaussians
+    origin: np.ndarray
     state: TrainState
     reports: list[StepReport]
     resumed_after: int
@@ -63,6 +69,11 @@ class FitResult:
     steps_per_second: float | None
     shares: dict[str, float] | None
     depth_loss_used: str
+
+    @property
+    def scene(self) -> LocalScene:
+        """The Gaussians with their place, as ``evaluation`` and ``frames`` take them."""
+        return LocalScene.of(self.gaussians, self.origin)
 
 
 def fit(
@@ -77,7 +88,8 @@ def fit(
     """Fit Gaussians to the training views of a capture.
 
     The held-out views are not read. On the CPU of one machine the same capture and settings give
-    the same Gaussians to the bit.
+    the same Gaussians to the bit. The units of the capture and the place of its origin do not
+    matter: it is trained in a frame of its own.
 
     Args:
         capture: Posed photos.
@@ -115,6 +127,8 @@ class _Training:
         on_step: Callable[[StepReport], None] | None,
     ) -> None:
         """Make the state before the first step of this run; see ``fit`` for the arguments."""
+        # Checkpoints know the local capture: one that was made in another frame is refused.
+        capture, self._frame = local_capture(capture)
         params = initial_params(capture, settings)
         extent = scene_extent(capture, np.asarray(params["means"]))
         self._settings = settings
@@ -178,8 +192,11 @@ class _Training:
         # The first step compiles.
         durations = self._durations[1:]
         depths = self._views.depths
+        gaussians = to_gaussians(densify.compact(self._state.population))
+        origin = self._frame.world_origin
         return FitResult(
-            gaussians=to_gaussians(densify.compact(self._state.population)),
+            gaussians=_in_world_units(gaussians, self._frame, origin),
+            origin=origin,
             state=self._state,
             reports=self._reports,
             resumed_after=self._done,
@@ -213,6 +230,17 @@ class _Training:
         if self._interrupted or self._checkpoints.due(step, self._settings.steps):
             self._report_pending()
             self._checkpoints.save(self._state, self._reports)
+
+
+def _in_world_units(gaussians: Gaussians, frame: LocalFrame, origin: np.ndarray) -> Gaussians:
+    """Return local Gaussians in world units, their means relative to ``origin``."""
+    if frame.unit == 1 and np.array_equal(frame.origin, origin):
+        return gaussians
+    means = frame.world_points(np.asarray(gaussians.means), origin)
+    scales = np.asarray(gaussians.scales, np.float64) * frame.unit
+    return dataclasses.replace(
+        gaussians, means=jnp.asarray(means, jnp.float32), scales=jnp.asarray(scales, jnp.float32)
+    )
 
 
 def _report(step: int, metrics: StepMetrics) -> StepReport:

@@ -21,11 +21,11 @@ def loss_parts(settings: FitSettings, out: RenderOutput, view: TrainingView) -> 
     """
     weight = settings.ssim_weight
     parts = {
-        "l1": (1 - weight) * losses.l1(out.image, view.photo),
-        "ssim": weight * (1 - losses.ssim(out.image, view.photo)),
+        "l1": (1 - weight) * losses.l1(out.image, view.photo, view.mask),
+        "ssim": weight * (1 - losses.ssim(out.image, view.photo, view.mask)),
     }
     if view.alpha is not None:
-        parts["alpha"] = settings.alpha_weight * losses.l1(out.weight, view.alpha)
+        parts["alpha"] = settings.alpha_weight * losses.l1(out.weight, view.alpha, view.mask)
     if view.depth is not None:
         parts["depth"] = settings.depth_weight * view.depth.distance(out.depth)
     return parts

@@ -90,6 +90,7 @@ class _Parts:
             background=view.background,
             means2d_offset=None if self._absgrad else offset,
             absgrad_probe=offset if self._absgrad else None,
+            config=self._settings.config,
         )
 
     def _render(self, gaussians: Gaussians, offset: Any, view: TrainingView, v_maps: Any) -> Any:

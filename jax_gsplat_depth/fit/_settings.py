@@ -13,6 +13,7 @@ from jax_gsplat_depth._common.settings import (
     Range,
     check_settings,
 )
+from jax_gsplat_depth._types import Config
 
 Densify = Literal["mcmc", "adc", "none"]
 DepthLoss = Literal["none", "l1", "disparity", "ssi", "pearson"]
@@ -93,6 +94,8 @@ class FitSettings:
             depth in world units, "ssi" or "pearson" for depth up to a scale and a shift of each
             view. See docs/training.md.
         depth_weight: Weight of the depth loss, which has no unit.
+        antialiased: Whether to fit with the antialiasing compensation, ``Config.antialiased``; the
+            file of the result says so.
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
         initial_fraction: Fraction of ``max_gaussians`` to start with, unless ``densify`` is "none".
         initial_opacity: Opacity of the initial Gaussians.
@@ -121,6 +124,7 @@ class FitSettings:
     seed: Annotated[int, Range(low=0, high=2**32 - 1, whole=True)] = 0
     depth_loss: DepthLoss = "none"
     depth_weight: Amount = 1.0
+    antialiased: bool = False
     lr_means: Positive = 6e-4
     initial_fraction: Annotated[float, Range(low=0, high=1, above=True)] = 0.8
     initial_opacity: Between01 = 0.3
@@ -153,6 +157,11 @@ class FitSettings:
                 f"densify_start must be below densify_stop, got {self.densify_start} and "
                 f"{self.densify_stop}"
             )
+
+    @property
+    def config(self) -> Config:
+        """Settings of the renderer, in the fit and for its result."""
+        return Config(antialiased=self.antialiased)
 
     @property
     def initial_gaussians(self) -> int:

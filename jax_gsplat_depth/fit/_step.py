@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jax_gsplat_depth import densify
+from jax_gsplat_depth import densify, losses
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
@@ -121,11 +121,12 @@ def make_step(
                 background=view.background,
                 means2d_offset=None if absgrad else offset,
                 absgrad_probe=offset if absgrad else None,
+                config=settings.config,
             )
             parts = loss_parts(settings, out, view)
             if strategy is not None and strategy.has_penalty:
                 parts["penalty"] = strategy.penalty(population)
-            mse = jnp.mean(jnp.square(out.image - view.photo))
+            mse = losses.mse(out.image, view.photo, view.mask)
             return sum(parts.values()), (parts, mse, out.radii)
 
         params = state.population.params

@@ -25,6 +25,7 @@ class TrainingView:
         camera: The camera that took it.
         background: ``[3]``.
         depth: What the rendered depth should be, or None if nothing supervises it.
+        mask: ``[H, W]`` bool, the pixels that count, or None if all do.
     """
 
     photo: Array
@@ -32,6 +33,7 @@ class TrainingView:
     camera: Camera
     background: Array
     depth: DepthTargets | None = None
+    mask: Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -46,6 +48,7 @@ class TrainingViews:
         Ks: ``[T, 3, 3]`` pixels.
         background: ``[3]``.
         depths: What supervises the depth, or None.
+        masks: ``[T, H, W]`` bool, the pixels that count, or None if all do.
     """
 
     photos: Array
@@ -54,6 +57,7 @@ class TrainingViews:
     Ks: Array
     background: Array
     depths: DepthTargets | None = None
+    masks: Array | None = None
 
     @classmethod
     def of(cls, capture: Capture, settings: FitSettings) -> "TrainingViews":
@@ -71,6 +75,7 @@ class TrainingViews:
             Ks=jnp.asarray(capture.Ks[train], dtype=jnp.float32),
             background=jnp.asarray(capture.background, dtype=jnp.float32),
             depths=DepthTargets.of(capture, settings),
+            masks=None if capture.masks is None else jnp.asarray(capture.masks[train]),
         )
 
     def __getitem__(self, view: Array) -> TrainingView:
@@ -82,6 +87,7 @@ class TrainingViews:
             camera=Camera(self.viewmats[view], self.Ks[view], width=width, height=height),
             background=self.background,
             depth=None if self.depths is None else self.depths[view],
+            mask=None if self.masks is None else self.masks[view],
         )
 
 

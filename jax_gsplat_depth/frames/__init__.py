@@ -4,6 +4,8 @@
 ``_render`` renders them, ``_colors`` turns depth and weight into colours, ``_write`` writes files.
 """
 
+from jax_gsplat_depth._common.local_frame import LocalFrame
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import OutputError
 from jax_gsplat_depth.frames._box import SceneBox, scene_box
 from jax_gsplat_depth.frames._camera_file import read_cameras, write_cameras
@@ -24,6 +26,8 @@ __all__ = [
     "OUTPUTS",
     "CameraPath",
     "Frame",
+    "LocalFrame",
+    "LocalScene",
     "OutputError",
     "RenderSettings",
     "SceneBox",

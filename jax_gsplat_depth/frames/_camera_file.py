@@ -18,9 +18,13 @@ import numpy as np
 
 from jax_gsplat_depth.datasets import CaptureError
 from jax_gsplat_depth.datasets._geometry import pinhole, rigid
+from jax_gsplat_depth.datasets._keys import tell_unused
 from jax_gsplat_depth.datasets._transforms import load_json, read_poses
 from jax_gsplat_depth.datasets._views import unique_names
 from jax_gsplat_depth.frames._paths import LARGEST_SIDE, CameraPath
+
+_KEYS = ("cameras", "width", "height", "K", "name", "viewmat")
+"""Those of our own layout."""
 
 
 def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> CameraPath:
@@ -28,7 +32,8 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
 
     Args:
         path: A file in our own layout (see above), or a ``transforms.json`` with camera-to-world
-            poses and OpenGL axes, whose photos need not exist. Lens distortion is ignored.
+            poses and OpenGL axes, whose photos need not exist. Lens distortion is ignored; a
+            ``CaptureWarning`` says so, and names keys that are unknown.
         size: Width and height in pixels for a file that states neither.
 
     Returns:
@@ -47,6 +52,7 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
         ]
         found = [(view.viewmat, view.K, view.size) for view in views]
     elif isinstance(data.get("cameras"), list):
+        tell_unused(path, data, data["cameras"], used=_KEYS)
         names = []
         found = []
         for i, camera in enumerate(data["cameras"]):
@@ -68,7 +74,7 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
         raise CaptureError(f"{path} has images of more than {LARGEST_SIDE} pixels on a side")
     return CameraPath(
         names=names,
-        viewmats=np.stack(viewmats).astype(np.float32),
+        viewmats=np.stack(viewmats),
         Ks=np.stack(Ks).astype(np.float32),
         width=sizes[0][0],
         height=sizes[0][1],
@@ -90,6 +96,7 @@ def _file_name(name: Any, where: str) -> str:
     if (
         not isinstance(name, str)
         or not name
+        or not name.strip(".")  # With a suffix, "..png" is a hidden file without one.
         or name != Path(name).name
         or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name)
     ):

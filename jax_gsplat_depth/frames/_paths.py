@@ -7,6 +7,8 @@ import numpy as np
 
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.local_frame import LocalFrame
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.datasets import Capture, CaptureError, camera_centers
 from jax_gsplat_depth.datasets._geometry import poses_at, scaled_pinhole
@@ -37,7 +39,7 @@ class CameraPath:
 
     Attributes:
         names: ``V`` unique names of the frames, good as file names.
-        viewmats: ``[V, 4, 4]`` float32, world to camera, OpenCV axes.
+        viewmats: ``[V, 4, 4]`` float64, world to camera, OpenCV axes.
         Ks: ``[V, 3, 3]`` float32, pixels.
         width: Width of the images in pixels.
         height: Height of the images in pixels.
@@ -51,7 +53,7 @@ class CameraPath:
 
 
 def orbit(
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     *,
     up: np.ndarray,
     n_frames: int,
@@ -80,7 +82,9 @@ def orbit(
     Raises:
         ValueError: No Gaussian can be drawn.
     """
-    box = scene_box(gaussians, up)
+    scene = LocalScene.of(gaussians)
+    # In its own frame, and back at the end: the camera is computed in float32.
+    box = scene_box(LocalScene(scene.gaussians, LocalFrame(np.zeros(3), 1.0)), up)
     half_angle = min(fov_x / 2, np.arctan(np.tan(fov_x / 2) * height / width))
     away = _MARGIN * box.half_widths.max() / np.tan(half_angle)
     radii = box.half_widths[:2] + away
@@ -103,7 +107,8 @@ def orbit(
         width=width,
         height=height,
     )
-    return _numbered_path(np.asarray(camera.viewmat), np.asarray(camera.K), width, height)
+    viewmats = scene.frame.world_viewmats(np.asarray(camera.viewmat))
+    return _numbered_path(viewmats, np.asarray(camera.K), width, height)
 
 
 def views_of(capture: Capture, indices: np.ndarray) -> CameraPath:
@@ -116,7 +121,7 @@ def views_of(capture: Capture, indices: np.ndarray) -> CameraPath:
         raise CaptureError("the capture has no such views")
     return CameraPath(
         names=[capture.names[i] for i in indices],
-        viewmats=capture.viewmats[indices],
+        viewmats=capture.viewmats[indices].astype(np.float64),
         Ks=capture.Ks[indices],
         width=capture.width,
         height=capture.height,
@@ -190,7 +195,7 @@ def _numbered_path(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int
     digits = max(4, len(str(len(viewmats) - 1)))
     return CameraPath(
         names=[f"{i:0{digits}d}" for i in range(len(viewmats))],
-        viewmats=viewmats.astype(np.float32),
+        viewmats=viewmats,
         Ks=Ks.astype(np.float32),
         width=width,
         height=height,

@@ -10,8 +10,9 @@ import numpy as np
 
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._render import render
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.frames._paths import CameraPath
 
 _N_SAMPLES = 20_000
@@ -51,30 +52,47 @@ class DepthRange:
 
 
 def render_frames(
-    gaussians: Gaussians, cameras: CameraPath, background: np.ndarray
+    gaussians: Gaussians | LocalScene,
+    cameras: CameraPath,
+    background: np.ndarray,
+    *,
+    config: Config | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames in order; all of them share one compiled function.
+
+    They are rendered in the frame of ``LocalScene``, so that units and origin do not matter.
 
     Args:
         gaussians: Activated Gaussians with 3 colour channels.
         cameras: The cameras to render.
         background: ``[3]`` in 0..1.
+        config: Settings of the renderer, near and far plane in units of that frame; None for its
+            defaults.
     """
     background_array = jnp.asarray(background, jnp.float32)
-    for name, viewmat, K in zip(cameras.names, cameras.viewmats, cameras.Ks, strict=True):
+    scene = LocalScene.of(gaussians)
+    viewmats = scene.frame.local_viewmats(cameras.viewmats)
+    for name, viewmat, K in zip(cameras.names, viewmats, cameras.Ks, strict=True):
         image, depth, weight = _render_8_bit(
-            gaussians,
-            jnp.asarray(viewmat),
+            scene.gaussians,
+            jnp.asarray(viewmat, jnp.float32),
             jnp.asarray(K),
             background_array,
             width=cameras.width,
             height=cameras.height,
+            config=config or Config(),
         )
-        yield Frame(name, np.asarray(image), np.asarray(depth), np.asarray(weight))
+        world_depth = scene.frame.world_lengths(np.asarray(depth))
+        yield Frame(name, np.asarray(image), world_depth, np.asarray(weight))
 
 
 def depth_range(
-    gaussians: Gaussians, cameras: CameraPath, background: np.ndarray, min_weight: float
+    gaussians: Gaussians | LocalScene,
+    cameras: CameraPath,
+    background: np.ndarray,
+    min_weight: float,
+    *,
+    config: Config | None = None,
 ) -> DepthRange:
     """Render all frames to find one range of depth colours for them.
 
@@ -85,22 +103,24 @@ def depth_range(
         cameras: As in ``render_frames``.
         background: As in ``render_frames``.
         min_weight: Pixels with less weight do not count, except for ``largest``.
+        config: As in ``render_frames``.
     """
+    scene = LocalScene.of(gaussians)
     samples = []
     largest = 0.0
-    for frame in render_frames(gaussians, cameras, background):
+    for frame in render_frames(scene, cameras, background, config=config):
         largest = max(largest, float(frame.depth.max()))
         solid = (frame.depth > 0) & (frame.weight >= min_weight)
         depths = frame.depth[solid]
         samples.append(depths[:: max(1, len(depths) // _N_SAMPLES)])
-    low, high = color_range(np.concatenate(samples))
+    low, high = color_range(np.concatenate(samples), scene.frame.unit)
     return DepthRange(low, high, largest)
 
 
-@functools.partial(jax.jit, static_argnames=("width", "height"))
-def _render_8_bit(gaussians, viewmat, K, background, *, width, height):
+@functools.partial(jax.jit, static_argnames=("width", "height", "config"))
+def _render_8_bit(gaussians, viewmat, K, background, *, width, height, config):
     """Return the image as uint8, limited to 0..1 and rounded, with depth and weight."""
     camera = Camera(viewmat, K, width=width, height=height)
-    out = render(gaussians, camera, background=background)
+    out = render(gaussians, camera, background=background, config=config)
     image = jnp.round(255 * jnp.clip(out.image, 0, 1)).astype(jnp.uint8)
     return image, out.depth, out.weight

@@ -10,9 +10,12 @@ import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._common.extras import require
+from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.result_folder import OutputError, check_folder, publish, write_metrics
+from jax_gsplat_depth._common.scratch import clear_scratch, tag_of
 from jax_gsplat_depth._common.settings import Amount, Fraction, Range, check_settings
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.frames._camera_file import write_cameras
 from jax_gsplat_depth.frames._colors import depth_picture, weight_picture
 from jax_gsplat_depth.frames._paths import CameraPath
@@ -91,14 +94,17 @@ def check_output(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: there is no folder {out.parent}")
     if not os.access(out.parent, os.W_OK):
         raise OutputError(f"{out} cannot be written: no permission for {out.parent}")
+    # Half a video of a killed command.
+    clear_scratch(out.parent, tag_of(out))
 
 
 def render_to(
     out: Path,
-    gaussians: Gaussians,
+    gaussians: Gaussians | LocalScene,
     cameras: CameraPath,
     settings: RenderSettings,
     *,
+    config: Config | None = None,
     source: str = "",
     on_frame: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
@@ -106,9 +112,10 @@ def render_to(
 
     A folder gets ``image/NAME.png``, ``depth/NAME.png`` (colours), ``depth_raw/NAME.png`` or
     ``.npy`` (world units), ``weight/NAME.png`` (0 to 255 for 0 to 1), as far as ``outputs`` names
-    them, ``cameras.json`` for ``read_cameras``, and ``metrics.json``. A video shows the outputs
-    side by side. If depth is among them, all frames are rendered twice, first for the range of
-    depths; a video with a given range does without.
+    them, ``cameras.json`` for ``read_cameras``, and ``metrics.json``. A name that no file can have
+    is cut, with a hash at its end. A video shows the outputs side by side. If depth is among them,
+    all frames are rendered twice, first for the range of depths; a video with a given range does
+    without.
 
     Args:
         out: A folder that is new, empty or holds an earlier result, or a video ``*.mp4``; earlier
@@ -116,6 +123,7 @@ def render_to(
         gaussians: Activated Gaussians with 3 colour channels.
         cameras: The cameras to render.
         settings: See ``RenderSettings``.
+        config: As in ``render_frames``.
         source: Origin of the Gaussians, for ``metrics.json``.
         on_frame: Called after each frame that is written.
 
@@ -127,25 +135,26 @@ def render_to(
         ImportError: A library of an extra is not installed.
     """
     check_output(out)
+    scene = LocalScene.of(gaussians)
     background = np.asarray(settings.background, np.float32)
     depths = DepthRange(0.0, 1.0, 0.0)
     if "depth" in settings.outputs:
         # A video with a given range does not need the first pass.
         if settings.depth_range is None or (not _is_video(out) and settings.depth_format == "png"):
-            depths = depth_range(gaussians, cameras, background, settings.min_weight)
+            depths = depth_range(scene, cameras, background, settings.min_weight, config=config)
         if settings.depth_range is not None:
             low, high = settings.depth_range
             depths = dataclasses.replace(depths, low=low, high=high)
 
     def frames() -> Iterator[Frame]:
-        for frame in render_frames(gaussians, cameras, background):
+        for frame in render_frames(scene, cameras, background, config=config):
             yield frame
             if on_frame is not None:
                 on_frame()
 
     metrics: dict[str, Any] = {
         "source": source,
-        "n_gaussians": len(gaussians.means),
+        "n_gaussians": len(scene.gaussians.means),
         "n_frames": len(cameras.names),
         "width": cameras.width,
         "height": cameras.height,
@@ -182,12 +191,12 @@ def _write_frames(
     for frame in frames:
         for output in settings.outputs:
             picture = _picture(output, frame, settings, depths)
-            _save_png(folder / output / f"{frame.name}.png", picture)
+            _save_png(folder / output / file_name(frame.name, ".png"), picture)
         if with_depth and settings.depth_format == "npy":
-            np.save(folder / "depth_raw" / f"{frame.name}.npy", frame.depth)
+            np.save(folder / "depth_raw" / file_name(frame.name, ".npy"), frame.depth)
         elif with_depth:
             steps = np.round(frame.depth * (_LARGEST_STEP / (depths.largest or 1.0)))
-            _save_png(folder / "depth_raw" / f"{frame.name}.png", steps.astype(np.uint16))
+            _save_png(folder / "depth_raw" / file_name(frame.name, ".png"), steps.astype(np.uint16))
 
 
 def _save_png(path: Path, picture: np.ndarray) -> None:

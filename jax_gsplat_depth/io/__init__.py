@@ -1,15 +1,22 @@
 """Reads and writes files of Gaussians: PLY, compressed PLY, ``.splat`` and ``.spz``."""
 
 from jax_gsplat_depth.io._compressed_ply import read_compressed_ply, write_compressed_ply
-from jax_gsplat_depth.io._files import check_suffix, describe, load, save
+from jax_gsplat_depth.io._files import check_suffix, describe, load, read, save
 from jax_gsplat_depth.io._ply import read_ply, write_ply
 from jax_gsplat_depth.io._splat import read_splat, write_splat
-from jax_gsplat_depth.io._spz import read_spz, write_spz
+from jax_gsplat_depth.io._spz import MAX_EXPANSION, read_spz, write_spz
+from jax_gsplat_depth.io._tags import FileWarning, Saved, SplatFile, Tags
 
 __all__ = [
+    "MAX_EXPANSION",
+    "FileWarning",
+    "Saved",
+    "SplatFile",
+    "Tags",
     "check_suffix",
     "describe",
     "load",
+    "read",
     "read_compressed_ply",
     "read_ply",
     "read_splat",

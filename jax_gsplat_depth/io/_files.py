@@ -1,71 +1,134 @@
 """Reads, writes and describes files of Gaussians in any of the formats."""
 
+import dataclasses
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jax_gsplat_depth._common.one_line import one_line
+from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
-from jax_gsplat_depth.io._ply import ply_record, read_ply, write_ply
-from jax_gsplat_depth.io._record import to_gaussians
+from jax_gsplat_depth.io._ply import ply_record, write_ply
+from jax_gsplat_depth.io._record import NOT_FINITE, Record, drop_bad, to_file
 from jax_gsplat_depth.io._splat import splat_record, write_splat
-from jax_gsplat_depth.io._spz import spz_record, write_spz
+from jax_gsplat_depth.io._spz import MAX_EXPANSION, spz_record, write_spz
+from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags, without_tags
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """What is done with files of one kind."""
+
+    name: str
+    read: Callable[..., tuple[Record, Tags]]
+    write: Callable[[Path, Gaussians, Tags | None], Saved]
+
 
 FORMATS = {
-    ".compressed.ply": ("compressed PLY", compressed_ply_record, write_compressed_ply),
-    ".ply": ("PLY", ply_record, write_ply),
-    ".splat": ("splat", splat_record, write_splat),
-    ".spz": ("spz", spz_record, write_spz),
+    ".compressed.ply": _Format("compressed PLY", compressed_ply_record, write_compressed_ply),
+    ".ply": _Format("PLY", ply_record, write_ply),
+    ".splat": _Format("splat", splat_record, write_splat),
+    ".spz": _Format("spz", spz_record, write_spz),
 }
-"""Name, reader and writer by suffix; where one suffix ends with another, the longer comes first."""
+"""The formats by suffix; where one suffix ends with another, the longer comes first."""
+
+_COMPRESSED = ".spz"
+"""The format in which a few bytes can stand for many."""
 
 _MAX_PLY_HEADER = 1 << 16
 """Bytes of a PLY file in which its form is looked for."""
 
 
-def load(path: str | Path) -> Gaussians:
-    """Read Gaussians from a file in any of the formats.
+def read(
+    path: str | Path, *, on_bad: OnBad = "error", max_expansion: float = MAX_EXPANSION
+) -> SplatFile:
+    """Read a file of Gaussians in any of the formats, with what it says about all of them.
+
+    What a file holds beyond that, such as other elements and properties of a PLY or unknown
+    extensions of ``.spz``, is left out with a ``FileWarning`` that names it; lines ``obj_info`` of
+    a PLY are left out without one.
 
     Args:
         path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
+        on_bad: What is done if a Gaussian cannot be drawn, because of a NaN, an infinity, a number
+            beyond float32, a scale of zero or less, or a zero rotation: "error" refuses the file,
+            "drop" leaves these Gaussians out.
+        max_expansion: How many bytes of Gaussians an ``.spz`` may hold for each of its own; more
+            than 4 MiB are refused beyond that, since a file of zeros could fill the memory.
 
     Returns:
-        Float32 Gaussians with unit quaternions, linear scales, opacities in [0, 1] and SH of the
-        3DGS convention, with the axes of 3DGS files.
+        The Gaussians, as ``load`` returns them, the tags, and how many were dropped for what.
 
     Raises:
-        ValueError: The suffix is unknown, or the file is damaged, holds no Gaussian or a NaN; the
-            message is one sentence that names the file and the reason.
+        ValueError: The suffix is unknown, the file is damaged or expands too much, or it holds no
+            Gaussian or, unless they are dropped, one that cannot be drawn; the message is one
+            sentence that names the file and the reason.
         FileNotFoundError: There is no such file.
         ImportError: A library of an extra is not installed.
     """
     path = Path(path)
-    suffix = _suffix_of_content(path)
-    # Only the reader of plain PLY names the property at fault.
-    plain = suffix == ".ply"
-    gaussians = read_ply(path) if plain else to_gaussians(path, FORMATS[suffix][1](path))
-    if len(gaussians.means) == 0:
+    _, record, tags = _read(path, max_expansion)
+    if len(record.means) == 0:
         raise ValueError(f"{path} holds no Gaussian")
-    return gaussians
+    return to_file(path, record, tags, on_bad)
 
 
-def save(path: str | Path, gaussians: Gaussians) -> None:
+def load(
+    path: str | Path, *, on_bad: OnBad = "error", max_expansion: float = MAX_EXPANSION
+) -> Gaussians:
+    """Read Gaussians from a file in any of the formats; ``read`` returns its tags as well.
+
+    A ``FileWarning`` names the tags ``origin`` and ``antialiased`` where the file has them.
+
+    Args:
+        path: As for ``read``.
+        on_bad: As for ``read``.
+        max_expansion: As for ``read``.
+
+    Returns:
+        Float32 Gaussians with linear scales, opacities in [0, 1] and SH of the 3DGS convention,
+        with the axes of 3DGS files. Their quaternions have the length that the file gives them:
+        ``render`` normalises them, the ``compat`` rasterizers take unit quaternions.
+
+    Raises:
+        ValueError: As ``read``.
+        FileNotFoundError: There is no such file.
+        ImportError: A library of an extra is not installed.
+    """
+    return without_tags(Path(path), read(path, on_bad=on_bad, max_expansion=max_expansion))
+
+
+def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> Saved:
     """Write Gaussians to a file in the format of its suffix, whole or not at all.
 
-    ``.ply`` is exact in float32, except for opacities within 1e-7 of 0 and 1. The other formats
-    round; see ``write_compressed_ply``, ``write_splat`` and ``write_spz`` for their steps and their
-    limits. Gaussians that cannot be drawn are left out.
+    ``.ply`` is exact in float32, except for opacities within 1e-7 of 0 and 6e-8 of 1. The other
+    formats round; see ``write_compressed_ply``, ``write_splat`` and ``write_spz`` for their steps
+    and their limits. Gaussians that cannot be drawn are left out.
 
     Args:
         path: ``.ply``, ``.compressed.ply``, ``.splat`` or ``.spz``; replaced if it exists.
         gaussians: With ``quats`` and ``scales``, and with ``sh`` of the 3DGS convention or with
             ``colors`` of 3 channels, which become SH of degree 0.
+        tags: What to say about all of them, for example that of ``read``. The forms of PLY hold
+            all but ``fractional_bits``, which they do not need, in comments of the header;
+            ``.spz`` holds ``antialiased`` and ``fractional_bits``, ``.splat`` none. Where there is
+            no place, an origin is added to the means if that does not make them coarse, comments
+            are left out, and other tags refused.
+
+    Returns:
+        How many Gaussians were written, how many left out for what reason, and the SH degree of the
+        file.
 
     Raises:
-        ValueError: The suffix is unknown, or the Gaussians cannot be written.
+        ValueError: The suffix is unknown, or the Gaussians or a tag cannot be written.
         ImportError: A library of an extra is not installed.
     """
-    FORMATS[_suffix(Path(path))][2](path, gaussians)
+    path = Path(path)
+    return FORMATS[_suffix(path)].write(path, gaussians, tags)
 
 
 def check_suffix(path: Path) -> None:
@@ -73,31 +136,57 @@ def check_suffix(path: Path) -> None:
     _suffix(path)
 
 
-def describe(path: str | Path) -> str:
-    """Return a few lines of text about a file: counts, SH degree, bounds, opacities, NaN.
+def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
+    """Return a few lines of text about a file: counts, tags, bounds, and what cannot be drawn.
+
+    Args:
+        path: As for ``read``.
+        max_expansion: As for ``read``.
 
     Raises:
-        ValueError: The suffix is unknown, or the file is damaged; NaN does not count as damage.
+        ValueError: The suffix is unknown, or the file is damaged; Gaussians that cannot be drawn do
+            not count as damage.
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
-    name, read, _ = FORMATS[_suffix_of_content(path)]
-    record = read(path)
-    n, finite = len(record.means), record.finite()
+    name, record, tags = _read(path, max_expansion)
+    shown, counts = drop_bad(record)
+    not_finite = sum(counts.get(reason, 0) for reason in NOT_FINITE)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     lines = {
         "file": f"{path} ({path.stat().st_size} bytes)",
         "format": name,
-        "Gaussians": str(n),
+        "Gaussians": str(len(record.means)),
         "SH degree": f"{record.sh_degree} ({record.sh.shape[1]} coefficients per channel)",
-        "not finite": f"{n - int(finite.sum())} Gaussians with NaN or infinity",
+        "not finite": f"{not_finite} Gaussians with NaN or infinity",
+        "not drawable": f"{sum(counts.values())} Gaussians" + (f": {reasons}" if reasons else ""),
+        **_lines_of(tags),
     }
-    shown = record[finite]
     if len(shown.means) > 0:
         for i, axis in enumerate("xyz"):
             lines[axis] = _range(shown.means[:, i])
         lines["scale"] = _range(shown.scales)
         lines["opacity"] = _range(shown.opacities)
-    return "\n".join(f"{key + ':':<12}{value}" for key, value in lines.items())
+    return "\n".join(f"{key + ':':<17}{value}" for key, value in lines.items())
+
+
+def _lines_of(tags: Tags) -> dict[str, Any]:
+    lines = {"antialiased": {True: "yes (mip)", False: "no", None: "not said"}[tags.antialiased]}
+    if any(tags.origin):
+        lines["origin"] = " ".join(map(repr, tags.origin))
+    if tags.fractional_bits is not None:
+        lines["fractional bits"] = str(tags.fractional_bits)
+    if tags.comments:
+        lines["comments"] = one_line("; ".join(tags.comments))
+    return lines
+
+
+def _read(path: Path, max_expansion: float) -> tuple[str, Record, Tags]:
+    """Return the name of the format, the Gaussians as they are stored, and the tags."""
+    suffix = _suffix_of_content(path)
+    form = FORMATS[suffix]
+    options = {"max_expansion": max_expansion} if suffix == _COMPRESSED else {}
+    return form.name, *form.read(path, **options)
 
 
 def _range(values: np.ndarray) -> str:
@@ -118,6 +207,8 @@ def _suffix_of_content(path: Path) -> str:
     suffix = _suffix(path)
     if not suffix.endswith(".ply"):
         return suffix
-    with path.open("rb") as stream:
-        header = stream.read(_MAX_PLY_HEADER).partition(b"end_header")[0]
-    return ".compressed.ply" if b" packed_position" in header else ".ply"
+    with open_regular(path) as stream:
+        header = stream.read(_MAX_PLY_HEADER).partition(b"\nend_header")[0]
+    # A comment may name it as well.
+    packed = re.search(rb"^property[ \t].*[ \t]packed_position\s*$", header, re.MULTILINE)
+    return ".compressed.ply" if packed else ".ply"

@@ -1,8 +1,8 @@
 """Converts between ``Gaussians`` and ``Record``, the form that all readers and writers share.
 
 A reader checks the layout of its file and returns a ``Record``, the numbers as they are stored;
-``to_gaussians`` then refuses numbers that make no Gaussian. The command ``info`` describes the
-record before that.
+``to_file`` then refuses or drops what makes no Gaussian. The command ``info`` describes the record
+before that.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.io._tags import OnBad, SplatFile, Tags
 from jax_gsplat_depth.sh import SH_C0
 
 MAX_SH_DEGREE = 4
@@ -21,6 +22,15 @@ MAX_SH_DEGREE = 4
 
 N_BASES = tuple((degree + 1) ** 2 for degree in range(MAX_SH_DEGREE + 1))
 """Number of basis functions by degree."""
+
+_LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+
+_NAN, _INFINITE = "with NaN", "with infinity"
+_BEYOND = "with a number beyond float32"
+_FLAT = "with a scale of zero or less"
+_NO_ROTATION = "with a zero rotation"
+NOT_FINITE = (_NAN, _INFINITE, _BEYOND)
+"""The reasons that are about numbers alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,50 +60,86 @@ class Record:
         """Degree of the spherical harmonics."""
         return math.isqrt(self.sh.shape[1]) - 1
 
-    def finite(self) -> np.ndarray:
-        """Return ``(N,)`` bool, True where all numbers of a Gaussian are finite."""
-        fields = self.fields().values()
-        return np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in fields])
+    def bad(self) -> dict[str, np.ndarray]:
+        """Return ``(N,)`` bool by reason: which Gaussians cannot be drawn in float32.
 
-    def drawable(self) -> np.ndarray:
-        """Return ``(N,)`` bool, True where a Gaussian is finite and has a size and a rotation."""
-        quats, scales = self.quats, self.scales
-        return self.finite() & (quats != 0).any(axis=1) & (scales > 0).all(axis=1)
+        Each Gaussian has one reason at most; there is an entry for each reason.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):  # The numbers are what is asked about.
+            largest = np.stack([_largest(array) for array in self.fields().values()]).max(axis=0)
+            found = {
+                _NAN: np.isnan(largest),
+                _INFINITE: np.isinf(largest),
+                _BEYOND: largest > _LARGEST,
+                _FLAT: ~(self.scales.astype(np.float32) >= _SMALLEST).all(axis=1),
+                _NO_ROTATION: ~self.quats.astype(np.float32).any(axis=1),
+            }
+        seen = np.zeros(len(self.means), bool)
+        for reason, mask in found.items():
+            found[reason] = mask & ~seen
+            seen |= mask
+        return found
 
     def __getitem__(self, chosen: Any) -> "Record":
         """Return the chosen Gaussians; ``chosen`` indexes the first axis."""
         return Record(**{name: array[chosen] for name, array in self.fields().items()})
 
 
-def to_gaussians(path: Path, record: Record) -> Gaussians:
-    """Return float32 Gaussians with unit quaternions.
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Return ``(N,)`` the largest magnitude of each Gaussian, NaN if it has one."""
+    axes = tuple(range(1, values.ndim))
+    return np.maximum(values.max(axis=axes), -values.min(axis=axes))
+
+
+def drop_bad(record: Record) -> tuple[Record, dict[str, int]]:
+    """Return the Gaussians that can be drawn, and how many others there are by reason."""
+    bad = record.bad()
+    counts = {reason: int(mask.sum()) for reason, mask in bad.items() if mask.any()}
+    if not counts:
+        return record, counts
+    return record[~np.logical_or.reduce(list(bad.values()))], counts
+
+
+def to_file(path: Path, record: Record, tags: Tags, on_bad: OnBad) -> SplatFile:
+    """Return float32 Gaussians, with their quaternions as they are stored.
 
     Raises:
-        ValueError: A number is not finite, or a rotation is zero; the message names file and place.
+        ValueError: A Gaussian cannot be drawn and ``on_bad`` is "error", or none can be drawn; the
+            message names the file and the place or the reasons.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # Reported below.
-        fields = {name: array.astype(np.float32) for name, array in record.fields().items()}
-    for name, array in fields.items():
-        bad = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-        if bad.any():
-            raise ValueError(
-                f"{path} has {name} that are not finite in Gaussian {bad.argmax()}: expected "
-                "numbers in the range of float32"
-            )
-    quats = np.asarray(record.quats, np.float64)
-    length = np.linalg.norm(quats, axis=1, keepdims=True)
-    if (length == 0).any():
-        raise ValueError(f"{path} has a zero rotation in Gaussian {length.argmin()}")
-    fields["quats"] = (quats / length).astype(np.float32)
-    arrays = {name: jnp.asarray(array) for name, array in fields.items()}
+    if on_bad not in ("error", "drop"):
+        raise ValueError(f"on_bad is {on_bad!r}: expected 'error' or 'drop'")
+    kept, dropped = drop_bad(record)
+    if dropped and on_bad == "error":
+        raise ValueError(_first_bad(path, record))
+    if dropped and len(kept.means) == 0:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise ValueError(f"{path} holds no Gaussian that can be drawn ({reasons})")
+    arrays = {name: jnp.asarray(array, jnp.float32) for name, array in kept.fields().items()}
     sh = arrays.pop("sh")
-    return Gaussians(**arrays, sh=sh)
+    return SplatFile(Gaussians(**arrays, sh=sh), tags, dropped)
 
 
-def from_gaussians(gaussians: Gaussians) -> Record:
-    """Return the Gaussians that can be drawn, in float64 with unit quaternions.
+def _first_bad(path: Path, record: Record) -> str:
+    """Return what is wrong with the first Gaussian that cannot be drawn."""
+    masks = record.bad()
+    index = int(np.logical_or.reduce(list(masks.values())).argmax())
+    reason = next(reason for reason, mask in masks.items() if mask[index])
+    remedy = "on_bad='drop' leaves such Gaussians out"
+    if reason in NOT_FINITE:
+        names = (
+            name
+            for name, array in record.fields().items()
+            if not (np.abs(array[index]) <= _LARGEST).all()
+        )
+        return f"{path} has {next(names)} that are not finite in Gaussian {index}: {remedy}"
+    return f"{path} has a {reason.removeprefix('with a ')} in Gaussian {index}: {remedy}"
 
-    The others (NaN or infinity anywhere, a scale <= 0, a zero quaternion) are left out of files.
+
+def from_gaussians(gaussians: Gaussians) -> tuple[Record, dict[str, int]]:
+    """Return the Gaussians that can be drawn, in float64, and how many others there are by reason.
+
+    The others are left out of files.
 
     Raises:
         ValueError: A field is missing or has the wrong shape.
@@ -119,10 +165,14 @@ def from_gaussians(gaussians: Gaussians) -> Record:
         if name not in fields or fields[name].shape != shape:
             found = fields[name].shape if name in fields else None
             raise ValueError(f"gaussians.{name} has shape {found}, expected {shape}")
-    record = Record(**fields)
-    record = record[record.drawable()]
-    length = np.linalg.norm(record.quats, axis=1, keepdims=True)
-    return dataclasses.replace(record, quats=record.quats / length)
+    return drop_bad(Record(**fields))
+
+
+def with_unit_quats(record: Record) -> Record:
+    """Return the record with quaternions of length 1, for formats that hold no others."""
+    # The first division keeps the square of the length within range.
+    quats = record.quats / np.abs(record.quats).max(axis=1, keepdims=True)
+    return dataclasses.replace(record, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True))
 
 
 def require_some(record: Record, path: Path) -> Record:

@@ -6,19 +6,32 @@ header, then a table, then one zstd stream per column. The columns are ``positio
 the opposite sign of a PLY file; reader and writer convert.
 
 The reader decompresses no more than the header promises, and refuses a header that promises more
-than the file could hold at the best rate of gzip.
+than the file could hold at the best rate of gzip, or far more than a scene shrinks by.
 """
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
+from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io import _spz_columns
-from jax_gsplat_depth.io._record import N_BASES, Record, from_gaussians, require_some, to_gaussians
+from jax_gsplat_depth.io._placing import in_world, is_coarse
+from jax_gsplat_depth.io._record import (
+    N_BASES,
+    Record,
+    from_gaussians,
+    require_some,
+    to_file,
+    with_unit_quats,
+)
+from jax_gsplat_depth.io._spz_extensions import turn_of
+from jax_gsplat_depth.io._stray import pulled_in, reach
+from jax_gsplat_depth.io._tags import MOST_BITS, FileWarning, Saved, Tags, without_tags
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
 
 _MAGIC = b"NGSP"
@@ -35,8 +48,17 @@ _TABLE_ENTRY = struct.Struct("<QQ")
 _GZIP = 16 + zlib.MAX_WBITS
 """The argument ``wbits`` that makes zlib use the format of gzip."""
 
-_HAS_EXTENSIONS = 2
-"""Bit of the flags."""
+_ANTIALIASED, _HAS_EXTENSIONS = 1, 2
+"""Bits of the flags."""
+
+_MAX_EXTENSIONS = 1 << 16
+"""Bytes of all extensions of a file."""
+
+MAX_EXPANSION = 100.0
+"""Bytes of Gaussians for each byte of the file that are believed; scenes have about 2."""
+
+_BELIEVED = 1 << 22
+"""Bytes of Gaussians that are believed of any file."""
 
 _BEST_RATE = 1032
 """Most bytes that one byte of a deflate stream decompresses to."""
@@ -45,16 +67,24 @@ _SLACK = 1 << 16
 """Bytes allowed beyond that rate: zstd compresses tiny files better than gzip."""
 
 _DEFAULT_VERSION = 3
-_MAX_FRACTIONAL_BITS = 16
+_FINE_BITS = 16
+"""Fractional bits that are enough for a scene of a size around 1."""
+
+_LARGEST = 2**23 - 1
+"""Largest position in steps; not 2^23, since the rounded position has to fit as well."""
+
+_STRAY = 128
+"""Positions this many times as far from the median as 99 % of them do not decide the step."""
 
 
 def write_spz(
     path: str | Path,
     gaussians: Gaussians,
+    tags: Tags | None = None,
     *,
     version: int = _DEFAULT_VERSION,
     fractional_bits: int | None = None,
-) -> None:
+) -> Saved:
     """Write Gaussians as ``.spz``, whole or not at all.
 
     A value is off by at most half a step. A step is 2^-fractional_bits for positions; 1/16 for
@@ -63,33 +93,42 @@ def write_spz(
     for the three smaller components of the unit quaternion, or in version 2 1/127.5 for its x, y
     and z. Gaussians that cannot be drawn are left out.
 
+    Stray positions, 128 times as far from the median as 99 % of all, do not decide the step: those
+    that do not fit are moved towards the median, and their scales shrink with the distance. A
+    ``FileWarning`` counts them, and the Gaussians that look different because of clipped scales.
+    Another says that positions were rounded coarsely, to steps of more than 0.02 times the median
+    scale, unless ``fractional_bits`` is given.
+
     Args:
         path: File to write; replaced if it exists.
         gaussians: As for ``write_ply``.
+        tags: ``antialiased`` is written, ``origin`` added to the means, and ``fractional_bits``
+            used if all positions but stray ones fit.
         version: 2 and 3 use gzip, 4 uses zstd. 2 has coarser rotations, but most readers know it.
-        fractional_bits: Bits of a position after the binary point, 0 to 23. None takes as many as
-            the farthest position leaves of 23, but at most 16.
+        fractional_bits: Bits of a position after the binary point, 0 to 23. None takes those of the
+            tags, else as many as the farthest position leaves of 23, but at most 16, or more in a
+            scene smaller than 1.
 
     Raises:
         ValueError: A field is missing or has the wrong shape, no Gaussian can be drawn, the version
-            is none of these, or a position does not fit into 24 bits.
+            is none of these, a position does not fit into 24 bits, or the positions would become
+            coarse with the origin.
         ImportError: The version is 4, and the extra ``spz`` is not installed.
     """
-    path = Path(path)
+    path, tags = Path(path), tags or Tags()
     if version not in (2, 3, 4):
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
-    record = require_some(from_gaussians(gaussians), path)
-    farthest = float(np.abs(record.means).max())
-    if fractional_bits is None:
-        # Not 2^23: the rounded position has to fit as well.
-        room = (2**23 - 1) / max(farthest, 2.0**-_MAX_FRACTIONAL_BITS)
-        fractional_bits = min(_MAX_FRACTIONAL_BITS, int(np.floor(np.log2(room))))
-    if not 0 <= fractional_bits <= 23 or farthest * 2.0**fractional_bits > 2**23 - 1:
-        raise ValueError(
-            f"{path} cannot hold a position of {farthest:g} with {fractional_bits} fractional bits"
+    record, dropped = from_gaussians(gaussians)
+    record = in_world(path, require_some(record, path), tags, _step)
+    if spoilt := _spz_columns.spoilt_scales(record.scales):
+        _warn(
+            f"{path}: {spoilt} of {len(record.means)} Gaussians have scales that .spz cannot hold; "
+            "they were clipped to 4.5e-05..380"
         )
-    columns = _spz_columns.encode(record, version, fractional_bits)
-    header = [_MAGIC, version, len(record.means), record.sh_degree, fractional_bits, 0]
+    record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
+    columns = _spz_columns.encode(with_unit_quats(record), version, fractional_bits)
+    flags = _ANTIALIASED if tags.antialiased else 0
+    header = [_MAGIC, version, len(record.means), record.sh_degree, fractional_bits, flags]
     if version < 4:
         content = _HEADER.pack(*header, 0) + b"".join(columns)
         packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
@@ -103,60 +142,123 @@ def write_spz(
         ]
         data = b"".join([start.ljust(_HEADER_4_BYTES, b"\0"), *table, *streams])
     atomic_write(path, lambda stream: stream.write(data))
+    return Saved(len(record.means), dropped, record.sh_degree)
 
 
-def read_spz(path: str | Path) -> Gaussians:
+def _placed(
+    path: Path, record: Record, wanted: int | None, tagged: int | None
+) -> tuple[Record, int]:
+    """Return the Gaussians where the file can hold them, and the fractional bits."""
+    found = reach(record.means, _STRAY)
+    ordinary = record.means[~found.stray]
+    farthest = float(np.abs(ordinary).max())
+    bits = _most_bits(farthest)
+    if wanted is not None:
+        bits = wanted
+    elif tagged is not None and _fits(farthest, tagged):
+        bits = tagged
+    if not (0 <= bits <= MOST_BITS and _fits(farthest, bits)):
+        raise ValueError(
+            f"{path} cannot hold a position of {farthest:g} with {bits} fractional bits"
+        )
+    if wanted is None and is_coarse(record, 2.0**-bits) and _rounds(ordinary, bits):
+        _warn(
+            f"{path}: positions of up to {farthest:.3g} leave steps of {2.0**-bits:.2g}, which is "
+            f"coarse for scales of {float(np.median(record.scales)):.2g}: choose .ply to keep them"
+        )
+    wall = _LARGEST / 2.0**bits
+    record, moved = pulled_in(record, found.center, -wall, wall)
+    if moved.any():
+        _warn(
+            f"{path}: {int(moved.sum())} of {len(moved)} positions are stray, and were clipped to "
+            f"{wall:g}"
+        )
+    return record, bits
+
+
+def _rounds(means: np.ndarray, bits: int) -> bool:
+    """Return whether positions move; those of a file with the same steps do not."""
+    steps = means * 2.0**bits
+    return bool(np.any(np.abs(steps - np.rint(steps)) > 0.1))
+
+
+def _fits(farthest: float, bits: int) -> bool:
+    return farthest * 2.0**bits <= _LARGEST
+
+
+def _most_bits(farthest: float) -> int:
+    """Return how many fractional bits to use, negative if a position does not fit."""
+    size = max(farthest, 2.0**-MOST_BITS)
+    fine = _FINE_BITS + max(0, -int(np.floor(np.log2(size))))
+    return min(fine, MOST_BITS, int(np.floor(np.log2(_LARGEST / size))))
+
+
+def _step(means: np.ndarray) -> float:
+    stray = reach(means, _STRAY).stray
+    return 2.0 ** -_most_bits(float(np.abs(means[~stray]).max()))
+
+
+def read_spz(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> Gaussians:
     """Read Gaussians from an ``.spz`` file of version 1 to 4.
+
+    Args:
+        path: The file.
+        max_expansion: See ``load``.
 
     Returns:
         Float32 Gaussians with unit quaternions and SH of degree 0 to 4, with the axes of a PLY.
 
     Raises:
-        ValueError: The file is not ``.spz``, is damaged, holds no Gaussian, a NaN or an extension;
-            the message is one sentence that names it.
+        ValueError: The file is not ``.spz``, is damaged, expands too much, has an extension that
+            changes its numbers, or holds no Gaussian or one that cannot be drawn; the message is
+            one sentence that names it.
         FileNotFoundError: There is no such file.
         ImportError: The file is of version 4, and the extra ``spz`` is not installed.
     """
     path = Path(path)
-    return to_gaussians(path, spz_record(path))
+    return without_tags(path, to_file(path, *spz_record(path, max_expansion), "error"))
 
 
-def spz_record(path: Path) -> Record:
-    """Return the Gaussians as they are stored, NaN included."""
-    data = path.read_bytes()
+def spz_record(path: Path, max_expansion: float = MAX_EXPANSION) -> tuple[Record, Tags]:
+    """Return the Gaussians as they are stored, NaN included, and what the header says of them."""
+    data = read_regular(path)
     if data[:4] == _MAGIC:
-        return _read_4(path, data)
+        return _read_4(path, data, max_expansion)
     unpacker = zlib.decompressobj(_GZIP)
     try:
         start = unpacker.decompress(data, _HEADER.size)
-        header = _check_header(path, start, len(data), versions=(1, 2, 3))
-        sizes = _spz_columns.sizes(*header[:3])
-        content = unpacker.decompress(unpacker.unconsumed_tail, sum(sizes) + 1)
+        header = _Header(path, start, len(data), (1, 2, 3), max_expansion)
+        size = sum(header.sizes)
+        more = _MAX_EXTENSIONS if header.has_extensions else 0
+        content = unpacker.decompress(unpacker.unconsumed_tail, size + more + 1)
     except zlib.error as error:
         raise ValueError(f"{path} is not a readable .spz file ({error})") from error
-    _check_length(path, len(content), sum(sizes))
+    _check_length(path, min(len(content), size) if more else len(content), size)
+    if len(content) > size + more:
+        raise ValueError(f"{path} has extensions of more than {_MAX_EXTENSIONS} bytes")
     if not unpacker.eof:
         raise ValueError(f"{path} is truncated: its gzip stream has no end")
     if unpacker.unused_data:
         raise ValueError(f"{path} has {len(unpacker.unused_data)} bytes after its gzip stream")
-    ends = np.cumsum([0, *sizes])
+    ends = np.cumsum([0, *header.sizes])
     columns = [content[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    return _spz_columns.decode(columns, *header)
+    return header.decode(columns, content[size:])
 
 
-def _read_4(path: Path, data: bytes) -> Record:
-    header = _check_header(path, data, len(data), versions=(4,))
-    sizes = _spz_columns.sizes(*header[:3])
+def _read_4(path: Path, data: bytes, max_expansion: float) -> tuple[Record, Tags]:
+    header = _Header(path, data, len(data), (4,), max_expansion)
     offset = _TABLE_OFFSET.unpack_from(data.ljust(_HEADER_4_BYTES), _HEADER.size)[0]
     n_streams = data[_HEADER.size - 1]
-    if n_streams != len(sizes):
-        raise ValueError(f"{path} has {n_streams} streams: expected {len(sizes)}")
+    if n_streams != len(header.sizes):
+        raise ValueError(f"{path} has {n_streams} streams: expected {len(header.sizes)}")
     end = offset + n_streams * _TABLE_ENTRY.size
     if offset < _HEADER_4_BYTES or end > len(data):
         raise ValueError(f"{path} is truncated: its table of streams is not in the file")
+    if header.has_extensions and offset > _HEADER_4_BYTES + _MAX_EXTENSIONS:
+        raise ValueError(f"{path} has extensions of more than {_MAX_EXTENSIONS} bytes")
     columns = []
     for (packed, unpacked), size in zip(
-        _TABLE_ENTRY.iter_unpack(data[offset:end]), sizes, strict=True
+        _TABLE_ENTRY.iter_unpack(data[offset:end]), header.sizes, strict=True
     ):
         if packed > len(data) - end:
             raise ValueError(f"{path} is truncated: a stream of {packed} bytes is not in the file")
@@ -167,31 +269,64 @@ def _read_4(path: Path, data: bytes) -> Record:
         end += packed
     if end != len(data):
         raise ValueError(f"{path} has {len(data) - end} bytes after its last stream")
-    return _spz_columns.decode(columns, *header)
+    return header.decode(columns, data[_HEADER_4_BYTES:offset])
 
 
-def _check_header(
-    path: Path, start: bytes, file_size: int, versions: tuple[int, ...]
-) -> tuple[int, int, int, int]:
-    """Return version, number of Gaussians, SH degree and fractional bits."""
-    if len(start) < _HEADER.size or start[:4] != _MAGIC:
-        raise ValueError(f"{path} is not an .spz file: it has no complete header")
-    _, version, n, degree, bits, flags, _ = _HEADER.unpack_from(start)
-    if version not in versions:
-        raise ValueError(f"{path} has version {version} of .spz: expected 1 to 4")
-    if degree >= len(N_BASES) or bits > 23:
-        raise ValueError(f"{path} has SH degree {degree} and {bits} fractional bits: too many")
-    if flags & _HAS_EXTENSIONS:
-        raise ValueError(f"{path} has extensions, which may change what its numbers mean")
-    if n == 0:
-        raise ValueError(f"{path} holds no Gaussian")
-    size = sum(_spz_columns.sizes(version, n, degree))
-    if size > _BEST_RATE * file_size + _SLACK:
-        raise ValueError(
-            f"{path} is truncated: its header promises {n} Gaussians, but {file_size} bytes are "
-            "too few for that"
+class _Header:
+    """The header of a file, checked."""
+
+    def __init__(
+        self,
+        path: Path,
+        start: bytes,
+        file_size: int,
+        versions: tuple[int, ...],
+        max_expansion: float,
+    ) -> None:
+        """Read it from the first bytes."""
+        if len(start) < _HEADER.size or start[:4] != _MAGIC:
+            raise ValueError(f"{path} is not an .spz file: it has no complete header")
+        _, version, n, degree, bits, flags, _ = _HEADER.unpack_from(start)
+        if version not in versions:
+            raise ValueError(f"{path} has version {version} of .spz: expected 1 to 4")
+        if degree >= len(N_BASES) or bits > 23:
+            raise ValueError(f"{path} has SH degree {degree} and {bits} fractional bits: too many")
+        if n == 0:
+            raise ValueError(f"{path} holds no Gaussian")
+        self.path = path
+        self.shape = version, n, degree, bits
+        self.sizes = _spz_columns.sizes(version, n, degree)
+        self.flags = flags
+        self.has_extensions = bool(flags & _HAS_EXTENSIONS)
+        size = sum(self.sizes)
+        if size > _BEST_RATE * file_size + _SLACK:
+            raise ValueError(
+                f"{path} is truncated: its header promises {n} Gaussians, but {file_size} bytes "
+                "are too few for that"
+            )
+        if size > max(max_expansion * file_size, _BELIEVED):
+            raise ValueError(
+                f"{path} promises {n} Gaussians in {size} bytes, {size // file_size} times its own "
+                f"size: only a max_expansion of more than {max_expansion:g} lets it take this much "
+                "memory"
+            )
+
+    def decode(self, columns: list[bytes], extensions: bytes) -> tuple[Record, Tags]:
+        """Return what the columns hold, and the tags."""
+        if unknown := self.flags & ~(_ANTIALIASED | _HAS_EXTENSIONS):
+            _warn(f"{self.path} has unknown flags {unknown:#04x}, which are left out")
+        turn = turn_of(self.path, extensions if self.has_extensions else b"")
+        version, *_, bits = self.shape
+        tags = Tags(
+            antialiased=bool(self.flags & _ANTIALIASED),
+            # Version 1 holds half floats.
+            fractional_bits=None if version == 1 else bits,
         )
-    return version, n, degree, bits
+        return _spz_columns.decode(columns, *self.shape, turn), tags
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, FileWarning, stacklevel=2)
 
 
 def _check_length(path: Path, found: int, expected: int) -> None:

@@ -13,16 +13,29 @@ _SCALE_STEPS = 16
 _LOWEST_LOG_SCALE = -10
 """Logarithm of a scale whose code is 0."""
 
+_HIGHEST_SCALE = 255
+"""Code of the largest scale."""
+
 _SH_STEPS = 128
 """Steps per unit of the higher SH coefficients."""
+
+_DC_OF = ((np.arange(256) - 127.5) / _COLOR_SCALE).astype(np.float32)
+_SH_OF = ((np.arange(256) - 128) / _SH_STEPS).astype(np.float32)
+"""SH coefficients by code."""
+
+_ROUNDS = np.exp(0.5 / _SCALE_STEPS)
+"""Factor by which a scale changes at most if it is not clipped."""
+
+_THIN = 0.1
+"""Thickness of a thin Gaussian relative to its largest scale."""
 
 _ROTATION_STEPS = 511
 """Steps of a quaternion component between 0 and sqrt(1/2)."""
 
 _MASK = np.uint32(_ROTATION_STEPS)
 
-_TURN = np.array([1.0, -1.0, -1.0])
-"""Half a turn about x, which converts between the axes of .spz and PLY; it is its own inverse."""
+TURN = (1, -1, -1)
+"""Half a turn about x, which converts between the usual axes of .spz and PLY."""
 
 
 def sizes(version: int, n: int, degree: int) -> list[int]:
@@ -34,14 +47,14 @@ def sizes(version: int, n: int, degree: int) -> list[int]:
 
 def encode(record: Record, version: int, fractional_bits: int) -> list[bytes]:
     """Return the columns of a record in the layout of version 2 or later."""
-    fixed = np.rint(record.means * _TURN * 2.0**fractional_bits).astype("<i4")
-    signs = _sh_signs(record.sh.shape[1])
-    quats = record.quats * np.array([1.0, *_TURN])
+    fixed = np.rint(record.means * TURN * 2.0**fractional_bits).astype("<i4")
+    signs = _sh_signs(record.sh.shape[1], TURN)
+    quats = record.quats * _quat_signs(TURN)
     columns = [
         fixed.view(np.uint8).reshape(-1, 4)[:, :3],
         quantise(255 * record.opacities, 255),
         quantise(_COLOR_SCALE * record.sh[:, 0] + 127.5, 255),
-        quantise(_SCALE_STEPS * (np.log(record.scales) - _LOWEST_LOG_SCALE), 255),
+        quantise(_SCALE_STEPS * (np.log(record.scales) - _LOWEST_LOG_SCALE), _HIGHEST_SCALE),
         _smallest_three(quats) if version > 2 else _first_three(quats),
     ]
     if record.sh_degree:
@@ -50,37 +63,79 @@ def encode(record: Record, version: int, fractional_bits: int) -> list[bytes]:
     return [column.astype(np.uint8).tobytes() for column in columns]
 
 
-def decode(columns: list[bytes], version: int, n: int, degree: int, bits: int) -> Record:
-    """Return the record that columns with the lengths of ``sizes`` hold."""
+def spoilt_scales(scales: np.ndarray) -> int:
+    """Return how many Gaussians change their look when the columns clip their ``(N, 3)`` scales.
+
+    A thin one may become thicker as long as it stays thin.
+    """
+    smallest, largest = np.exp(_scale_logs()[[0, -1]])
+    too_small = (scales < smallest / _ROUNDS).any(axis=1)
+    too_small &= smallest > _THIN * scales.max(axis=1)
+    return int((too_small | (scales > largest * _ROUNDS).any(axis=1)).sum())
+
+
+def decode(
+    columns: list[bytes], version: int, n: int, degree: int, bits: int, turn: tuple[int, ...] = TURN
+) -> Record:
+    """Return the record that columns with the lengths of ``sizes`` hold.
+
+    Args:
+        columns: As ``encode`` returns them.
+        version: That of the file.
+        n: Number of Gaussians.
+        degree: That of their spherical harmonics.
+        bits: Fractional bits of the positions.
+        turn: Signs of x, y and z that convert the axes of the file to those of PLY.
+    """
     positions, alphas, colors, scales, rotations, *sh = (
         np.frombuffer(column, np.uint8) for column in columns
     )
     if version == 1:
-        means = positions.view("<f2").astype(np.float64).reshape(n, 3)
+        means = positions.view("<f2").astype(np.float32).reshape(n, 3)
     else:
         # In the upper three bytes of a word the sign bit is in its place.
         words = np.zeros((3 * n, 4), np.uint8)
         words[:, 1:] = positions.reshape(-1, 3)
-        means = (words.view("<i4") / 2.0 ** (bits + 8)).reshape(n, 3)
-    first = (colors.reshape(n, 1, 3) - 127.5) / _COLOR_SCALE
-    rest = [(column.reshape(n, -1, 3) - 128.0) / _SH_STEPS for column in sh]
+        # A power of two and 24 bits: exact in float32.
+        means = words.view("<i4").astype(np.float32).reshape(n, 3)
+        means *= np.float32(2.0 ** -(bits + 8))
+    coefficients = np.empty((n, N_BASES[degree], 3), np.float32)
+    coefficients[:, 0] = _DC_OF[colors.reshape(n, 3)]
+    if sh:
+        coefficients[:, 1:] = _SH_OF[sh[0].reshape(n, -1, 3)]
+    coefficients *= _sh_signs(N_BASES[degree], turn)[:, None].astype(np.float32)
     quats = _from_smallest_three(rotations) if version > 2 else _from_first_three(rotations)
+    with np.errstate(invalid="ignore"):  # Half floats may hold a signaling NaN.
+        means = means * np.array(turn, np.float32)
     return Record(
-        means=means * _TURN,
-        quats=quats * np.array([1.0, *_TURN]),
-        scales=np.exp(scales.reshape(n, 3) / _SCALE_STEPS + _LOWEST_LOG_SCALE),
-        opacities=alphas / 255,
-        sh=np.concatenate([first, *rest], axis=1) * _sh_signs(N_BASES[degree])[:, None],
+        means=means,
+        quats=(quats * _quat_signs(turn)).astype(np.float32),
+        scales=np.exp(_scale_logs()).astype(np.float32)[scales.reshape(n, 3)],
+        opacities=(np.arange(256) / 255).astype(np.float32)[alphas],
+        sh=coefficients,
     )
 
 
-def _sh_signs(n_bases: int) -> np.ndarray:
-    """Return the sign that half a turn about x gives to each basis function.
+def _scale_logs() -> np.ndarray:
+    """Return the logarithm of the scale by code."""
+    return np.arange(_HIGHEST_SCALE + 1) / _SCALE_STEPS + _LOWEST_LOG_SCALE
 
-    The function (l, m) changes its sign with y if m < 0, and with z if l + m is odd.
+
+def _quat_signs(turn: tuple[int, ...]) -> np.ndarray:
+    """Return the signs of w, x, y, z: F R F is a rotation even where F = diag(turn) is none."""
+    x, y, z = turn
+    return np.array([1, y * z, x * z, x * y])
+
+
+def _sh_signs(n_bases: int, turn: tuple[int, ...]) -> np.ndarray:
+    """Return the sign that ``turn`` gives to each basis function.
+
+    The function (l, m) changes its sign with x if m < 0 and m is even or m > 0 and m is odd, with
+    y if m < 0, and with z if l + m is odd.
     """
+    x, y, z = turn
     signs = [
-        (-1 if m < 0 else 1) * (-1) ** (degree + m)
+        x ** ((m < 0) + m) * y ** (m < 0) * z ** (degree + m)
         for degree in range(5)
         for m in range(-degree, degree + 1)
     ]

@@ -6,8 +6,11 @@ from typing import Any
 
 from jax_gsplat_depth._common.extras import require
 
-_LARGEST_WINDOW_LOG = 27
-"""128 MiB, which every decoder has to offer; it limits the memory that a damaged stream takes."""
+_WINDOW_LOGS = 23, 27
+"""The window of a stream is limited to its content, but not below 8 MiB nor above 128 MiB.
+
+Encoders of unknown lengths use up to 8 MiB; 128 MiB is what every decoder has to offer.
+"""
 
 
 def _zstd() -> Any:
@@ -29,8 +32,10 @@ def zstd_decompress(path: Path, data: bytes, size: int) -> bytes:
         ImportError: There is no zstd library.
     """
     zstd = _zstd()
+    low, high = _WINDOW_LOGS
+    window_log = min(max(size.bit_length(), low), high)
     unpacker = zstd.ZstdDecompressor(
-        options={zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW_LOG}
+        options={zstd.DecompressionParameter.window_log_max: window_log}
     )
     try:
         content = unpacker.decompress(data, size + 1)

@@ -1,9 +1,11 @@
 """Computes the losses and metrics of a fit: distances of images, depth and weight maps.
 
 Every function takes JAX or NumPy arrays of one floating dtype, is differentiable, and can be jitted
-and vmapped. Images are ``[H, W, C]`` with values in 0..1, depth maps ``[H, W]`` camera z in world
-units with 0 where there is none, weight maps ``[H, W]`` in 0..1. Masks choose the pixels that
-count; all other pixels have a gradient of 0, never NaN.
+and vmapped. Images are ``[..., H, W, C]`` with values in 0..1, depth maps ``[..., H, W]`` camera z
+in world units with 0 where there is none, weight maps ``[..., H, W]`` in 0..1. Leading axes, as
+``render`` returns them for several cameras, hold images of which each is compared on its own; a
+loss is the mean over them. Masks choose the pixels that count; all other pixels have a gradient of
+0, never NaN.
 """
 
 from jax_gsplat_depth.losses._depth import (
@@ -20,6 +22,7 @@ from jax_gsplat_depth.losses._image import (
     dssim,
     l1,
     mask_loss,
+    mse,
     photometric,
     psnr,
     ssim,
@@ -39,6 +42,7 @@ __all__ = [
     "edge_aware_smoothness",
     "l1",
     "mask_loss",
+    "mse",
     "normal_consistency",
     "normals_from_depth",
     "pearson",

@@ -4,6 +4,9 @@ A pixel counts where ``mask`` is true and both maps have a depth, that is, a pos
 a rendered pixel that no Gaussian covers has depth 0, and sensors report 0 or NaN where they could
 not measure. All other pixels have a gradient of zero, never NaN. If no pixel counts, every loss is
 0.
+
+Maps are ``[..., H, W]``: each is compared, and aligned, on its own, and a loss is the mean over the
+maps in which a pixel counts. Arrays of one axis are taken as one map.
 """
 
 import jax
@@ -11,22 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+from jax_gsplat_depth.losses._masked import (
+    each_image,
+    masked_mean,
+    mean_over_images,
+    same_shape,
+)
 
 
 def depth_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean absolute difference of two depth maps, ``[]``, world units.
 
     Args:
-        depth: ``[...]`` rendered depth, 0 where nothing was hit.
-        target: ``[...]`` wanted depth, of the same shape.
-        mask: ``[...]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[..., H, W]`` wanted depth, of the same shape.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return masked_mean(jnp.abs(depth - target), valid)
+    return mean_over_images(masked_mean, jnp.abs(depth - target), mask=valid)
 
 
 def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -35,35 +43,32 @@ def disparity_l1(depth: Array, target: Array, mask: Array | None = None) -> Arra
     Far depths, where sensors and stereo are least certain, count less than in ``depth_l1``.
 
     Args:
-        depth: ``[...]`` rendered depth, 0 where nothing was hit.
-        target: ``[...]`` wanted depth (not disparity), of the same shape.
-        mask: ``[...]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[..., H, W]`` wanted depth (not disparity), of the same shape.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    return masked_mean(jnp.abs(1 / depth - 1 / target), valid)
+    return mean_over_images(masked_mean, jnp.abs(1 / depth - 1 / target), mask=valid)
 
 
 def align_depth(depth: Array, target: Array, mask: Array | None = None) -> tuple[Array, Array]:
-    """Return the scale and shift, ``[]`` each, that bring ``depth`` closest to ``target``.
+    """Return the scale and shift, ``[...]`` each, that bring ``depth`` closest to ``target``.
 
     Least squares: they minimise the sum of (scale depth + shift - target)^2 over the pixels that
-    count. A constant depth has scale 0.
+    count. A constant depth has scale 0. Each map has a scale and a shift of its own.
 
     Args:
-        depth: ``[...]`` rendered depth, 0 where nothing was hit.
-        target: ``[...]`` depth known up to scale and shift; positive where it is known.
-        mask: ``[...]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[..., H, W]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    depth, target, valid = _filled(depth, target, mask)
-    mean_depth, mean_target, variance, _, covariance = _moments(depth, target, valid)
-    scale = _ratio_or_0(covariance, variance)
-    return scale, mean_target - scale * mean_depth
+    return each_image(_alignment, *_filled(depth, target, mask), axes=2)
 
 
 def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -74,16 +79,15 @@ def scale_shift_invariant(depth: Array, target: Array, mask: Array | None = None
     round, a flat rendering would have no error.
 
     Args:
-        depth: ``[...]`` rendered depth, or disparity if the target is one.
-        target: ``[...]`` depth known up to scale and shift; positive where it is known.
-        mask: ``[...]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, or disparity if the target is one.
+        target: ``[..., H, W]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    scale, shift = align_depth(depth, target, mask)
     depth, target, valid = _filled(depth, target, mask)
-    return 0.5 * masked_mean(jnp.square(scale * depth + shift - target), valid)
+    return mean_over_images(_aligned_error, depth, target, mask=valid)
 
 
 def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
@@ -93,34 +97,30 @@ def pearson(depth: Array, target: Array, mask: Array | None = None) -> Array:
     map is constant, and 0 if no pixel counts.
 
     Args:
-        depth: ``[...]`` rendered depth, 0 where nothing was hit.
-        target: ``[...]`` depth known up to scale and shift; positive where it is known.
-        mask: ``[...]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[..., H, W]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
     depth, target, valid = _filled(depth, target, mask)
-    _, _, variance_depth, variance_target, covariance = _moments(depth, target, valid)
-    product = variance_depth * variance_target
-    # The root is never that of 0, even where the ratio is not used: its gradient stays finite.
-    root = jnp.sqrt(jnp.where(product > 0, product, 1))
-    return jnp.where(valid.any(), 1 - jnp.where(product > 0, covariance / root, 0), 0)
+    return mean_over_images(_decorrelation, depth, target, mask=valid)
 
 
 def pearson_patches(
     depth: Array, target: Array, mask: Array | None = None, *, size: int = 32
 ) -> Array:
-    """Return the mean of ``pearson`` over square patches, ``[]``.
+    """Return the mean of ``pearson`` over square patches of all maps, ``[]``.
 
     Xiong et al. 2023 (SparseGS), section 3.2: each patch may have its own scale and shift, which
     monocular estimates need. The patches do not overlap; incomplete patches at the right and at the
     bottom are ignored.
 
     Args:
-        depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
-        target: ``[H, W]`` depth known up to scale and shift; positive where it is known.
-        mask: ``[H, W]`` bool, further restricts the pixels that count.
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        target: ``[..., H, W]`` depth known up to scale and shift; positive where it is known.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
         size: Side of a patch in pixels, 2 to min(H, W), static.
 
     Returns:
@@ -130,14 +130,13 @@ def pearson_patches(
         ValueError: The shapes differ, or the size is out of range; raised while tracing.
     """
     same_shape(depth, target, names=("depth", "target"))
-    if np.ndim(depth) != 2 or not 2 <= size <= min(np.shape(depth)):
+    if np.ndim(depth) < 2 or not 2 <= size <= min(np.shape(depth)[-2:]):
         raise ValueError(
-            f"depth has shape {np.shape(depth)}, expected (H, W) with H and W at least "
+            f"depth has shape {np.shape(depth)}, expected (..., H, W) with H and W at least "
             f"size = {size}, and size at least 2"
         )
-    depth, target, valid = _filled(depth, target, mask)
-    patches = [_patches(x, size) for x in (depth, target, valid)]
-    return masked_mean(jax.vmap(pearson)(*patches), patches[2].any(axis=(1, 2)))
+    depth, target, valid = (_patches(x, size) for x in _filled(depth, target, mask))
+    return mean_over_images(_decorrelation, depth, target, mask=valid)
 
 
 def sparse_depth_l1(
@@ -149,36 +148,79 @@ def sparse_depth_l1(
     with a depth. The rendered depth of a point is that of the pixel in which it lies.
 
     Args:
-        depth: ``[H, W]`` rendered depth, 0 where nothing was hit.
-        points2d: ``[M, 2]`` positions of the points in the image, (x, y) in pixels; points outside
-            of the image do not count.
-        target: ``[M]`` camera z of the points.
-        weights: ``[M]`` weight of each point, not negative, for example the inverse of its
-            reprojection error (default: 1).
+        depth: ``[..., H, W]`` rendered depth, 0 where nothing was hit.
+        points2d: ``[..., M, 2]`` positions of the points in each image, (x, y) in pixels; points
+            outside of the image do not count.
+        target: ``[..., M]`` camera z of the points.
+        weights: ``[..., M]`` weight of each point, not negative, for example the inverse of its
+            reprojection error (default: 1). Images with fewer points than M pad with 0.
+
+    Returns:
+        Mean over the images of the weighted mean over the points of each; images in which no point
+        counts are left out.
 
     Raises:
         ValueError: A shape disagrees; raised while tracing.
     """
-    if np.ndim(depth) != 2:
-        raise ValueError(f"depth has shape {np.shape(depth)}, expected (H, W)")
-    if np.ndim(points2d) != 2 or np.shape(points2d)[1] != 2:
-        raise ValueError(f"points2d has shape {np.shape(points2d)}, expected (M, 2)")
-    n = np.shape(points2d)[0]
+    if np.ndim(depth) < 2:
+        raise ValueError(f"depth has shape {np.shape(depth)}, expected (..., H, W)")
+    lead = np.shape(depth)[:-2]
+    n = np.shape(points2d)[-2] if np.ndim(points2d) >= 2 else 0
+    if np.shape(points2d) != (*lead, n, 2):
+        expected = ", ".join(map(str, (*lead, "M", 2)))
+        raise ValueError(
+            f"points2d has shape {np.shape(points2d)}, expected ({expected}) for depth of shape "
+            f"{np.shape(depth)}"
+        )
     given = {"target": target} if weights is None else {"target": target, "weights": weights}
     for name, array in given.items():
-        if np.shape(array) != (n,):
-            raise ValueError(f"{name} has shape {np.shape(array)}, expected ({n},) from points2d")
-    depth, points2d = jnp.asarray(depth), jnp.asarray(points2d)
+        if np.shape(array) != (*lead, n):
+            raise ValueError(
+                f"{name} has shape {np.shape(array)}, expected {(*lead, n)} from points2d"
+            )
+    target = jnp.asarray(target)
+    weights = jnp.ones_like(target) if weights is None else jnp.asarray(weights)
+    of_one = _error_at_points
+    for _ in lead:
+        of_one = jax.vmap(of_one)
+    return masked_mean(*of_one(jnp.asarray(depth), jnp.asarray(points2d), target, weights))
+
+
+def _error_at_points(
+    depth: Array, points2d: Array, target: Array, weights: Array
+) -> tuple[Array, Array]:
+    """Return the weighted mean of the errors in one image, and whether a point counts."""
     height, width = depth.shape
     size = jnp.array([[width, height]], points2d.dtype)
     inside = ((points2d >= 0) & (points2d < size)).all(axis=1)
     column, row = jnp.where(inside[:, None], points2d, 0).astype(jnp.int32).T
-    at_points, target, valid = _filled(depth[row, column], jnp.asarray(target), inside)
-    weights = jnp.ones_like(target) if weights is None else jnp.asarray(weights)
+    at_points, target, valid = _filled(depth[row, column], target, inside)
     counted = jnp.where(valid, weights, 0)
     total = jnp.sum(counted)
     error = jnp.sum(counted * jnp.abs(at_points - target))
-    return jnp.where(total > 0, error / jnp.where(total > 0, total, 1), 0)
+    return error / jnp.where(total > 0, total, 1), total > 0
+
+
+def _alignment(depth: Array, target: Array, valid: Array) -> tuple[Array, Array]:
+    """Return the scale and shift of one map; see ``align_depth``."""
+    mean_depth, mean_target, variance, _, covariance = _moments(depth, target, valid)
+    scale = _ratio_or_0(covariance, variance)
+    return scale, mean_target - scale * mean_depth
+
+
+def _aligned_error(depth: Array, target: Array, valid: Array) -> Array:
+    """Return half the mean squared error of one map after its alignment."""
+    scale, shift = _alignment(depth, target, valid)
+    return 0.5 * masked_mean(jnp.square(scale * depth + shift - target), valid)
+
+
+def _decorrelation(depth: Array, target: Array, valid: Array) -> Array:
+    """Return 1 minus the correlation of one map, 0 if no pixel counts; see ``pearson``."""
+    _, _, variance_depth, variance_target, covariance = _moments(depth, target, valid)
+    product = variance_depth * variance_target
+    # The root is never that of 0, even where the ratio is not used: its gradient stays finite.
+    root = jnp.sqrt(jnp.where(product > 0, product, 1))
+    return jnp.where(valid.any(), 1 - jnp.where(product > 0, covariance / root, 0), 0)
 
 
 def _filled(depth: Array, target: Array, mask: Array | None) -> tuple[Array, Array, Array]:
@@ -213,7 +255,8 @@ def _ratio_or_0(numerator: Array, denominator: Array) -> Array:
 
 
 def _patches(x: Array, size: int) -> Array:
-    """Cut ``[H, W]`` into ``[P, size, size]``."""
-    rows, columns = (side // size for side in x.shape)
-    x = x[: rows * size, : columns * size].reshape(rows, size, columns, size)
-    return x.swapaxes(1, 2).reshape(rows * columns, size, size)
+    """Cut ``[..., H, W]`` into ``[..., P, size, size]``."""
+    *lead, height, width = x.shape
+    rows, columns = height // size, width // size
+    x = x[..., : rows * size, : columns * size].reshape(*lead, rows, size, columns, size)
+    return x.swapaxes(-3, -2).reshape(*lead, rows * columns, size, size)

@@ -1,5 +1,7 @@
 """Computes distances between images: of colours, and of a weight map from an object mask."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,96 +9,150 @@ from jax import Array
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
-from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+from jax_gsplat_depth.losses._masked import (
+    each_image,
+    masked_mean,
+    mean_over_images,
+    of_channels,
+    same_shape,
+)
 
 SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
 
 
-def l1(image: Array, target: Array) -> Array:
+def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean absolute difference, ``[]``.
 
     Args:
-        image: ``[...]`` rendered values.
-        target: ``[...]`` wanted values, of the same shape.
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: Bool, the values that count (default: all): of the same shape, or without the last
+            axis, that of the channels.
+
+    Returns:
+        Mean over what counts in an image, and over the images in which anything counts; 0 if there
+        is nothing.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    return jnp.mean(jnp.abs(image - target))
+    return _mean(jnp.abs, image, target, mask)
 
 
-def psnr(image: Array, target: Array) -> Array:
-    """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
-
-    Equal images give infinity.
+def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the mean squared difference, ``[]``.
 
     Args:
-        image: ``[...]`` rendered values.
-        target: ``[...]`` wanted values, of the same shape.
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: As in ``l1``.
+
+    Returns:
+        As ``l1``.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
     """
-    same_shape(image, target)
-    return -10 * jnp.log10(jnp.mean(jnp.square(image - target)))
+    return _mean(jnp.square, image, target, mask)
 
 
-def ssim(image: Array, target: Array) -> Array:
+def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
+    """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
+
+    Equal images give infinity. Of several images it is the mean of their ratios.
+
+    Args:
+        image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
+        target: ``[..., H, W, C]`` wanted values, of the same shape.
+        mask: As in ``l1``.
+
+    Raises:
+        ValueError: The shapes differ; raised while tracing.
+    """
+    difference, counted = _difference(image, target, mask)
+    squared = jnp.square(difference)
+    if counted is not None:
+        return mean_over_images(_decibels, squared, mask=counted, axes=3)
+    return jnp.mean(each_image(_decibels, squared, axes=3))
+
+
+def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the mean structural similarity, ``[]``, 1 for equal images.
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
-    sigma 1.5, constants 0.01 and 0.03, windows inside the image only, mean over the channels. Only
-    the blur is our own, for its speed on a CPU.
+    sigma 1.5, constants 0.01 and 0.03, windows inside the image only, mean over the channels and
+    the images. Only the blur is our own, for its speed on a CPU.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
+        mask: ``[..., H, W]`` bool, the pixels that count (default: all). A window counts if its
+            middle does, and has 0 in both images at the pixels that do not.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
     same_shape(image, target)
-    if np.ndim(image) != 3 or min(np.shape(image)[:2]) < SSIM_WINDOW:
+    if np.ndim(image) < 3 or min(np.shape(image)[-3:-1]) < SSIM_WINDOW:
         raise ValueError(
-            f"image has shape {np.shape(image)}, expected (H, W, C) with H and W at least "
+            f"image has shape {np.shape(image)}, expected (..., H, W, C) with H and W at least "
             f"{SSIM_WINDOW}, the window of SSIM"
         )
     dm_pix = require("dm_pix")
+
+    def of_one(image: Array, target: Array) -> Array:
+        return dm_pix.ssim(image, target, filter_fn=blur)
+
+    def of_one_masked(image: Array, target: Array, counted: Array) -> tuple[Array, Array]:
+        images = (jnp.where(counted, x, 0) for x in (image, target))
+        windows = dm_pix.ssim(*images, filter_fn=blur, return_map=True)
+        margin = SSIM_WINDOW // 2
+        middles = counted[margin:-margin, margin:-margin]
+        return masked_mean(windows, middles), middles.any()
+
+    images = jnp.asarray(image), jnp.asarray(target)
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return dm_pix.ssim(jnp.asarray(image), jnp.asarray(target), filter_fn=blur)
+        if mask is None:
+            return jnp.mean(each_image(of_one, *images, axes=3))
+        counted = of_channels(mask, image)
+        return masked_mean(*each_image(of_one_masked, *images, counted, axes=3))
 
 
-def dssim(image: Array, target: Array) -> Array:
+def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     """Return the structural dissimilarity (1 - SSIM) / 2, ``[]``, 0 for equal images.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim(image, target)) / 2
+    return (1 - ssim(image, target, mask)) / 2
 
 
-def photometric(image: Array, target: Array, ssim_weight: float = 0.2) -> Array:
+def photometric(
+    image: Array, target: Array, ssim_weight: float = 0.2, mask: Array | None = None
+) -> Array:
     """Return (1 - w) L1 + w (1 - SSIM), ``[]``, the loss of 3DGS.
 
     Args:
-        image: ``[H, W, C]`` rendered colours, H and W at least 11.
-        target: ``[H, W, C]`` wanted colours.
+        image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
+        target: ``[..., H, W, C]`` wanted colours.
         ssim_weight: w, 0..1. 3DGS calls 1 - SSIM D-SSIM and uses w = 0.2.
+        mask: As in ``ssim``.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
         ImportError: dm-pix, part of the ``fit`` extra, is not installed.
     """
-    return (1 - ssim_weight) * l1(image, target) + ssim_weight * 2 * dssim(image, target)
+    distance = (1 - ssim_weight) * l1(image, target, mask)
+    return distance + ssim_weight * 2 * dssim(image, target, mask)
 
 
 def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
@@ -105,12 +161,12 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     Finite, and with a finite gradient that points the right way, for weights of 0 and 1 as well.
 
     Args:
-        weight: ``[...]`` rendered weight, 0..1.
-        target: ``[...]`` how much of the pixel the object covers, 0..1.
-        mask: ``[...]`` bool, the pixels that count (default: all).
+        weight: ``[..., H, W]`` rendered weight, 0..1.
+        target: ``[..., H, W]`` how much of the pixel the object covers, 0..1.
+        mask: ``[..., H, W]`` bool, the pixels that count (default: all).
 
     Returns:
-        Mean over the pixels that count; 0 if there are none.
+        Mean over the pixels that count of each map, and over the maps that have any; 0 if none has.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
@@ -121,4 +177,34 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     covered = jnp.log(jnp.maximum(weight, 0) + floor)
     free = jnp.log(jnp.maximum(1 - weight, 0) + floor)
     values = jnp.log1p(floor) - target * covered - (1 - target) * free
-    return masked_mean(values, mask)
+    if mask is None:
+        return jnp.mean(values)
+    same_shape(values, mask, names=("weight", "mask"))
+    return mean_over_images(masked_mean, values, mask=jnp.asarray(mask, bool))
+
+
+def _mean(
+    distance: Callable[[Array], Array], image: Array, target: Array, mask: Array | None
+) -> Array:
+    """Return the mean of a distance, a function of the difference, over images and pixels."""
+    difference, counted = _difference(image, target, mask)
+    if counted is None:
+        return jnp.mean(distance(difference))
+    return mean_over_images(masked_mean, distance(difference), mask=counted, axes=3)
+
+
+def _decibels(squared: Array, counted: Array | None = None) -> Array:
+    return -10 * jnp.log10(masked_mean(squared, counted))
+
+
+def _difference(image: Array, target: Array, mask: Array | None) -> tuple[Array, Array | None]:
+    """Subtract, and return the mask in the same shape.
+
+    The difference is 0, with a gradient of 0, where it does not count.
+    """
+    same_shape(image, target)
+    difference = jnp.asarray(image) - jnp.asarray(target)
+    if mask is None:
+        return difference, None
+    counted = of_channels(mask, image)
+    return jnp.where(counted, difference, 0), counted

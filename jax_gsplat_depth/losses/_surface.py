@@ -4,7 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_gsplat_depth.losses._masked import masked_mean, same_shape
+from jax_gsplat_depth.losses._masked import (
+    each_image,
+    masked_mean,
+    mean_over_images,
+    same_shape,
+)
 
 
 def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None) -> Array:
@@ -15,27 +20,36 @@ def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None)
     first (Wang et al. 2018), so that shrinking the scene does not lower the loss.
 
     Args:
-        depth: ``[H, W]`` rendered depth or disparity, H and W at least 2.
-        image: ``[H, W, C]`` colours, 0..1.
-        mask: ``[H, W]`` bool, the pixels that count (default: those with a positive depth). A
+        depth: ``[..., H, W]`` rendered depth or disparity, H and W at least 2.
+        image: ``[..., H, W, C]`` colours, 0..1.
+        mask: ``[..., H, W]`` bool, the pixels that count (default: those with a positive depth). A
             difference counts where both of its pixels do.
 
     Returns:
-        Sum of the means in x and y; 0 where nothing counts.
+        Sum of the means in x and y, 0 where nothing counts; mean over the maps in which a pixel
+        counts.
 
     Raises:
         ValueError: A shape disagrees; raised while tracing.
     """
-    if np.ndim(image) != 3 or np.shape(image)[:2] != np.shape(depth) or min(np.shape(depth)) < 2:
+    if (
+        np.ndim(image) < 3
+        or np.shape(image)[:-1] != np.shape(depth)
+        or min(np.shape(depth)[-2:]) < 2
+    ):
         raise ValueError(
-            f"depth has shape {np.shape(depth)} and image {np.shape(image)}, expected (H, W) and "
-            "(H, W, C) with H and W at least 2"
+            f"depth has shape {np.shape(depth)} and image {np.shape(image)}, expected (..., H, W) "
+            "and (..., H, W, C) with H and W at least 2"
         )
     depth, image = jnp.asarray(depth), jnp.asarray(image)
     valid = depth > 0
     if mask is not None:
         same_shape(depth, mask, names=("depth", "mask"))
         valid &= jnp.asarray(mask, bool)
+    return mean_over_images(_smoothness, depth, image, mask=valid)
+
+
+def _smoothness(depth: Array, image: Array, valid: Array) -> Array:
     depth = jnp.where(valid, depth, 0)
     mean = masked_mean(depth, valid)
     depth = depth / jnp.where(mean > 0, mean, 1)
@@ -52,7 +66,7 @@ def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None)
 
 
 def normals_from_depth(depth: Array, K: Array) -> Array:
-    """Return the surface normals of a depth map, ``[H, W, 3]``.
+    """Return the surface normals of a depth map, ``[..., H, W, 3]``.
 
     A normal is the cross product of the central differences of the points that the pixels see
     (one-sided at the border of the image), in the camera frame with OpenCV axes, of length 1,
@@ -60,19 +74,26 @@ def normals_from_depth(depth: Array, K: Array) -> Array:
     and K.
 
     Args:
-        depth: ``[H, W]`` camera z, 0 where there is none; H and W at least 2.
-        K: ``[3, 3]`` pixels; only fx, fy, cx and cy are read.
+        depth: ``[..., H, W]`` camera z, 0 where there is none; H and W at least 2.
+        K: ``[3, 3]`` of all maps, or ``[..., 3, 3]`` of each, pixels; only fx, fy, cx and cy are
+            read.
 
     Raises:
         ValueError: A shape disagrees; raised while tracing.
     """
-    if np.ndim(depth) != 2 or min(np.shape(depth)) < 2:
+    if np.ndim(depth) < 2 or min(np.shape(depth)[-2:]) < 2:
         raise ValueError(
-            f"depth has shape {np.shape(depth)}, expected (H, W) with H and W at least 2"
+            f"depth has shape {np.shape(depth)}, expected (..., H, W) with H and W at least 2"
         )
-    if np.shape(K) != (3, 3):
-        raise ValueError(f"K has shape {np.shape(K)}, expected (3, 3)")
-    depth, K = jnp.asarray(depth), jnp.asarray(K)
+    lead = np.shape(depth)[:-2]
+    if np.shape(K) not in ((3, 3), (*lead, 3, 3)):
+        each = f" or {(*lead, 3, 3)}" if lead else ""
+        raise ValueError(f"K has shape {np.shape(K)}, expected (3, 3){each}")
+    return each_image(_normals, jnp.asarray(depth), jnp.broadcast_to(K, (*lead, 3, 3)), axes=2)
+
+
+def _normals(depth: Array, K: Array) -> Array:
+    """Return the normals of one map; see ``normals_from_depth``."""
     height, width = depth.shape
     valid = jnp.isfinite(depth) & (depth > 0)
     z = jnp.where(valid, depth, 0)
@@ -95,12 +116,13 @@ def normal_consistency(normals: Array, target: Array, mask: Array | None = None)
     normals, or with normals that were blended as channels.
 
     Args:
-        normals: ``[H, W, 3]`` of length 1, or 0 where unknown.
-        target: ``[H, W, 3]`` in the same frame, of any length; 0 where unknown.
-        mask: ``[H, W]`` bool, further restricts the pixels that count.
+        normals: ``[..., H, W, 3]`` of length 1, or 0 where unknown.
+        target: ``[..., H, W, 3]`` in the same frame, of any length; 0 where unknown.
+        mask: ``[..., H, W]`` bool, further restricts the pixels that count.
 
     Returns:
-        Mean over the pixels where both have a normal; 0 if there are none.
+        Mean over the pixels of a map where both have a normal, and over the maps that have such a
+        pixel; 0 if there are none.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
@@ -114,7 +136,8 @@ def normal_consistency(normals: Array, target: Array, mask: Array | None = None)
         valid &= jnp.asarray(mask, bool)
     target = jnp.where(valid[..., None], target, 1)
     length = jnp.sqrt(jnp.sum(jnp.square(target), axis=-1))
-    return masked_mean(1 - jnp.sum(normals * target, axis=-1) / length, valid)
+    cosine = jnp.sum(normals * target, axis=-1) / length
+    return mean_over_images(masked_mean, 1 - cosine, mask=valid)
 
 
 def _central_difference(points: Array, valid: Array, axis: int) -> tuple[Array, Array]:

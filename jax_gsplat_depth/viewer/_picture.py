@@ -1,11 +1,13 @@
 """Draws the picture of the viewer: a pure function of Gaussians, pose and controls."""
 
 import dataclasses
+import math
 
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._common.local_scene import LocalScene
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
 from jax_gsplat_depth.frames import (
     LARGEST_SIDE,
@@ -15,20 +17,29 @@ from jax_gsplat_depth.frames import (
     weight_picture,
 )
 
-_MOST_PIXELS = 1920 * 1080
+_MOST_PIXELS = 2048 * 1024
 """Most pixels of a picture; a larger browser window enlarges it."""
 
-_STEP = 8
-"""Sides are multiples of this many pixels: not every change of a window must compile again."""
+_SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+"""Sides of pictures in pixels, two per octave: one of the canvas between them is scaled by 1.23 at
+most."""
+
+SIZES = tuple(
+    (width, height)
+    for width in _SIDES
+    for height in _SIDES
+    if max(width, height) <= 2 * min(width, height) and width * height <= _MOST_PIXELS
+)
+"""The 45 sizes that pictures have: each is compiled once, whatever becomes of a window."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """A camera as the browser describes it.
+    """A camera as the browser describes it, whose world is the local frame of the scene.
 
     Attributes:
-        position: ``[3]`` in the world.
-        wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to the world.
+        position: ``[3]`` in that frame.
+        wxyz: ``[4]`` unit quaternion from camera axes (x right, y down, z forward) to that frame.
         fov_y: Vertical field of view, radians.
         width: Width of the canvas in pixels, whatever the browser says: 0 if its window is hidden.
         height: Height of the canvas in pixels, likewise.
@@ -79,7 +90,14 @@ class DrawnView:
     weight: np.ndarray
 
 
-def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> DrawnView:
+def draw(
+    gaussians: Gaussians | LocalScene,
+    pose: Pose,
+    look: Look,
+    factor: float = 1.0,
+    *,
+    config: Config | None = None,
+) -> DrawnView:
     """Render the picture that the browser should show.
 
     Args:
@@ -87,11 +105,13 @@ def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> D
         pose: The camera.
         look: The state of the controls.
         factor: Sides of the picture relative to those of the canvas, at most 1.
+        config: Settings of the renderer; None for its defaults.
     """
     width, height = picture_size(pose, factor)
     viewmat, K = camera_of(pose, width, height)
-    camera = CameraPath([""], viewmat[None], K[None], width, height)
-    (frame,) = render_frames(gaussians, camera, np.asarray(look.background))
+    scene = LocalScene.of(gaussians)
+    camera = CameraPath([""], scene.frame.world_viewmats(viewmat[None]), K[None], width, height)
+    (frame,) = render_frames(scene, camera, np.asarray(look.background), config=config)
     depth, weight = frame.depth, frame.weight
     if look.output == "depth":
         picture = depth_picture(depth, weight, *look.depth_range, look.min_weight)
@@ -104,15 +124,17 @@ def draw(gaussians: Gaussians, pose: Pose, look: Look, factor: float = 1.0) -> D
 
 
 def picture_size(pose: Pose, factor: float) -> tuple[int, int]:
-    """Return width and height in pixels, multiples of 8 with nearly the shape of the canvas."""
-    across, down = pose.canvas
-    factor = min(factor, (_MOST_PIXELS / (across * down)) ** 0.5)
-    width, height = (max(1, round(factor * n / _STEP)) * _STEP for n in (across, down))
-    return width, height
+    """Return that of ``SIZES`` to which the sides of the canvas are scaled least."""
+    across, down = (factor * side for side in pose.canvas)
+
+    def scaling(size: tuple[int, int]) -> float:
+        return math.log(size[0] / across) ** 2 + math.log(size[1] / down) ** 2
+
+    return min(SIZES, key=scaling)
 
 
 def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``viewmat [4, 4]`` and ``K [3, 3]`` in float32 for a picture that fills the canvas."""
+    """Return ``viewmat [4, 4]``, local to camera, and ``K [3, 3]`` that fill the canvas."""
     wxyz = np.asarray(pose.wxyz, np.float64)
     to_world = np.eye(4)
     to_world[:3, :3] = rotation_matrix(wxyz / np.linalg.norm(wxyz))
@@ -122,9 +144,10 @@ def camera_of(pose: Pose, width: int, height: int) -> tuple[np.ndarray, np.ndarr
     across, down = pose.canvas
     fx = fy * (width / height) / (across / down)
     K = pinhole_matrix(fx, fy, width / 2, height / 2)
-    return inverted(to_world).astype(np.float32), K.astype(np.float32)
+    return inverted(to_world), K.astype(np.float32)
 
 
-def range_of(view: DrawnView, min_weight: float) -> tuple[float, float]:
-    """Return the range of depth colours that suits the solid pixels of a view."""
-    return color_range(view.depth[(view.depth > 0) & (view.weight >= min_weight)])
+def range_of(view: DrawnView, min_weight: float) -> tuple[float, float] | None:
+    """Return the range of depth colours that suits the solid pixels of a view, None without any."""
+    solid = view.depth[(view.depth > 0) & (view.weight >= min_weight)]
+    return color_range(solid) if len(solid) else None

@@ -1,5 +1,7 @@
 """Serves the viewer: one thread draws for all browsers, and viser shows the pictures."""
 
+import contextlib
+import ipaddress
 import math
 import socket
 import threading
@@ -8,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jax_gsplat_depth._common.extras import require
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._common.local_scene import LocalScene
+from jax_gsplat_depth._common.memory import is_out_of_memory
+from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import camera_centers
 from jax_gsplat_depth.frames import depth_range, orbit, scene_box
+from jax_gsplat_depth.viewer._guard import start_server
 from jax_gsplat_depth.viewer._session import Session
 
 _FOV_X, _ELEVATION = math.radians(60), math.radians(20)
@@ -30,31 +34,35 @@ class Viewer:
 
     def __init__(
         self,
-        gaussians: Gaussians,
+        gaussians: Gaussians | LocalScene,
         *,
         up: np.ndarray,
         say: Callable[[str], None],
         host: str = "localhost",
         port: int = 8080,
+        config: Config | None = None,
     ) -> None:
         """Start serving.
 
         Args:
             gaussians: Activated Gaussians with 3 colour channels.
             up: ``[3]`` upward direction, world frame.
-            say: Called, from any thread, with a sentence about a browser that cannot be served.
-            host: Name or address of a network interface of this machine.
+            say: Called, from any thread, with a sentence about a browser that cannot be served, or
+                a warning.
+            host: Name or address of a network interface of this machine. Browsers have to call the
+                server by this name, or by those of the loopback interface if it listens there.
             port: Port to listen at; 0 takes any free one.
+            config: Settings of the renderer; None for its defaults.
 
         Raises:
             OSError: The address cannot be used; the message is one sentence.
             ValueError: No Gaussian can be drawn.
-            ImportError: viser is not installed.
+            ImportError: viser is not installed, or not of a version that can be made safe.
         """
-        viser = require("viser", "viewer")
-        address = _free_address(host, port)
+        address, port = _free_address(host, port)
+        scene = LocalScene.of(gaussians)
         start = orbit(
-            gaussians,
+            scene,
             up=up,
             n_frames=1,
             width=_WIDTH,
@@ -62,29 +70,36 @@ class Viewer:
             fov_x=_FOV_X,
             elevation=_ELEVATION,
         )
-        depths = depth_range(gaussians, start, np.zeros(3), 0.5)
-        self._gaussians = gaussians
+        depths = depth_range(scene, start, np.zeros(3), 0.5, config=config)
+        self._scene = scene
+        self._config = config
         self._depth_range = depths.low, depths.high
         self._sessions: dict[int, Session] = {}
         self._changed = threading.Event()
         self._done = threading.Event()
         self._say = say
-        self._server: Any = viser.ViserServer(
-            host=address, port=port, label="jax-gsplat-depth", verbose=False
-        )
-        self.url = url_of(host, self._server.get_port())
-        # A shared link would go through somebody else's server.
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        self._server.scene.set_up_direction(tuple(float(x) for x in up))
-        first = self._server.initial_camera
-        (first.position,) = camera_centers(start.viewmats.astype(np.float64))
-        # The point around which the mouse turns the camera.
-        first.look_at = scene_box(gaussians, up).center
-        first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
-        self._server.on_client_connect(self._connect)
-        self._server.on_client_disconnect(self._disconnect)
-        self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
-        self._thread.start()
+        self._server: Any = start_server(host, address, port)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._stop_server)
+            self.url = url_of(host, port)
+            if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+                say(
+                    "warning: everybody who reaches this machine can look at the scene at "
+                    f"{self.url}"
+                )
+            self._server.gui.configure_theme(show_logo=False, show_share_button=False)
+            self._server.scene.set_up_direction(tuple(float(x) for x in up))
+            first = self._server.initial_camera
+            # The world of the browser is the local frame, whatever the units of the scene.
+            (first.position,) = camera_centers(scene.frame.local_viewmats(start.viewmats))
+            # The point around which the mouse turns the camera.
+            first.look_at = scene.frame.local_points(scene_box(scene, up).center)
+            first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
+            self._server.on_client_connect(self._connect)
+            self._server.on_client_disconnect(self._disconnect)
+            self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
+            self._thread.start()
+            stack.pop_all()
 
     def wait(self) -> None:
         """Wait until the viewer is stopped."""
@@ -95,9 +110,14 @@ class Viewer:
         self._done.set()
         self._changed.set()
         self._thread.join()
+        self._stop_server()
+
+    def _stop_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+            # Older versions of viser leave the threads that wait for callbacks.
+            server._thread_executor.shutdown(wait=False)
 
     def __enter__(self) -> "Viewer":
         """Return the viewer itself."""
@@ -110,7 +130,11 @@ class Viewer:
     # Coroutines, because viser keeps their order: no session outlives its browser.
     async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
-            client, self._gaussians, self._depth_range, self._changed.set
+            client,
+            self._scene,
+            self._depth_range,
+            self._changed.set,
+            config=self._config,
         )
         self._changed.set()
 
@@ -133,6 +157,8 @@ class Viewer:
             # The error is dropped if the browser has left meanwhile.
             if self._sessions.pop(number, None) is not None:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+                if is_out_of_memory(error):
+                    reason = "there is not enough memory: try a smaller window"
                 self._say(f"browser {number} gets no more pictures until it reloads ({reason})")
             return None
 
@@ -142,8 +168,8 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _free_address(host: str, port: int) -> str:
-    """Return the address of ``host`` to listen at, if its port is free.
+def _free_address(host: str, port: int) -> tuple[str, int]:
+    """Return address and port to listen at, if the port is free; 0 stands for any that is.
 
     Not left to viser, which tries the next ports if one is taken, and hangs if the host is wrong.
     """
@@ -151,8 +177,8 @@ def _free_address(host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A machine may have IPv6 names without IPv6.
         family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        with socket.create_server(address[:2], family=family):
-            return str(address[0])
+        with socket.create_server(address[:2], family=family) as free:
+            return str(address[0]), free.getsockname()[1]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{host}:{port} cannot be used: {reason}") from error

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth._common.local_scene import LocalScene
+from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, picture_size, range_of
 
 _RESTS_AFTER = 0.25
@@ -38,24 +39,28 @@ class Session:
     def __init__(
         self,
         client: Any,
-        gaussians: Gaussians,
+        scene: LocalScene,
         depth_range: tuple[float, float],
         wake: Callable[[], None],
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        config: Config | None = None,
     ) -> None:
         """Add the controls.
 
         Args:
             client: A ``viser.ClientHandle``, or an object with its ``camera``, ``gui``, ``scene``.
-            gaussians: Activated Gaussians with 3 colour channels.
+            scene: Activated Gaussians with 3 colour channels.
             depth_range: First range of depth colours, world units.
             wake: Called, from any thread, when ``step`` should be called.
             clock: Returns the time in seconds.
+            config: Settings of the renderer; None for its defaults.
         """
         self._client = client
-        self._gaussians = gaussians
+        self._scene = scene
         self._wake = wake
         self._clock = clock
+        self._config = config
         self._moved = -_RESTS_AFTER
         self._dirty = True
         self._sharp = False
@@ -120,8 +125,10 @@ class Session:
     def _on_fit_range(self) -> None:
         if self._view is None:
             return
-        low, high = range_of(self._view, self._min_weight.value)
-        for slider, depth in ((self._low, low), (self._high, high)):
+        depths = range_of(self._view, self._min_weight.value)
+        if depths is None:
+            return
+        for slider, depth in zip((self._low, self._high), depths, strict=True):
             slider.max = max(slider.max, depth)
             slider.value = depth
         self._on_change()
@@ -168,7 +175,7 @@ class Session:
         started = self._clock()
         pose = self.pose()
         factor = self._coarse_factor(pose) if moving else 1.0
-        view = draw(self._gaussians, pose, self.look(), factor)
+        view = draw(self._scene, pose, self.look(), factor, config=self._config)
         self._client.scene.set_background_image(
             view.picture, format="jpeg", jpeg_quality=_QUALITY[moving]
         )

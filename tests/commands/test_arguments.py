@@ -251,6 +251,7 @@ def test_documented_commands():
 def test_documented_options():
     """What the pages call an option is one."""
     flags = {f"--{flag}" for *_, flag in SETTINGS} | {"--help", "--version"}
+    flags |= {f"--no-{flag}" for _, _, hint, _, flag in SETTINGS if bool in parts_of(hint)}
     for name in ("training.md", "tools.md"):
         page = (pathlib.Path(__file__).parents[2] / "docs" / name).read_text()
         found = set(re.findall(r"`(--[a-z0-9.-]+)", page))

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 pytest.importorskip("optax")
 pytest.importorskip("dm_pix")
 
+from helpers.captures import Scene, nerf_folder, write_json
 from helpers.commands import refusal_without, run
 from PIL import Image
 
@@ -102,7 +104,7 @@ def assert_complete(out, n_gaussians, names):
         with Image.open(path) as picture:
             picture.load()
             assert picture.size[0] > 100
-    assert len(io.read_ply(out / "splats.ply").means) == n_gaussians == metrics["n_gaussians"]
+    assert len(io.read(out / "splats.ply").gaussians.means) == n_gaussians == metrics["n_gaussians"]
     assert [view["name"] for view in metrics["heldout"]] == names
     for view in [metrics, *metrics["heldout"]]:
         assert view["psnr"] > 3
@@ -142,10 +144,13 @@ def test_out_on_another_disk(small_capture, tmp_path, monkeypatch):
     out.mkdir()
     rename = os.replace
 
-    def replace_on_one_disk(source, target):
-        if not Path(source).is_relative_to(out):
+    def replace_on_one_disk(source, target, **folders):
+        # Files are moved between open folders, which lie below the disk if they can be there.
+        folder = folders.get("src_dir_fd")
+        place = Path(source) if folder is None else Path(os.readlink(f"/proc/self/fd/{folder}"))
+        if not place.is_relative_to(out):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
-        rename(source, target)
+        rename(source, target, **folders)
 
     monkeypatch.setattr(os, "replace", replace_on_one_disk)
     assert run("fit", "--out", out, "--steps", 2, "--max-gaussians", 50) == 0
@@ -164,9 +169,9 @@ def test_photo_names_are_not_formulas(small_capture, tmp_path, monkeypatch):
 def test_interrupt_after_the_last_step_keeps_the_result(small_capture, tmp_path, monkeypatch):
     evaluate = _metrics.evaluate
 
-    def interrupted_evaluate(*arguments):
+    def interrupted_evaluate(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     monkeypatch.setattr(_metrics, "evaluate", interrupted_evaluate)
     assert run("fit", "--out", tmp_path / "o", "--steps", 2, "--max-gaussians", 50) == 0
@@ -194,6 +199,18 @@ def test_capture_errors_become_sentences(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_not_used_of_a_capture_is_said(tmp_path, capsys):
+    data = nerf_folder(tmp_path, Scene())
+    data["colour_of_mood"] = "blue"
+    write_json(tmp_path / "transforms.json", data)
+    assert run("fit", "--data", tmp_path, "--out", tmp_path / "out", "--views", "100") == 2
+    _, warning, error = capsys.readouterr().err.splitlines()
+    path = tmp_path / "transforms.json"
+    wanted = f"warning: {path} has unknown keys (colour_of_mood), which are left out"
+    assert warning == f"jax-gsplat-depth: {wanted}"
+    assert error.startswith("jax-gsplat-depth: error: 100 training views cannot be chosen")
+
+
 def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, capsys):
     errors = [MemoryError(), ValueError("a bug")]
     monkeypatch.setattr(datasets, "load_capture", lambda path, downscale: fail(errors.pop(0)))
@@ -205,6 +222,73 @@ def test_lack_of_memory_is_a_sentence_and_a_bug_is_not(tmp_path, monkeypatch, ca
     assert "not enough memory: try --downscale" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(ValueError, match="a bug"):
         run("fit", "--data", "x", "--out", tmp_path / "o")
+
+
+XLA_ERROR = "RESOURCE_EXHAUSTED: jgd_blend_fwd: out of memory: 8 bytes were wanted for nothing"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError(XLA_ERROR),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 1555200 bytes."),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        datasets.CaptureError("photo.png cannot be read as a photo"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    ("command", "lower"),
+    [
+        ("fit --data x", "--downscale or a smaller --max-gaussians"),
+        ("render a.ply", "a smaller --width and --height"),
+        ("eval a.ply --data x", "--downscale"),
+        ("view a.ply", "a file with fewer Gaussians"),
+        ("convert a.ply b.ply", "a file with fewer Gaussians"),
+        ("info a.ply", "a file with fewer Gaussians"),
+    ],
+)
+def test_every_command_says_what_to_lower(tmp_path, monkeypatch, capsys, command, lower, error):
+    if command.startswith("view"):
+        pytest.importorskip("viser")
+
+    def fail(*_, **__):
+        if isinstance(error, datasets.CaptureError):
+            raise error from MemoryError()
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    for module, name in (datasets, "load_capture"), (io, "read"), (io, "describe"):
+        monkeypatch.setattr(module, name, fail)
+    assert run(*command.split()) == 2
+    expected = f"jax-gsplat-depth: error: there is not enough memory: try {lower}"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+    assert not list(tmp_path.iterdir())
+
+
+ABORT = """
+import os
+from jax_gsplat_depth.cli._common import guarded
+
+sentence = "there is not enough memory: try something smaller"
+fine = guarded(out_of_memory=sentence)(lambda _: "done")
+assert fine(None) == 0
+guarded(out_of_memory=sentence)(lambda _: os.abort())(None)
+"""
+
+
+def test_an_abort_of_the_compiler_is_a_sentence():
+    done = subprocess.run([sys.executable, "-c", ABORT], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "jax-gsplat-depth: done",
+        "jax-gsplat-depth: error: aborted, most likely because there is not enough memory: try "
+        "something smaller",
+    ]
 
 
 @pytest.fixture

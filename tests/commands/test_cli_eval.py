@@ -1,5 +1,6 @@
 """Compares the numbers of ``eval`` with those of ``fit``."""
 
+import dataclasses
 import json
 import sys
 
@@ -14,6 +15,7 @@ from helpers.commands import run
 from PIL import Image
 
 from jax_gsplat_depth import datasets
+from jax_gsplat_depth._common.file_names import file_name
 
 SAME = {"rel": 1e-5, "abs": 0}
 """The file of the fit is rounded to float32 logarithms and logits; measured 3e-7."""
@@ -65,6 +67,21 @@ def test_the_numbers_are_those_of_the_fit(fitted, capture, tmp_path, capsys):
     assert float(table[-1][1]) == pytest.approx(metrics["psnr"], abs=1e-3)
     assert float(table[-1][3]) == pytest.approx(100 * metrics["depth_error"], abs=1e-3)
     assert "2 held-out views; pictures" in printed.err.splitlines()[-1]
+
+
+def test_names_may_be_longer_than_those_of_files(fitted, capture, tmp_path, monkeypatch):
+    """Of a photo without suffix, or of one in many folders; fit draws with the same function."""
+    names = list(capture.names)
+    longest = ["0" * 252, "é" * 126 + "a"]
+    for i, name in zip(capture.test_indices, longest, strict=True):
+        names[i] = name
+    changed = dataclasses.replace(capture, names=names)
+    monkeypatch.setattr("jax_gsplat_depth.cli._common.builtin_capture", lambda: changed)
+    assert run("eval", fitted / "splats.ply", "--out", tmp_path / "out") == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [view["name"] for view in metrics["heldout"]] == longest
+    pictures = [path.name for path in (tmp_path / "out" / "heldout").iterdir()]
+    assert sorted(pictures) == sorted(file_name(name, ".png") for name in longest)
 
 
 def test_nothing_is_written_without_out(fitted, tmp_path, monkeypatch, capsys):

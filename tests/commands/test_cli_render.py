@@ -1,5 +1,6 @@
 """Compares what ``render`` writes with what the renderer gives, along cameras that fit."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from helpers.commands import run
+from helpers.kills import kill_before
 from helpers.splats import box_of_gaussians
 
 pytest.importorskip("optax")
@@ -22,6 +24,8 @@ from PIL import Image
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import datasets, frames, io
+from jax_gsplat_depth._common.file_names import file_name
+from jax_gsplat_depth._common.scratch import PREFIX, scratch_folder, tag_of
 from jax_gsplat_depth.cli import _main
 from jax_gsplat_depth.frames import _render, _write
 
@@ -62,6 +66,59 @@ def reference(path, cameras, background=(0, 0, 0)):
 def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture).astype(float)
+
+
+@pytest.mark.parametrize("depth_format", ["png", "npy"])
+def test_names_may_be_longer_than_those_of_files(ply, tmp_path, depth_format):
+    names = ["0" * 251, "0" * 252, "0" * 255, "é" * 126 + "a", "é" * 126 + "b", "n" * 400]
+    camera = {"viewmat": np.eye(4).tolist(), "K": [[9, 0, 8], [0, 9, 6], [0, 0, 1]]}
+    cameras = {"width": 16, "height": 12, "cameras": [camera | {"name": name} for name in names]}
+    (tmp_path / "cameras.json").write_text(json.dumps(cameras))
+    arguments = ("--cameras", tmp_path / "cameras.json", "--depth-format", depth_format)
+    assert run("render", ply, *arguments, "--out", tmp_path / "out") == 0
+    for folder in ("image", "depth", "depth_raw", "weight"):
+        suffix = f".{depth_format}" if folder == "depth_raw" else ".png"
+        files = {path.name for path in (tmp_path / "out" / folder).iterdir()}
+        assert files == {file_name(name, suffix) for name in names} and len(files) == len(names)
+    written = json.loads((tmp_path / "out" / "cameras.json").read_text())["cameras"]
+    assert [entry["name"] for entry in written] == names
+
+
+@pytest.mark.quick(before=["a result"])
+@pytest.mark.parametrize("before", ["nothing", "a result"])
+def test_after_a_kill_the_same_command_gives_the_same_bytes(ply, tmp_path, before, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    size = ("--width", 16, "--height", 12, "--outputs", "image")
+
+    def arguments(out, frames=2):
+        return ["render", ply, "--out", out, *size, "--frames", frames]
+
+    assert run(*arguments(tmp_path / "straight")) == 0
+    wanted = content(tmp_path / "straight")
+    for number in itertools.count(1, 4):
+        out = tmp_path / str(number)
+        if before == "a result":
+            assert run(*arguments(out, frames=3)) == 0
+        killed = kill_before(number, run, *arguments(out))
+        assert run(*arguments(out)) == 0
+        assert content(out) == wanted and not list(tmp_path.rglob(".*"))
+        if not killed:
+            break
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_half_a_video_of_a_killed_command_is_removed(ply, tmp_path):
+    out = tmp_path / ("v" * 250 + ".mp4")
+    pytest.importorskip("av")
+    hidden = tmp_path / f"{PREFIX}{tag_of(out)}0"
+    hidden.mkdir()
+    (hidden / "file").write_bytes(b"half")
+    with scratch_folder(tmp_path, tag_of(out)) as in_use:
+        frames.check_output(out)
+        assert not hidden.exists() and in_use.exists()
 
 
 @pytest.mark.parametrize("depth_format", ["png", "npy"])
@@ -275,6 +332,8 @@ LENS = {"w": 40, "h": 30, "fl_x": 50}
         ({"cameras": [CAMERA, {**CAMERA, "width": 41}]}, "several image sizes"),
         ({"cameras": [{**CAMERA, "name": "../x"}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "x\0"}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": ".."}]}, "expected a file name"),
+        ({"cameras": [{**CAMERA, "name": "..."}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "\ud800"}]}, "expected a file name"),
         ({"cameras": [{**CAMERA, "name": "x"}] * 2}, "two cameras of one name"),
         ({**LENS, "frames": [{**POSE, "file_path": "a/x\0.png"}]}, "expected a file name"),

@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
+import http.client
+import importlib
+import itertools
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -11,6 +15,8 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
+import urllib.error
 import urllib.request
 from io import BytesIO
 
@@ -26,15 +32,16 @@ import jax.numpy as jnp
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import frames, io
-from jax_gsplat_depth.viewer import _session
-from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, picture_size
+from jax_gsplat_depth.viewer import _guard, _session
+from jax_gsplat_depth.viewer._guard import Guard
+from jax_gsplat_depth.viewer._picture import SIZES, DrawnView, Look, Pose, draw, picture_size
 from jax_gsplat_depth.viewer._server import Viewer, url_of
 from jax_gsplat_depth.viewer._session import Session
 
 LOOK = Look("image", (1.0, 4.0), 0.5, (0.0, 0.0, 0.0))
 
 
-def pose_at(eye, target, width=64, height=48, fov_y=0.8):
+def pose_at(eye, target, width=96, height=64, fov_y=0.8):
     """The pose of a browser, and the camera of the package at the same place."""
     camera = jgd.Camera.look_at(
         np.float32(eye), np.float32(target), fov_y=np.float32(fov_y), width=width, height=height
@@ -89,7 +96,7 @@ def test_picture_fills_the_canvas(size):
     pose = dataclasses.replace(POSE, width=size[0], height=size[1])
     for factor in (1.0, 0.5, 0.25):
         width, height = picture_size(pose, factor)
-        assert width % 8 == height % 8 == 0 and width * height <= 1920 * 1080 * 1.01
+        assert (width, height) in SIZES and width * height <= 2048 * 1024
     from jax_gsplat_depth.viewer._picture import camera_of
 
     K = camera_of(pose, width, height)[1]
@@ -98,6 +105,20 @@ def test_picture_fills_the_canvas(size):
     assert down == pytest.approx(np.tan(0.4), rel=1e-5)
     shape = np.clip(size[0], 1, 16384) / np.clip(size[1], 1, 16384)
     assert across == pytest.approx(np.tan(0.4) * shape, rel=1e-5)
+
+
+def test_windows_of_any_size_need_few_programs():
+    sizes = set()
+    for width in range(300, 2000, 37):
+        for height in range(max(200, width // 2), min(2 * width, 2_000_000 // width), 31):
+            pose = dataclasses.replace(POSE, width=width, height=height)
+            for factor in (1.0, 0.5, 0.25):
+                size = picture_size(pose, factor)
+                sizes.add(size)
+                # No side is blurred or sharpened by more than half an octave in all.
+                scales = [s / (factor * n) for s, n in zip(size, (width, height), strict=True)]
+                assert all(1 / 1.42 < scale < 1.42 for scale in scales)
+    assert sizes <= set(SIZES) and len(SIZES) == 45
 
 
 class Control:
@@ -165,7 +186,7 @@ def test_controls():
     assert client.visible() == {"Show", "Background", "Drawn"}
     assert session.step() is None and len(client.pictures) == 1
     assert session.step() is None and len(client.pictures) == 1  # Nothing has changed.
-    assert re.fullmatch(r"64x48, 0 ms, -", client.controls["Drawn"].value)
+    assert re.fullmatch(r"96x64, 0 ms, -", client.controls["Drawn"].value)
 
     client.controls["Show"].set("depth")
     assert client.visible() >= {"Near", "Far", "Fit range to view", "Least weight"}
@@ -192,10 +213,10 @@ def test_controls():
 
 
 def test_coarse_while_moving_and_sharp_at_rest(monkeypatch):
-    clock, client = Clock(), Client(pose_at((2, -4, 1), (1, -2, 0), 640, 480)[0])
+    clock, client = Clock(), Client(pose_at((2, -4, 1), (1, -2, 0), 512, 384)[0])
     sizes = []
 
-    def slow_draw(gaussians, pose, look, factor):
+    def slow_draw(gaussians, pose, look, factor, *, config):
         width, height = picture_size(pose, factor)
         clock.now += clock.pace * width * height
         sizes.append((width, height))
@@ -203,20 +224,20 @@ def test_coarse_while_moving_and_sharp_at_rest(monkeypatch):
 
     monkeypatch.setattr(_session, "draw", slow_draw)
     session = Session(client, None, (1.0, 4.0), lambda: None, clock)
-    assert session.step() is None and sizes == [(640, 480)]
+    assert session.step() is None and sizes == [(512, 384)]
     client.move()  # The time of the first picture is not known, as it was compiled.
-    assert 0 < session.step() <= 0.25 and sizes[-1] == (320, 240)
+    assert 0 < session.step() <= 0.25 and sizes[-1] == (256, 192)
     client.move()
     session.step()
-    assert sizes[-1] == (320, 240)  # 0.08 s
+    assert sizes[-1] == (256, 192)  # 0.05 s
     client.move()
     wait = session.step()
-    assert sizes[-1] == (320, 240) and client.pictures[-1][1] < 90
+    assert sizes[-1] == (256, 192) and client.pictures[-1][1] < 90
     clock.now += wait + 0.01
-    assert session.step() is None and sizes[-1] == (640, 480) and client.pictures[-1][1] > 90
+    assert session.step() is None and sizes[-1] == (512, 384) and client.pictures[-1][1] > 90
     assert session.step() is None and len(sizes) == 5
 
-    for clock.pace, size in ((1e-5, (160, 120)), (1e-7, (640, 480))):
+    for clock.pace, size in ((1e-5, (128, 96)), (1e-7, (512, 384))):
         for _ in range(3):
             client.move()
             session.step()
@@ -272,44 +293,59 @@ def test_server_starts_and_stops():
             free.bind(("127.0.0.1", port))
 
 
-def test_browser_gets_pictures():
-    """A client that speaks as the page of viser does: it says where its camera is."""
+CAMERA_MESSAGE = {
+    "type": "ViewerCameraMessage",
+    "wxyz": POSE.wxyz.tolist(),
+    "position": POSE.position.tolist(),
+    "image_height": 64,
+    "image_width": 96,
+    "fov": POSE.fov_y,
+    "near": 0.01,
+    "far": 100.0,
+    "look_at": [1.0, -2.0, 0.5],
+    "up_direction": [0.0, 0.0, 1.0],
+}
+
+
+def browser_of(viewer, **options):
+    """Connect as the page of viser does."""
     viser = pytest.importorskip("viser")
-    # What viser itself speaks with: every version that the extra allows brings them.
+    # What viser itself speaks with: every version that the extra allows brings it.
+    from websockets.sync.client import connect
+
+    url = viewer.url.replace("http", "ws")
+    return connect(url, subprotocols=[f"viser-v{viser.__version__}"], **options)
+
+
+def messages_of(browser, timeout):
+    """Return the messages of the next frame."""
     import msgspec
     import zstandard
+
+    seen = browser.recv(timeout=timeout)
+    size, n_compressed = struct.unpack("<QQ", seen[:16])
+    packed = seen[16 : 16 + n_compressed]
+    unpacked = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
+    return msgspec.msgpack.decode(unpacked)["messages"]
+
+
+def test_browser_gets_pictures():
+    """A client that speaks as the page of viser does: it says where its camera is."""
+    pytest.importorskip("viser")
+    import msgspec
     from PIL import Image
-    from websockets.sync.client import connect
 
     with (
         no_threads_left(),
         serve() as viewer,
     ):
-        camera = {
-            "type": "ViewerCameraMessage",
-            "wxyz": POSE.wxyz.tolist(),
-            "position": POSE.position.tolist(),
-            "image_height": 48,
-            "image_width": 64,
-            "fov": POSE.fov_y,
-            "near": 0.01,
-            "far": 100.0,
-            "look_at": [1.0, -2.0, 0.5],
-            "up_direction": [0.0, 0.0, 1.0],
-        }
-        url = viewer.url.replace("http", "ws")
-        with connect(url, subprotocols=[f"viser-v{viser.__version__}"]) as browser:
-            browser.send(msgspec.msgpack.encode(camera))
-            end = time.monotonic() + 60
+        end = time.monotonic() + 60
+        with browser_of(viewer, origin=viewer.url) as browser:
+            browser.send(msgspec.msgpack.encode(CAMERA_MESSAGE))
             jpegs, texts = [], []
             # The picture, and then the text that says how long it took: after it all is quiet.
-            while not (jpegs and any("64x48, " in text for text in texts)):
-                seen = browser.recv(timeout=end - time.monotonic())
-                size, n_compressed = struct.unpack("<QQ", seen[:16])
-                packed = seen[16 : 16 + n_compressed]
-                unpacked = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
-                messages = msgspec.msgpack.decode(unpacked)["messages"]
-                for message in messages:
+            while not (jpegs and any("96x64, " in text for text in texts)):
+                for message in messages_of(browser, end - time.monotonic()):
                     if message["type"] == "BackgroundImageMessage" and message["rgb_data"]:
                         jpegs.append(message["rgb_data"])
                     texts.append(str(message.get("updates")))
@@ -317,10 +353,205 @@ def test_browser_gets_pictures():
         while viewer._sessions:
             assert time.monotonic() < end
             time.sleep(0.02)
-    with Image.open(BytesIO(jpegs[0])) as picture:
-        assert picture.size == (64, 48)
+    with Image.open(BytesIO(jpegs[-1])) as picture:
+        assert picture.size == (96, 64)
         error = np.asarray(picture).astype(float) - draw(box_of_gaussians(), POSE, LOOK).picture
     assert np.sqrt(np.mean(error**2)) < 6  # Of JPEG; measured 3.0.
+
+
+def admits(guard, host, *origins):
+    hosts = [host] if isinstance(host, str) else host
+    return guard.admits(hosts, origins)
+
+
+def test_who_is_answered(monkeypatch):
+    local = Guard.of("localhost", "127.0.0.1")
+    for name in ("localhost", "127.0.0.1", "[::1]", "LOCALHOST"):
+        assert admits(local, f"{name}:8080")
+        assert admits(local, f"{name}:8080", f"http://{name}:8080")
+    # Through a tunnel with another port at the end of the browser.
+    assert admits(local, "localhost:9000", "http://localhost:9000")
+    for host in (
+        *("evil.example:8080", "localhost.evil.example:8080", "evil.example", ""),
+        *("127.0.0.1.nip.example:8080", "[::1%25lo]:8080"),
+        *("user@localhost:8080", "localhost:8080/", "localhost:", "localhost:08080x", ":8080"),
+        *([], ["localhost:8080", "evil.example:8080"], "192.168.1.5:8080", "0.0.0.0:8080"),
+    ):
+        assert not admits(local, host), host
+    for origin in (
+        *("https://evil.example", "http://evil.example:8080", "null", "", "localhost:8080"),
+        *("http://localhost:3000", "https://localhost:8080", "http://localhost", "file://"),
+        *("http://localhost:8080.evil.example", "http://localhost:8080@evil.example:8080"),
+        *("http://127.0.0.1:8080", "http://[::1]:8080"),
+    ):
+        assert not admits(local, "localhost:8080", origin), origin
+    assert not admits(local, "localhost:8080", "http://localhost:8080", "http://evil.example")
+    assert admits(Guard.of("::1", "::1"), "[::1]", "http://[::1]:80")
+    assert admits(local, "LOCALHOST:80", "http://localhost")
+
+    named = Guard.of("Scene.example", "192.168.1.5")
+    assert admits(named, "scene.example:8080", "http://scene.example:8080")
+    assert admits(named, "192.168.1.5:8080")
+    assert not admits(named, "localhost:8080") and not admits(named, "192.168.1.6:8080")
+
+    link = Guard.of("FE80::1%eth0", "fe80::1%eth0")
+    assert admits(link, "[fe80::1]:8080", "http://[fe80::1]:8080")
+    accents = Guard.of("Bücher.example", "192.168.1.5")
+    assert admits(accents, "xn--bcher-kva.example:8080", "http://xn--bcher-kva.example:8080")
+
+    monkeypatch.setattr(socket, "getfqdn", lambda: "Scene.Lab.Example")
+    everywhere = Guard.of("0.0.0.0", "0.0.0.0")
+    assert admits(everywhere, "scene.lab.example:8080", "http://scene.lab.example:8080")
+    for host in ("localhost", "192.168.1.5", "[fe80::1]", "0.0.0.0", socket.gethostname()):
+        assert admits(everywhere, f"{host}:8080", f"http://{host}:8080")
+    # No name that somebody else can give to this machine, and no page of another one.
+    assert not admits(everywhere, "evil.example:8080")
+    for host, page in itertools.permutations(
+        ["localhost:8080", "127.0.0.1:8080", "203.0.113.5:8080", "[2001:db8::5]:8080"], 2
+    ):
+        assert not admits(everywhere, host, f"http://{page}"), (host, page)
+
+
+def test_no_other_files_are_served():
+    pytest.importorskip("viser")
+    with no_threads_left(), serve() as viewer:
+        connection = http.client.HTTPConnection(viewer.url.removeprefix("http://"), timeout=30)
+        for up in ("../", "..%2f", "%2e%2e/", "/../", "x/../../"):
+            for levels in range(1, 14):
+                connection.request("GET", f"/{up * levels}etc/passwd")
+                answer = connection.getresponse()
+                assert answer.status >= 400 and b"root:" not in answer.read()
+        connection.close()
+
+
+def test_pages_of_others_are_refused(monkeypatch):
+    """And a page of our own cannot make the scene public."""
+    viser = pytest.importorskip("viser")
+    import msgspec
+    from websockets.exceptions import InvalidStatus
+
+    tunnels = []
+    monkeypatch.setattr(viser._viser, "ViserTunnel", lambda *place: tunnels.append(place))
+    with no_threads_left(), serve() as viewer:
+        port = int(viewer.url.rpartition(":")[2])
+        for host, status in (
+            (f"127.0.0.1:{port}", 200),
+            (f"localhost:{port}", 200),
+            (f"evil.example:{port}", 403),
+            ("127.0.0.1", 200),
+        ):
+            request = urllib.request.Request(viewer.url, headers={"Host": host})
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    assert answer.status == status
+            except urllib.error.HTTPError as error:
+                with error:
+                    assert error.code == status and b"address that it printed" in error.read()
+        strangers = ("https://evil.example", f"http://evil.example:{port}", "null")
+        for origin in (*strangers, f"http://localhost:{port}", "http://127.0.0.1:1"):
+            with pytest.raises(InvalidStatus, match="403"), browser_of(viewer, origin=origin):
+                pass
+        assert not viewer._sessions
+        with browser_of(viewer, origin=viewer.url) as browser:
+            browser.send(msgspec.msgpack.encode({"type": "ShareUrlRequest"}))
+            browser.send(msgspec.msgpack.encode(CAMERA_MESSAGE))
+            end = time.monotonic() + 60
+            types = set()
+            while "BackgroundImageMessage" not in types:
+                types |= {m["type"] for m in messages_of(browser, end - time.monotonic())}
+        assert viewer._server.request_share_url() is None
+        assert "ShareUrlUpdated" not in types and not tunnels
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        # What viser asks of a server, if it comes to ask it of another one.
+        ("_asking", lambda guard, answer: answer),
+        ("_forget_tunnel", lambda server: False),
+    ],
+)
+def test_no_server_without_guard(monkeypatch, tmp_path, capsys, name, value):
+    pytest.importorskip("viser")
+    io.save(tmp_path / "a.ply", box_of_gaussians())
+    monkeypatch.setattr(_guard, name, value)
+    with no_threads_left():
+        assert run("view", tmp_path / "a.ply", "--port", 0) == 2
+    error = capsys.readouterr().err
+    assert "cannot be kept from answering other web pages" in error and error.count("\n") == 1
+
+
+def test_a_version_without_tunnels_is_fine(monkeypatch):
+    pytest.importorskip("viser")
+    messages = importlib.import_module("viser._messages")
+    with no_threads_left(), serve() as viewer:
+        # No handler is left; nor need there be messages.
+        assert _guard._forget_tunnel(viewer._server)
+        monkeypatch.delattr(messages, "ShareUrlRequest")
+        monkeypatch.delattr(messages, "ShareUrlDisconnect")
+        assert _guard._forget_tunnel(viewer._server)
+        assert not _guard._forget_tunnel(object())
+
+
+def test_other_servers_stay_as_they_are(monkeypatch):
+    """Those of other places and programs, started by other threads in the same moment."""
+    pytest.importorskip("viser")
+    module = importlib.import_module("websockets.asyncio.server")
+    monkeypatch.setattr(module, "serve", lambda *_, **options: options)
+
+    def handler():
+        pass
+
+    def serve_at(package, *place):
+        handler.__module__ = package
+        return bool(module.serve(handler, *place))
+
+    with _guard._guarded(Guard.of("localhost", "127.0.0.1"), "127.0.0.1", 8080):
+        assert not serve_at("viser.infra", "127.0.0.1", 9000)
+        assert not serve_at("viser.infra", "0.0.0.0", 8080)
+        assert not serve_at("other", "127.0.0.1", 8080)
+        assert serve_at("viser.infra", "127.0.0.1", 8080)
+        # The next try of the same thread.
+        assert serve_at("viser.infra", "127.0.0.1", 8081)
+        guarded = []
+        other = threading.Thread(
+            target=lambda: guarded.append(serve_at("viser.infra", "127.0.0.1", 8081))
+        )
+        other.start()
+        other.join()
+        assert guarded == [False]
+
+
+def test_a_viewer_that_cannot_start_leaves_nothing():
+    pytest.importorskip("viser")
+
+    def say(text):
+        raise RuntimeError("the terminal is gone")
+
+    with no_threads_left(), pytest.raises(RuntimeError, match="terminal is gone"):
+        Viewer(box_of_gaussians(), up=np.eye(3)[2], say=say, host="0.0.0.0", port=0)
+
+
+def test_versions_that_serve_any_file_are_refused(monkeypatch, capsys):
+    pytest.importorskip("viser")
+    monkeypatch.setattr(_guard.importlib.metadata, "version", lambda _: "1.0.25")
+    with pytest.raises(ImportError, match=r"viser 1.0.25 is not safe: .*jax-gsplat-depth\[viewer"):
+        serve()
+    # Before the file is read.
+    assert run("view", "none.ply") == 2
+    assert "viser 1.0.25 is not safe" in capsys.readouterr().err
+    project = pathlib.Path(__file__).resolve().parents[2] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    assert extras["viewer"] == [f"viser>={'.'.join(map(str, _guard.SAFE))},<2"]
+
+
+def test_letting_others_in_is_said(capsys):
+    pytest.importorskip("viser")
+    said = []
+    with Viewer(box_of_gaussians(), up=np.eye(3)[2], say=said.append, host="0.0.0.0", port=0) as v:
+        assert said == [
+            f"warning: everybody who reaches this machine can look at the scene at {v.url}"
+        ]
 
 
 def test_errors_of_drawing_end_one_session(monkeypatch):
@@ -352,7 +583,8 @@ def test_errors_of_drawing_end_one_session(monkeypatch):
         assert list(viewer._sessions) == [2]
         viewer._sessions.clear()
     assert said == [
-        "browser 0 gets no more pictures until it reloads (MemoryError)",
+        "browser 0 gets no more pictures until it reloads (there is not enough "
+        "memory: try a smaller window)",
         "browser 1 gets no more pictures until it reloads (ValueError: first)",
     ]
 

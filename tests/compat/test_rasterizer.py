@@ -209,6 +209,7 @@ def test_against_the_reference(every_backend, dtype, convention, form, centre, o
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.quick(name=["viewmatrix"])
 def test_gradient_of_each_setting(backend, x64, name):

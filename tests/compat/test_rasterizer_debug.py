@@ -198,6 +198,7 @@ def test_debug_does_not_hang_with_one_core(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "jit", "vmap"])
 @pytest.mark.quick(mode=["jit"])
 def test_prefiltered(backend, folder, mode):

@@ -202,6 +202,7 @@ def cameras():
     return alone, jax.tree.map(lambda *v: jnp.stack(v), *alone)
 
 
+@pytest.mark.quick(every_backend=["cpu"])
 def test_vmap_over_settings(every_backend):
     alone, stacked = cameras()
     x = gaussians()
@@ -263,7 +264,8 @@ def test_no_gaussians(every_backend, dtype):
     np.testing.assert_allclose(out["weight_map"], 1e-6, rtol=1e-6)
 
 
-@pytest.mark.quick(name=["scales"], bad=[np.nan])
+@pytest.mark.slow
+@pytest.mark.quick(name=["opacities"], bad=[np.nan])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["means3D", "opacities", "shs", "scales", "rotations"])
 def test_one_bad_gaussian_is_not_drawn(backend, name, bad):

@@ -87,6 +87,7 @@ def test_capacity_changes_nothing(cuda_host, dtype, scene):
         same_trees((out, grads), expected, f"capacity {capacity}")
 
 
+@pytest.mark.slow
 @pytest.mark.quick(footprint=["3sigma"])
 @pytest.mark.parametrize(
     ("scene", "capacity", "footprint"),
@@ -98,6 +99,7 @@ def test_small_capacity_against_the_reference(cuda_host, dtype, scene, capacity,
     asserts.check_render(scene, dtype, name=f"capacity {capacity}", config=config)
 
 
+@pytest.mark.quick(capacity=[1])
 @pytest.mark.parametrize("capacity", [None, 1])
 def test_many_channels_with_few_listed(cuda_host, dtype, capacity):
     scene = scenes.dense(channels=7)
@@ -170,6 +172,7 @@ def test_old_content_of_the_workspace_does_not_matter(cuda_host, capacity, deter
         cuda_host.jgd_cuda_host_set_garbage(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.quick(scene=["boundary"])
 @pytest.mark.parametrize("scene", ["dense", "boundary", "saturated", "ties"])
 def test_deterministic_gradients_against_the_reference(cuda_host, dtype, scene):
@@ -244,7 +247,7 @@ LEVELS = {
 }
 
 
-@pytest.mark.quick(name=["scenes of cameras"])
+@pytest.mark.quick(name=["scenes of cameras"], cameras=[2])
 @pytest.mark.parametrize("cameras", [None, 2], ids=["one camera", "camera axis"])
 @pytest.mark.parametrize("name", LEVELS)
 def test_vmap_equals_loop(cuda_host, name, cameras):

@@ -1,5 +1,6 @@
 """Checks that every bad folder of photos gives one sentence that names the file at fault."""
 
+import os
 import struct
 import sys
 import zlib
@@ -10,6 +11,7 @@ from helpers.captures import (
     HEIGHT,
     N_VIEWS,
     WIDTH,
+    nerf_folder,
     refusal,
     transforms,
     write_blender,
@@ -18,9 +20,10 @@ from helpers.captures import (
     write_json,
     write_photos,
 )
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from jax_gsplat_depth.datasets import CaptureError, load_capture
+from jax_gsplat_depth.datasets import CaptureError, _colmap_text, load_capture
+from jax_gsplat_depth.frames import read_cameras
 
 
 def test_missing_folder(tmp_path):
@@ -108,6 +111,7 @@ def set_entry(row, column, value):
         (with_frame(depth_file_path="images/0003.png"), "0003.png is a RGB picture"),
         (with_frame(depth_file_path=5), "'depth_file_path' that is not a string"),
         (lambda data: data.update(depth_unit_scale_factor=0), "expected a positive number"),
+        (lambda data: data.update(applied_scale=1e200), "expected a positive number"),
     ],
 )
 def test_transforms_refused(nerf, change, text):
@@ -299,3 +303,204 @@ def test_missing_library_names_the_extra(nerf, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match=r"pip install 'jax-gsplat-depth\[fit\]'"):
         load_capture(nerf[0])
+
+
+def postscript(path):
+    """Write a picture for which Pillow would run Ghostscript."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, "EPS")
+
+
+def gif(path):
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, "GIF")
+
+
+@pytest.mark.parametrize("write", [postscript, gif])
+@pytest.mark.parametrize("kind", ["photo", "depth map", "mask"])
+def test_pictures_in_formats_that_photos_do_not_have(nerf, monkeypatch, tmp_path, write, kind):
+    folder, data = nerf
+    (folder / "bin").mkdir()
+    gs = folder / "bin" / "gs"
+    gs.write_text(f"#!/bin/sh\ntouch {folder}/called\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    del data["w"], data["h"]
+    frame = data["frames"][3]
+    if kind == "photo":
+        write(folder / frame["file_path"])
+    else:
+        frame["depth_file_path" if kind == "depth map" else "mask_path"] = "picture.png"
+        write(folder / "picture.png")
+    write_json(folder / "transforms.json", data)
+    assert f"cannot be read as a {kind}: expected JPEG, PNG, TIFF" in refusal(folder)
+    assert not (folder / "called").exists()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp", ".bmp", ".ppm"])
+def test_photos_in_the_formats_that_photos_have(tmp_path, scene, suffix):
+    write_photos(tmp_path / "images", scene, suffix=suffix)
+    write_json(tmp_path / "transforms.json", transforms(scene, suffix=suffix))
+    assert load_capture(tmp_path).names == scene.names
+
+
+FILES = {
+    "nerf": ["transforms.json", "images/0003.png", "depth.png", "mask.png", "points.ply"],
+    "blender": ["transforms_train.json", "transforms_test.json"],
+    "colmap": ["sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin"],
+    "colmap text": [f"sparse/0/{name}.txt" for name in ("cameras", "images", "points3D")],
+    "colmap photo": ["images/0003.png", "masks/0003.png"],
+    "recording": ["camera-intrinsics.txt", "a.color.png", "a.depth.png", "a.pose.txt"],
+}
+
+
+@pytest.mark.parametrize("layout, name", [(key, name) for key in FILES for name in FILES[key]])
+def test_a_fifo_instead_of_a_file_is_refused_at_once(tmp_path, scene, layout, name):
+    if layout == "nerf":
+        data = nerf_folder(tmp_path, scene)
+        data["frames"][0].update(depth_file_path="depth.png", mask_path="mask.png")
+        Image.fromarray(np.ones((HEIGHT, WIDTH), np.uint16)).save(tmp_path / "depth.png")
+        Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "mask.png")
+        data["ply_file_path"] = "points.ply"
+        (tmp_path / "points.ply").write_text(
+            "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+            "property float z\nend_header\n0 0 0\n"
+        )
+        write_json(tmp_path / "transforms.json", data)
+    elif layout == "blender":
+        write_blender(tmp_path, np.zeros((3, HEIGHT, WIDTH, 4), np.uint8))
+    elif layout.startswith("colmap"):
+        write_photos(tmp_path / "images", scene)
+        write_colmap(tmp_path / "sparse" / "0", scene, text=layout == "colmap text")
+        (tmp_path / "masks").mkdir()
+        Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "masks" / "0003.png")
+    else:
+        np.savetxt(tmp_path / "camera-intrinsics.txt", np.diag([15.0, 15.0, 1.0]))
+        for stem in ("a", "b"):
+            Image.fromarray(scene.images[0]).save(tmp_path / f"{stem}.color.png")
+            depth = np.ones((HEIGHT, WIDTH), np.uint16)
+            Image.fromarray(depth).save(tmp_path / f"{stem}.depth.png")
+            np.savetxt(tmp_path / f"{stem}.pose.txt", np.eye(4))
+    load_capture(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    message = refusal(tmp_path)
+    assert str(tmp_path / name) in message and "a FIFO, not a regular file" in message
+
+
+def test_a_device_instead_of_a_camera_file_is_refused(tmp_path):
+    (tmp_path / "cameras.json").symlink_to("/dev/zero")
+    with pytest.raises(CaptureError, match=r"cameras.json cannot be opened \(a device, not a reg"):
+        read_cameras(tmp_path / "cameras.json")
+
+
+# COLMAP's text form
+
+
+def write_images(colmap, lines):
+    folder = colmap / "sparse" / "0"
+    (folder / "images.txt").write_text("\n".join(lines) + "\n")
+    return colmap
+
+
+@pytest.fixture
+def text_model(tmp_path, scene):
+    """A folder with a text model, and the lines of its photos, one for each."""
+    write_photos(tmp_path / "images", scene)
+    write_colmap(tmp_path / "sparse" / "0", scene, text=True, observations=False)
+    lines = (tmp_path / "sparse" / "0" / "images.txt").read_text().splitlines()
+    return tmp_path, [line for line in lines if line and not line.startswith("#")]
+
+
+NAMES = {
+    "one word": "{}.png",
+    "two words": "my {}.png",
+    "three words": "my photo {}.png",
+    "six words": "1 2 3 4 5 {}.png",
+    "numbers": "1.5 2.5 {}.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("points", [None, "", "1.5 2.5 -1", "775 1029 8574 1 2 3 4 5 6 7 8 9"])
+def test_every_line_of_a_text_model_is_what_it_is(text_model, scene, name, points):
+    folder, lines = text_model
+    for each in scene.names:
+        (folder / "images" / f"{each}.png").rename(folder / "images" / name.format(each))
+    for i, each in enumerate(scene.names):
+        lines[i] = lines[i].replace(f"{each}.png", name.format(each))
+    if points is not None:
+        lines = [part for line in lines for part in (line, points)]
+    capture = load_capture(write_images(folder, lines))
+    assert capture.names == [name.format(each).removesuffix(".png") for each in scene.names]
+    np.testing.assert_allclose(capture.viewmats, scene.viewmats, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "after_first, text",
+    [
+        (["1.5 2.5 -1 3.5"], "line 2 is broken: expected X Y POINT3D_ID"),
+        (["1.5 2.5 0.5"], "line 2 is broken: expected X Y POINT3D_ID"),
+        (["a b c"], "line 2 is broken: expected X Y POINT3D_ID"),
+        (["1.5 2.5 -1", "1.5 2.5 -1"], "line 3 is broken: expected IMAGE_ID"),
+        (["2 1 0 0 0 0 0 0 7 10 20 30"], "line 2 is broken: expected either a photo or points"),
+        (["2 1 0 0 0 0 0 x 7 0001.png"], "line 2 is broken"),
+        (["x 1 0 0 0 0 0 0 7 0001.png"], "line 2 is broken"),
+        (["2 1 0 0 0 0 0 0 7"], "line 2 is broken: expected either a photo or points"),
+        (["2 1 0.001 0 0 0 0 0 7"], "line 2 is broken: expected IMAGE_ID"),
+    ],
+)
+def test_lines_of_a_text_model_that_are_nothing(text_model, after_first, text):
+    folder, lines = text_model
+    assert text in refusal(write_images(folder, [lines[0], *after_first, *lines[1:]]))
+
+
+def test_lines_of_many_points_are_not_parsed(text_model, scene, monkeypatch):
+    folder, lines = text_model
+    points = "1.5 2.5 -1 " * 8000
+    lines = [part for line in lines for part in (line, points)]
+    parsed, array = [], np.array
+
+    def counted(values, *args, **kwargs):
+        parsed.append(len(values))
+        return array(values, *args, **kwargs)
+
+    monkeypatch.setattr(_colmap_text.np, "array", counted)
+    images = _colmap_text.read_images(write_images(folder, lines) / "sparse" / "0" / "images.txt")
+    assert [image.name for image in images] == [f"{name}.png" for name in scene.names]
+    assert max(parsed) <= 6
+
+
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
+@pytest.mark.parametrize("head", ["\ufeff", "\ufeff# A list\n", "\n"])
+@pytest.mark.parametrize("eol", ["\n", "\r\n"])
+def test_text_models_of_windows_editors(text_model, scene, name, head, eol):
+    path = text_model[0] / "sparse" / "0" / f"{name}.txt"
+    content = path.read_text().split("\n", 1)[1]
+    path.write_bytes((head + content).replace("\n", eol).encode())
+    capture = load_capture(text_model[0])
+    assert capture.names == scene.names and len(capture.points) == len(scene.points)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
+def test_a_camera_that_is_listed_twice(tmp_path, scene, text):
+    write_photos(tmp_path / "images", scene)
+    write_colmap(tmp_path / "sparse", scene, text=text)
+    path = tmp_path / "sparse" / f"cameras.{'txt' if text else 'bin'}"
+    if text:
+        path.write_text(path.read_text() + path.read_text())
+    else:
+        content = path.read_bytes()
+        path.write_bytes(struct.pack("<Q", 2) + 2 * content[8:])
+    assert "lists camera 7 twice" in refusal(tmp_path)
+
+
+def test_a_point_without_a_number(text_model):
+    path = text_model[0] / "sparse" / "0" / "points3D.txt"
+    path.write_text("x 0 0 1 1 2 3 0.5\n")
+    assert "points3D.txt, line 1 is broken: expected POINT3D_ID" in refusal(text_model[0])
+
+
+def test_the_form_of_a_model_that_is_complete_is_read(text_model, scene):
+    folder = text_model[0] / "sparse" / "0"
+    (folder / "cameras.bin").write_bytes(b"of another model")
+    assert load_capture(text_model[0]).names == scene.names

@@ -22,6 +22,8 @@ from helpers.captures import (
 )
 from PIL import Image
 
+from jax_gsplat_depth.datasets import CaptureWarning
+
 # transforms.json
 
 
@@ -93,13 +95,15 @@ def test_transforms_take_points_of_a_model_with_the_same_poses(nerf, scene, text
 def test_transforms_ignore_points_of_another_world(nerf, scene):
     scene.viewmats[:, :3, 3] *= 1.1
     write_colmap(nerf[0] / "sparse", scene)
-    assert load(nerf[0]).points is None
+    with pytest.warns(CaptureWarning, match="sparse are not used: its poses are not those of"):
+        assert load(nerf[0]).points is None
 
 
 def test_transforms_ignore_a_broken_model_beside_them(nerf, scene):
     write_colmap(nerf[0] / "sparse", scene)
     (nerf[0] / "sparse" / "points3D.bin").write_bytes(b"\xff" * 20)
-    assert load(nerf[0]).points is None
+    with pytest.warns(CaptureWarning, match="sparse are not used: .*points3D.bin says that it"):
+        assert load(nerf[0]).points is None
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_colmap(tmp_path, scene, text, where):
     assert_same_cameras(capture, scene)
     np.testing.assert_allclose(capture.points, scene.points, rtol=1e-6)
     np.testing.assert_array_equal(capture.point_colors, scene.colors)
-    assert capture.points.dtype == np.float32 and capture.point_colors.dtype == np.uint8
+    assert capture.points.dtype == np.float64 and capture.point_colors.dtype == np.uint8
     assert capture.test_indices.tolist() == [0, 8]
 
 

@@ -111,6 +111,7 @@ def test_back_projection_is_the_inverse():
     np.testing.assert_array_equal(views.colors(1, pixels)[0], images[1, row, column] / 255)
 
 
+@pytest.mark.slow
 def test_training_views_of_a_capture():
     capture = builtin_capture(n_views=4, width=16, height=12, n_points=10)
     views = PosedViews.training(capture)

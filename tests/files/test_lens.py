@@ -153,6 +153,7 @@ def test_lens_refused(nerf, change, text):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*keys without use here")
 def test_fox_becomes_fox_pinhole(shared):
     """Undistorted here and by COLMAP, apart from a fraction of a pixel and JPEG."""
     from scipy.ndimage import shift

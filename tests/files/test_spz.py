@@ -1,5 +1,6 @@
 """Checks round trips through the versions of .spz within half a step, and conventions by hand."""
 
+import contextlib
 import gzip
 import struct
 import sys
@@ -60,7 +61,9 @@ def test_spz_of_a_rotated_scene_looks_the_same(tmp_path):
 
     sh = jnp.asarray(np.random.default_rng(0).normal(size=(5, 25, 3)), jnp.float32)
     turned = jgd.rotate_sh(sh, jnp.diag(jnp.array([1.0, -1.0, -1.0])))
-    np.testing.assert_allclose(turned, np.asarray(sh) * _sh_signs(25)[:, None], atol=1e-5)
+    np.testing.assert_allclose(
+        turned, np.asarray(sh) * _sh_signs(25, (1, -1, -1))[:, None], atol=1e-5
+    )
 
 
 def test_spz_version_1(tmp_path):
@@ -79,8 +82,9 @@ def test_spz_version_1(tmp_path):
 @pytest.mark.parametrize("farthest, bits", [(1e-30, 16), (100.0, 16), (1000.0, 12), (8e6, 0)])
 def test_spz_takes_the_finest_step_that_holds_the_scene(tmp_path, farthest, bits):
     gaussians = in_range(3, 0)
-    means = gaussians.means.at[1, 2].set(farthest)
-    io.save(tmp_path / "a.spz", changed(gaussians, means=means))
+    means = gaussians.means.at[:2, 2].set(farthest)
+    with pytest.warns(io.FileWarning) if bits == 0 else contextlib.nullcontext():
+        io.save(tmp_path / "a.spz", changed(gaussians, means=means))
     content = gzip.decompress((tmp_path / "a.spz").read_bytes())
     found = content[13]
     assert found == bits or (farthest == 1000.0 and found == 13)
@@ -88,9 +92,32 @@ def test_spz_takes_the_finest_step_that_holds_the_scene(tmp_path, farthest, bits
     assert np.abs(np.asarray(after.means) - means).max() <= HALF / 2.0**found + 1e-6 * farthest
 
 
+def test_spz_warns_of_steps_that_spoil_the_positions(tmp_path):
+    before = in_range(100, 0)
+    # Float32 has steps of 2^-7 at this size, the file of 2^-6.
+    far = changed(before, means=before.means + 1e5, scales=jnp.full((100, 3), 0.02))
+    with pytest.warns(io.FileWarning, match=r"a.spz: .* up to 1e\+05 leave steps of 0.016"):
+        io.save(tmp_path / "a.spz", far)
+    file = io.read(tmp_path / "a.spz")
+    io.save(tmp_path / "b.spz", file.gaussians, file.tags)  # Nothing is rounded any more.
+    np.testing.assert_array_equal(io.load(tmp_path / "b.spz").means, file.gaussians.means)
+    io.write_spz(tmp_path / "c.spz", far, fractional_bits=5)
+    near = changed(far, means=before.means)
+    io.save(tmp_path / "d.spz", near)
+    with pytest.warns(io.FileWarning, match="leave steps of 0.062"):
+        io.save(tmp_path / "e.spz", near, io.Tags(fractional_bits=4))
+
+
+def test_spz_of_a_small_scene_has_finer_steps(tmp_path):
+    gaussians = in_range(200, 0)
+    io.save(tmp_path / "a.spz", changed(gaussians, means=0.001 * gaussians.means))
+    after = io.load(tmp_path / "a.spz")
+    assert np.abs(np.asarray(after.means) - 0.001 * np.asarray(gaussians.means)).max() < 1e-7
+
+
 def test_spz_refuses_what_it_cannot_hold(tmp_path):
     gaussians = in_range(3, 0)
-    far = changed(gaussians, means=gaussians.means.at[1, 2].set(1e9))
+    far = changed(gaussians, means=gaussians.means.at[:2, 2].set(1e9))
     with pytest.raises(ValueError, match="cannot hold a position of 1e"):
         io.save(tmp_path / "a.spz", far)
     with pytest.raises(ValueError, match="24 fractional bits"):

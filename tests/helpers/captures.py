@@ -155,8 +155,8 @@ def write_colmap(folder, scene, *, text=False, model="PINHOLE", names=None, obse
 
 def assert_same_cameras(capture, scene, names=None):
     assert capture.names == (names or scene.names)
-    assert capture.viewmats.dtype == capture.Ks.dtype == np.float32
-    np.testing.assert_allclose(capture.viewmats, scene.viewmats, atol=1e-6)
+    assert capture.viewmats.dtype == np.float64 and capture.Ks.dtype == np.float32
+    np.testing.assert_allclose(capture.viewmats, scene.viewmats, atol=1e-14)
     np.testing.assert_allclose(capture.Ks, np.tile(K, (len(scene.names), 1, 1)), rtol=1e-6)
     np.testing.assert_array_equal(capture.images, scene.images)
     assert capture.images.dtype == np.uint8

@@ -115,6 +115,7 @@ def test_bare_kernel_is_timed_on_pairs_that_are_all_drawn(kernels):
     assert v_image.shape == (3, 16, 16) and v_image.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_drawn_pairs(kernels):
     """Against a dense count; in an image that is no multiple of a vector, with pixels that end."""
     library, lanes = kernels

@@ -26,9 +26,7 @@ def test_flags_are_those_of_the_build():
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler found (CXX, c++, g++, clang++)")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-@pytest.mark.quick(
-    program=[program for program in PROGRAMS if program.name in ("math/blend", "math/quat")]
-)
+@pytest.mark.quick(program=[x for x in PROGRAMS if x.name in ("math/blend", "cpu/parallel")])
 def test_cpp(program, tmp_path):
     command = [COMPILER, *programs.FLAGS, *program.flags, *map(str, program.sources)]
     command += ["-o", str(tmp_path / "test")]

@@ -25,7 +25,10 @@ SUBJECTS = tuple(
 
 # Importer, imported module, reason.
 ALLOWED = {
+    ("fit._frame", "datasets._geometry"): "NumPy camera geometry has one home",
+    ("datasets._points", "io._ply"): "reads the vertices of any PLY file",
     ("frames._camera_file", "datasets._geometry"): "NumPy camera geometry has one home",
+    ("frames._camera_file", "datasets._keys"): "says which keys of a file are not used",
     ("frames._camera_file", "datasets._transforms"): "reads the cameras of a transforms.json",
     ("frames._camera_file", "datasets._views"): "names the cameras as a capture names its views",
     ("frames._paths", "datasets._geometry"): "NumPy camera geometry has one home",

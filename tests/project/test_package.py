@@ -109,6 +109,17 @@ def test_version():
     assert jgd.__version__ == PROJECT["version"]
 
 
+def test_every_dependency_has_an_oldest_version():
+    """CI installs what this prints."""
+    script = ROOT / ".ci" / "oldest_versions.py"
+    if not script.exists():
+        pytest.skip("not in a source distribution")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    names = [re.split(r"[=\[ ]", line)[0] for line in done.stdout.splitlines()]
+    assert {"jax", "numpy", "optax", "viser", "orbax-checkpoint", "imageio", "pytest"} <= {*names}
+    assert len(set(names)) == len(names)
+
+
 def test_typed():
     assert importlib.resources.files(jgd).joinpath("py.typed").is_file()
 

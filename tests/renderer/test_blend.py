@@ -58,6 +58,7 @@ def test_channels_are_independent(backend, dtype):
         same_bits(some["depth"], out["depth"], "depth")
 
 
+@pytest.mark.quick(dtype=["float32"])
 def test_three_sigma_footprint(every_backend, dtype):
     config = jgd.Config(footprint="3sigma")
     check_blend(scenes.saturated(), dtype, "3sigma", config=config)
@@ -94,6 +95,7 @@ def test_tiles_do_not_show(backend, dtype):
             assert difference.max() < limit, k
 
 
+@pytest.mark.slow
 @pytest.mark.quick(per_camera=[("colors", "background")])
 @pytest.mark.parametrize("per_camera", [(), ("colors",), ("background",), ("colors", "background")])
 def test_camera_axis_is_a_loop(every_backend, dtype, per_camera):
@@ -184,6 +186,7 @@ def test_culled_entries_may_hold_anything(every_backend, dtype):
         same_bits(same_grads[k], grads[k], k)
 
 
+@pytest.mark.quick(dtype=["float32"])
 def test_list_much_longer_than_any_batch(every_backend, dtype):
     """Faint wide Gaussians, so that no pixel stops early and none is near the cutoff."""
     n = 1200

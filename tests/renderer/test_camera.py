@@ -64,6 +64,7 @@ def test_look_at(seed, x64):
     assert pixel[1, 1] < 30
 
 
+@pytest.mark.quick(up=[(0, 0, 1)])
 @pytest.mark.parametrize("up", [(0, 0, 1), (0, 0, -2), (0, 0, 0), (1e-8, 0, 1)])
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 def test_look_at_along_up(up, direction):
@@ -193,6 +194,7 @@ def constructor_calls():
 CONSTRUCTORS = sorted(constructor_calls())
 
 
+@pytest.mark.quick(name=["look_at", "from_colmap_PINHOLE"])
 @pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_constructor_gradients(name, x64):
     f, args = constructor_calls()[name]
@@ -303,6 +305,89 @@ CONSTRUCTOR_ERRORS = {
         "expected exactly one of fov_x and fov_y, got none of them",
     ),
 }
+
+
+def rigid(**changes):
+    pose = np.eye(4)
+    for index, value in changes.items():
+        pose[tuple(int(digit) for digit in index[1:])] = value
+    return pose
+
+
+def from_colmap(qvec=(1, 0, 0, 0), tvec=(0, 0, 1), params=(50, 50, 32, 24)):
+    return jgd.Camera.from_colmap(qvec, tvec, params, model="PINHOLE", **SIZE)
+
+
+def seen_from(eye=(0, -3, 0), target=(0, 0, 0), up=(0, 0, 1), **lens):
+    return jgd.Camera.look_at(eye, target, up, **(lens or {"fov_x": 1.0}), **SIZE)
+
+
+UNUSABLE_VALUES = {
+    "degrees": (lambda: seen_from(fov_x=60), "fov_x is 60, expected radians between 0 and pi"),
+    "no angle at all": (lambda: seen_from(fov_y=0.0), "fov_y is 0, expected radians"),
+    "negative angle": (lambda: jgd.Camera.from_fov(eye4, fov_y=-1.0, **SIZE), "fov_y is -1,"),
+    "half a turn": (lambda: jgd.Camera.from_opengl(eye4, fov_x=np.pi, **SIZE), "fov_x is 3.14159"),
+    "one of several": (
+        lambda: seen_from(np.ones((2, 3)), fov_x=jnp.array([1.0, 60.0])),
+        "fov_x is [ 1., 60.]",
+    ),
+    "same point": (lambda: seen_from((1, 2, 3), (1, 2, 3)), "eye and target are the same point"),
+    "same in float32": (
+        lambda: seen_from((1e8, 0, 0), (1e8 + 1, 0, 0)),
+        "eye and target are the same point, or too close or too far apart for float32",
+    ),
+    "squares to zero": (lambda: seen_from((0, 0, 0), (0, 1e-30, 0)), "too close"),
+    "squares to infinity": (lambda: seen_from((0, 0, 0), (0, 1e30, 0)), "too far apart"),
+    "eye": (lambda: seen_from((np.nan, 0, 0)), "eye holds NaN or infinity"),
+    "up": (lambda: seen_from(up=(0, 0, np.inf)), "up holds NaN or infinity"),
+    "focal length": (
+        lambda: seen_from(K=np.diag([50.0, -50, 1])),
+        "K has the focal lengths [ 50., -50.], expected positive pixels",
+    ),
+    "no focal length": (
+        lambda: jgd.Camera.from_opengl(eye4, np.diag([0.0, 5, 1]), **SIZE),
+        "K has the focal lengths",
+    ),
+    "principal point": (
+        lambda: seen_from(K=np.array([[5.0, 0, np.nan], [0, 5, 1], [0, 0, 1]])),
+        "the principal point of K holds NaN",
+    ),
+    "params": (lambda: from_colmap(params=(50, 0, 32, 24)), "params has the focal lengths"),
+    "qvec": (lambda: from_colmap(qvec=(0, 0, 0, 0)), "qvec is zero, which is no rotation"),
+    "tvec": (lambda: from_colmap(tvec=(0, 0, np.nan)), "tvec holds NaN or infinity"),
+    "pose that is not finite": (
+        lambda: jgd.Camera.from_fov(rigid(_03=np.nan), fov_x=1.0, **SIZE),
+        "viewmat holds NaN or infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_VALUES)
+def test_values_that_make_no_camera(name):
+    call, message = UNUSABLE_VALUES[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize("low", [jnp.bfloat16, jnp.float16])
+def test_cameras_of_few_digits(low):
+    camera = seen_from(jnp.array([0, -3, 0], low))
+    assert camera.viewmat.dtype == low
+
+
+def test_values_are_checked_where_they_are_known():
+    """Also while a function is traced; what is traced itself cannot be."""
+    with pytest.raises(ValueError, match="fov_x is 60"):
+        jax.jit(lambda eye: seen_from(eye, fov_x=60).viewmat)(jnp.ones(3))
+    assert jax.jit(lambda fov: seen_from(fov_x=fov).K)(60.0).shape == (3, 3)
+
+
+def test_what_is_not_read_may_be_anything():
+    K = np.diag([50.0, 50, 1])
+    K[0, 1], K[2] = np.nan, np.inf
+    pose = rigid()
+    pose[3] = np.nan
+    assert jgd.Camera.from_opengl(pose, K, **SIZE).viewmat[3].tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("name", CONSTRUCTOR_ERRORS)

@@ -101,7 +101,7 @@ def squared_extent(inputs, expected):
     return np.square(np.ptp(z) / 2) if z.size else 0
 
 
-@pytest.mark.quick(options=[ALONE[1], TOGETHER[2]])
+@pytest.mark.quick(options=[TOGETHER[2]])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
 def test_values_and_gradients(every_backend, dtype, options):
     out, grads = check(scenes.dense(), dtype, options)
@@ -135,6 +135,7 @@ def test_gradient_of_one_output(backend, dtype, options, output):
     assert grads["opacities"].any() == (options != {"depth": "median"})
 
 
+@pytest.mark.slow
 @pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize("options", [TOGETHER[1], TOGETHER[2]], ids=str)
 def test_three_sigma_footprint(every_backend, dtype, options):
@@ -160,7 +161,7 @@ def test_lists_that_are_too_short(every_backend, dtype, capacity):
     check(scenes.dense(), dtype, TOGETHER[1] | {"capacity": capacity, "deterministic": True})
 
 
-@pytest.mark.quick(options=[TOGETHER[1]])
+@pytest.mark.quick(options=[TOGETHER[1]], what=["no Gaussians"])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
 @pytest.mark.parametrize("what", ["no Gaussians", "all behind"])
 def test_nothing_visible(every_backend, dtype, what, options):
@@ -175,7 +176,7 @@ def test_nothing_visible(every_backend, dtype, what, options):
     assert not any(g.any() for k, g in grads.items() if k != "background")
 
 
-@pytest.mark.quick(options=[ALONE[3], TOGETHER[1]])
+@pytest.mark.quick(options=[TOGETHER[1]])
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
 def test_the_rest_stays_as_it_is(every_backend, dtype, options):
     scene = scenes.saturated(cameras=2)
@@ -210,7 +211,7 @@ def on_the_axis(alphas, dtype, u=0.5):
     return gaussians, jgd.Camera(viewmat, K, width=int(u + 0.5), height=1)
 
 
-@pytest.mark.quick(ray=[True])
+@pytest.mark.quick(ray=[True], u=[3.5])
 @pytest.mark.parametrize("u", [0.5, 3.5])
 @pytest.mark.parametrize("ray", [False, True])
 def test_closed_forms(every_backend, dtype, ray, u):
@@ -294,6 +295,7 @@ def blended(splats, size, **options):
     )
 
 
+@pytest.mark.quick(far=[1e5])
 @pytest.mark.parametrize("far", [1e3, 1e5, 1e7])
 def test_far_gaussians_do_not_spoil_the_depth_of_near_ones(backend, far):
     splats, size = beside_each_other([1.2345, far, far, far, far], np.float32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jax_gsplat_depth as jgd
 
@@ -38,6 +39,7 @@ def blend_vjp(splats, colors, cotangent):
     return out, n_pairs, vjp(cotangent)
 
 
+@pytest.mark.slow
 def test_groups_of_tiles_add_up(x64):
     """The whole image, in several groups, against its two halves, each in fewer."""
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ import jax_gsplat_depth as jgd
 COMBINATIONS = [(k,) for k in OUTPUTS] + [("image", "depth"), ("depth", "weight")]
 
 
-@pytest.mark.quick(shape=["covars6"])
+@pytest.mark.quick(shape=["covars6"], color=["sh"])
 @pytest.mark.parametrize("color", ["colors", "sh"])
 @pytest.mark.parametrize("shape", ["quats", "covars6", "covars33"])
 def test_forms_of_the_input(every_backend, dtype, color, shape):

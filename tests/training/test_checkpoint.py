@@ -1,6 +1,11 @@
 """Tests stopping a fit and going on: the same bits, and one sentence for what cannot be resumed."""
 
+import contextlib
 import dataclasses
+import gc
+import itertools
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,9 +21,11 @@ pytest.importorskip("dm_pix")
 pytest.importorskip("orbax.checkpoint")
 
 from helpers.commands import refusal_without
+from helpers.kills import kill_before
 
 from jax_gsplat_depth import cli, datasets, fit
 from jax_gsplat_depth._common import result_folder
+from jax_gsplat_depth._common.scratch import PREFIX, scratch_folder
 
 STEPS, STOP = 11, 5
 
@@ -152,22 +159,200 @@ def files_of(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
-def test_damage_is_one_sentence(out, resumed, damage, capfd):
-    arrays = max(files_of(out / "checkpoint" / "5"), key=lambda path: path.stat().st_size)
-    content = bytearray(arrays.read_bytes())
-    if damage == "gone":
-        arrays.unlink()
-    elif damage == "truncated":
-        arrays.write_bytes(content[: len(content) // 2])
-    else:
-        content[len(content) // 2] ^= 0xFF
-        arrays.write_bytes(content)
-    with pytest.raises(fit.FitError, match=r"checkpoint/5 is damaged: delete it"):
-        resumed()
+DAMAGES = ["one bit", "truncated", "gone", "a link", "a pipe", "a folder", "nested"]
+
+
+def damage(path, kind):
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if kind == "one bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "a link":
+        out = next(folder.parent for folder in path.parents if folder.name == "checkpoint")
+        elsewhere = out.parent / "elsewhere"
+        elsewhere.write_bytes(content)
+        path.symlink_to(elsewhere)
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "nested":
+        path.write_text("[" * 200_000)
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "one more"])
+def test_damage_of_any_file_is_one_sentence(out, resumed, kind, capfd, monkeypatch):
+    """No file of a checkpoint is read before it is known to be what was written."""
+    newest = out / "checkpoint" / "5"
+    monkeypatch.setattr(fit.Checkpoints, "_checkpointer", lambda _: pytest.fail("reads it"))
+    names = sorted(path.relative_to(newest) for path in files_of(newest))
+    assert {"about/metadata", "_CHECKPOINT_METADATA"} < {name.as_posix() for name in names}
+    shutil.copytree(newest, out / "whole")
+    for name in names:
+        if kind == "one more":
+            (newest / name).with_name("more").write_text("")
+        else:
+            damage(newest / name, kind)
+        with pytest.raises(fit.FitError, match=r"checkpoint/5 is damaged: delete it") as error:
+            resumed()
+        assert "\n" not in str(error.value)
+        shutil.rmtree(newest)
+        shutil.copytree(out / "whole", newest)
     assert capfd.readouterr() == ("", "")
-    shutil.rmtree(out / "checkpoint" / "5")
+    monkeypatch.undo()
+    shutil.rmtree(newest)
     assert len(resumed()[1]) == 3
+
+
+def test_a_checkpoint_of_another_fit_is_recognised(capture, out, resumed, tmp_path):
+    other = tmp_path / "other"
+    run_fit(capture, other, settings_of(seed=1), stop=STOP, every=3)
+    shutil.rmtree(out / "checkpoint" / "5")
+    shutil.copytree(other / "checkpoint" / "5", out / "checkpoint" / "5")
+    with pytest.raises(fit.FitError, match=r"checkpoint/5 is damaged"):
+        resumed()
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "settings", "a list"])
+def test_damage_of_the_identity_is_one_sentence(out, resumed, kind):
+    identity = out / "checkpoint" / "fit.json"
+    content = json.loads(identity.read_text())
+    if kind == "settings":
+        identity.write_text(json.dumps(content | {"settings": 5}))
+    elif kind == "a list":
+        identity.write_text("[]")
+    else:
+        damage(identity, kind)
+    if kind == "a link":  # It says what it said.
+        assert len(resumed()[1]) == STOP
+        return
+    with pytest.raises(fit.FitError, match="no checkpoint to resume from: .* or its fit.json is"):
+        resumed()
+    for resume in (False, True):
+        with pytest.raises(fit.OutputError, match="fit.json is damaged: move or delete it"):
+            fit.check_folder(out, resume=resume)
+    shutil.rmtree(out / "checkpoint")
+    fit.check_folder(out)
+
+
+def test_files_of_the_user_in_the_place_of_checkpoints_stay(tmp_path, capture):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model.bin").write_text("mine")
+    for refused in (lambda: fit.Checkpoints(tmp_path), lambda: fit.check_folder(tmp_path)):
+        with pytest.raises((fit.FitError, fit.OutputError), match="something else than the check"):
+            refused()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(fit.FitError, match="something else than the check"):
+        fit.Checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_files_of_the_user_among_checkpoints_stay(capture, out, resumed, steps):
+    if not steps:
+        for folder in (out / "checkpoint").glob("[0-9]*"):
+            shutil.rmtree(folder)
+    notes = out / "checkpoint" / "notes.txt"
+    notes.write_text("mine")
+    for refused in (
+        *(lambda: fit.Checkpoints(out), lambda: fit.check_folder(out), resumed),
+        lambda: fit.check_folder(out, resume=True),
+    ):
+        with pytest.raises((fit.FitError, fit.OutputError), match=r": move notes.txt to another"):
+            refused()
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    fit.check_folder(out, resume=steps)
+
+
+def test_the_first_checkpoint_of_a_running_fit_stays(capture, tmp_path, straight):
+    folder = tmp_path / "checkpoint"
+    late = fit.Checkpoints(tmp_path)
+    late.start(capture, settings_of(), None)
+    fit.Checkpoints(tmp_path)._make_folder()
+    with scratch_folder(folder) as saving:
+        for refused in (
+            lambda: fit.check_folder(tmp_path),
+            lambda: late.save(straight.state, straight.reports),
+        ):
+            with pytest.raises(fit.OutputError, match=r"^another fit is saving .*choose another"):
+                refused()
+        assert saving.exists()
+    fit.check_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class QuickCheckpointer:
+    """Writes in the way of Orbax, beside the place and then renamed, in much less time."""
+
+    def save(self, folder, args):
+        scratch = folder.with_name("scratch")
+        scratch.mkdir()
+        np.save(scratch / "bytes.npy", args["content"].item["bytes"])
+        (scratch / "about.json").write_text(json.dumps(args["about"].item))
+        scratch.rename(folder)
+
+    def restore(self, folder, args):
+        about = json.loads((folder / "about.json").read_text())
+        return {"content": {"bytes": np.load(folder / "bytes.npy")}, "about": about}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.quick(writer=["quick"], before=["nothing"])
+@pytest.mark.parametrize("writer", ["quick", "orbax"])
+@pytest.mark.parametrize("before", ["nothing", "a result"])
+def test_a_kill_at_every_step_of_saving_is_made_good(
+    capture, tmp_path, monkeypatch, writer, before
+):
+    """The next run goes on from a whole checkpoint, or starts again if there is none yet."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    if writer == "quick":
+        checkpointer = contextlib.nullcontext(QuickCheckpointer())
+        monkeypatch.setattr(fit.Checkpoints, "_checkpointer", lambda _: checkpointer)
+    states = [{"means": np.full((3, 2), i, np.float32), "step": np.int32(i)} for i in range(4)]
+    reports = [fit.StepReport(i, 1 / i, 20.0 + i, 9, {"l1": 0.5 / i}) for i in range(1, 4)]
+
+    def save_from(checkpoints, out):
+        state, done = checkpoints.start(capture, settings_of(), states[0])
+        assert done == reports[: len(done)]
+        assert_same_bits(state, states[len(done)])
+        for i in range(len(done) + 1, 4):
+            checkpoints.save(states[i], reports[:i])
+        checkpoints.delete()
+        assert not (out / "checkpoint").exists()
+        return len(done)
+
+    found = []
+    number = 0
+    for number in itertools.count(1, 1 if writer == "quick" else 3):
+        out = tmp_path / str(number) / "out"
+        if before == "a result":
+            result_folder.publish(out, publish_nothing, "jax-gsplat-depth fit")
+        killed = kill_before(number, lambda out: save_from(fit.Checkpoints(out), out), out)
+        resume = False
+        try:
+            fit.check_folder(out)
+        except fit.OutputError as error:
+            assert "add --resume" in str(error)
+            resume = True
+            fit.check_folder(out, resume=True)
+        found.append(save_from(fit.Checkpoints(out, resume=resume), out))
+        assert {path.name for path in out.iterdir()} <= {"metrics.json"}
+        if not killed:
+            break
+    # Nothing is lost on the way, and at the end there is nothing to go on from.
+    end = found.index(3) + found.count(3)
+    assert found[:end] == sorted(found[:end]) and set(found[:end]) == {0, 1, 2, 3}
+    assert not any(found[end:]) and number > 25
+    gc.collect()  # What Orbax had begun and was killed in warns here, not in a later test.
+
+
+def publish_nothing(folder):
+    result_folder.write_metrics(folder, "jax-gsplat-depth fit", {})
 
 
 @pytest.mark.parametrize(
@@ -220,8 +405,8 @@ def test_ownership_of_a_folder_with_checkpoints(out):
         fit.check_folder(out)
     fit.check_folder(out, resume=True)
     # What a kill while the results are written leaves behind.
-    (out / f"{result_folder._TEMPORARY}abc").mkdir()
-    (out / f"{result_folder._TEMPORARY}abc" / "splats.ply").write_bytes(b"half")
+    (out / f"{PREFIX}abc").mkdir()
+    (out / f"{PREFIX}abc" / "splats.ply").write_bytes(b"half")
     fit.check_folder(out, resume=True)
     (out / "thesis.txt").write_text("")
     with pytest.raises(fit.OutputError, match="not empty"):
@@ -249,6 +434,30 @@ capture = datasets.builtin_capture(n_views=9, width=40, height=30, n_points=100)
 datasets.builtin_capture = lambda: capture
 sys.exit(cli.main(sys.argv[1:]))
 """
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_of_the_command_is_made_good(capture, tmp_path, monkeypatch, capsys):
+    """Of the whole protocol, checkpoints, publishing and all, with what Orbax does in between."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
+    assert cli.main(arguments(tmp_path / "straight")) == 0
+    ends = set()
+    for number in range(1, 1000, 23):
+        out = tmp_path / str(number)
+        command = arguments(out, "--checkpoint-every", "8")
+        killed = kill_before(number, cli.main, command)
+        code = cli.main(command)
+        ends.add((code, killed))
+        if code == 2:
+            assert "add --resume" in capsys.readouterr().err
+            assert cli.main(arguments(out, "--resume")) == 0
+        for name in ("splats.ply", "loss.csv"):
+            assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+        assert not list(out.rglob(".*")) and not (out / "checkpoint").exists()
+        if not killed:
+            break
+    assert ends == {(0, True), (2, True), (0, False)}
 
 
 @pytest.mark.slow

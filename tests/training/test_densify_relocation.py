@@ -76,6 +76,7 @@ def test_one_copy_changes_nothing():
     np.testing.assert_allclose(ratio, 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_is_finite():
     def total(opacities):
         return sum(jnp.sum(value) for value in densify.relocation(opacities, 5))

@@ -84,6 +84,8 @@ def test_scan_with_refinements_goes_on_from_a_checkpoint(name):
         same_bits(a, b, "after a checkpoint")
 
 
+@pytest.mark.slow
+@pytest.mark.quick(name=["adc"])
 @pytest.mark.parametrize("name", ["mcmc", "adc"])
 def test_the_same_key_gives_the_same_training(name):
     strategy = STRATEGIES[name]

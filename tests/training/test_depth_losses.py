@@ -70,6 +70,7 @@ def test_align_depth_finds_an_affine_change(x64):
     np.testing.assert_allclose([scale, shift], [0.7, 2], rtol=1e-10)
 
 
+@pytest.mark.quick(name=["pearson"])
 @pytest.mark.parametrize("name", ["scale_shift_invariant", "pearson", "pearson_patches"])
 def test_invariant_to_scale_and_shift_of_the_rendering(x64, name):
     depth, target, mask = depth_pair()
@@ -235,6 +236,81 @@ def test_mask_loss(x64):
     assert losses.mask_loss(weight, target, jnp.zeros(4, bool)) == 0
 
 
+def batch(count=3):
+    """Maps of several cameras whose scales differ, one of them without any depth."""
+    pairs = [depth_pair(seed) for seed in range(count)]
+    depth, target, mask = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    depth = np.where(depth > 0, depth, 0) * np.array([1.0, 10, 0.1]).reshape(count, 1, 1)
+    target[-1] = 0
+    return depth, target, mask
+
+
+def smoothness(depth, target, mask):
+    image = np.stack([np.nan_to_num(target, posinf=0), depth], axis=-1)
+    return losses.edge_aware_smoothness(depth, image, mask & (target > 0))
+
+
+def consistency(depth, target, mask):
+    K = np.diag([10.0, 10, 1])
+    of_depth = losses.normals_from_depth(depth, K)
+    return losses.normal_consistency(of_depth, losses.normals_from_depth(target, K), mask)
+
+
+def of_the_mask(depth, target, mask):
+    return losses.mask_loss(np.clip(depth / 9, 0, 1), mask.astype(float), mask & (target > 0))
+
+
+MAP_LOSSES = PAIR_LOSSES | {
+    "edge_aware_smoothness": smoothness,
+    "normal_consistency": consistency,
+    "mask_loss": of_the_mask,
+}
+
+
+@pytest.mark.quick(name=["scale_shift_invariant"])
+@pytest.mark.parametrize("name", MAP_LOSSES)
+def test_each_map_of_a_batch_on_its_own(x64, name):
+    """The loss is the mean over the maps in which a pixel counts, with any leading axes."""
+    maps = batch()
+    loss = MAP_LOSSES[name]
+    each = [loss(*(x[i] for x in maps)) for i in range(3)]
+    assert each[2] == 0 < each[0] != each[1] > 0
+    np.testing.assert_allclose(loss(*maps), (each[0] + each[1]) / 2, rtol=1e-12)
+    deeper = (x[:2, None] for x in maps)
+    np.testing.assert_allclose(loss(*deeper), (each[0] + each[1]) / 2, rtol=1e-12)
+
+
+def test_each_map_of_a_batch_is_aligned_on_its_own(x64):
+    depth, target, mask = batch()
+    scale, shift = losses.align_depth(depth, target, mask)
+    assert scale.shape == shift.shape == (3,)
+    for i in range(3):
+        expected = losses.align_depth(depth[i], target[i], mask[i])
+        np.testing.assert_allclose([scale[i], shift[i]], expected, rtol=1e-12)
+
+
+def test_normals_of_a_batch(x64):
+    depth, _, _ = batch()
+    K = np.stack([np.diag([f, f, 1.0]) for f in (10.0, 12, 14)])
+    normals = losses.normals_from_depth(depth, K)
+    for i in range(3):
+        expected = losses.normals_from_depth(depth[i], K[i])
+        np.testing.assert_allclose(normals[i], expected, atol=1e-14)
+    one = losses.normals_from_depth(depth, K[0])
+    np.testing.assert_allclose(one[1], losses.normals_from_depth(depth[1], K[0]), atol=1e-14)
+
+
+def test_sparse_points_of_a_batch(x64):
+    rng = np.random.default_rng(3)
+    depth = rng.uniform(1, 3, (3, *SHAPE))
+    points, target = rng.uniform(0, 12, (3, 5, 2)), rng.uniform(1, 3, (3, 5))
+    weights = np.array([[1.0, 2, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+    each = [losses.sparse_depth_l1(*x) for x in zip(depth, points, target, weights, strict=True)]
+    assert each[2] == 0 < each[0] != each[1] > 0
+    found = losses.sparse_depth_l1(depth, points, target, weights)
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -245,9 +321,20 @@ def test_mask_loss(x64):
         (lambda a, b: losses.sparse_depth_l1(a, b, b[0]), "points2d has shape (3, 5)"),
         (lambda a, b: losses.sparse_depth_l1(a, b[:, :2], b[0]), "target has shape (5,)"),
         (lambda a, b: losses.sparse_depth_l1(a[0], b[:, :2], b[:, 0]), "depth has shape (4,)"),
-        (lambda a, b: losses.edge_aware_smoothness(a, b), "expected (H, W) and (H, W, C)"),
+        (
+            lambda a, b: losses.edge_aware_smoothness(a, b),
+            "expected (..., H, W) and (..., H, W, C)",
+        ),
         (lambda a, b: losses.normals_from_depth(a, a), "K has shape (3, 4), expected (3, 3)"),
         (lambda a, b: losses.normals_from_depth(a[:1], a), "H and W at least 2"),
+        (
+            lambda a, b: losses.normals_from_depth(jnp.stack([a, a]), jnp.ones((3, 3, 3))),
+            "K has shape (3, 3, 3), expected (3, 3) or (2, 3, 3)",
+        ),
+        (
+            lambda a, b: losses.sparse_depth_l1(jnp.stack([a, a]), b[:, :2], b[0]),
+            "points2d has shape (3, 2), expected (2, M, 2) for depth of shape (2, 3, 4)",
+        ),
         (lambda a, b: losses.normal_consistency(a, b), "target has shape (3, 5)"),
         (lambda a, b: losses.mask_loss(a, b), "target has shape (3, 5), expected (3, 4)"),
     ],

@@ -13,7 +13,8 @@ from helpers.pictures import read_rgb
 from helpers.toy_capture import HEIGHT, N_TRUE, WIDTH, arc_capture, true_gaussians
 
 from jax_gsplat_depth import evaluation
-from jax_gsplat_depth.evaluation import _pictures
+from jax_gsplat_depth.cli import _eval
+from jax_gsplat_depth.evaluation import _metrics, _pictures
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,23 @@ def test_evaluation_without_depth(capture):
         assert all(
             view.depth_errors is None for view in evaluation.evaluate(data, true_gaussians())
         )
+
+
+def test_a_view_whose_mask_has_no_window_has_no_ssim(capture, capsys):
+    masks = np.ones(capture.images.shape[:3], bool)
+    first = capture.test_indices[0]
+    masks[first] = False
+    masks[first, :5] = True  # The windows of 11 pixels have their middles further inside.
+    data = dataclasses.replace(capture, masks=masks)
+    views = list(evaluation.evaluate(data, true_gaussians()))
+    assert views[0].ssim is None and views[0].psnr > 50
+    result = _metrics.measure(data, true_gaussians())
+    assert result["ssim"] == result["heldout"][1]["ssim"] == views[1].ssim
+    _eval._print_row("view", result["heldout"][0], 4)
+    assert capsys.readouterr().out.split()[2] == "-"
+    masks[capture.test_indices] = masks[first]
+    result = _metrics.measure(dataclasses.replace(capture, masks=masks), true_gaussians())
+    assert result["ssim"] is None and result["psnr"] > 50
 
 
 @pytest.mark.parametrize("known_depth", [True, False])

@@ -47,6 +47,7 @@ def aligned(prior, depth):
     return slope, slope * prior + intercept
 
 
+@pytest.mark.slow
 def test_priors_are_the_depth_up_to_a_line_and_noise(capture):
     priors = datasets.monocular_like(capture, seed=3).depth_priors
     assert priors.dtype == np.float32 and priors.shape == capture.depths.shape
@@ -288,6 +289,7 @@ def test_command_refuses_photos_without_depth(monkeypatch, capture, tmp_path, ca
     assert "the training views have no depth" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_supervises_the_depth(monkeypatch, capture, tmp_path):
     monkeypatch.setattr(datasets, "builtin_capture", lambda: capture)
     arguments = ["--steps", 3, "--max-gaussians", 300, "--out", tmp_path / "out"]
@@ -339,6 +341,21 @@ def test_example_refuses_an_unfair_comparison(example, capture, missing, words):
     changes = {missing: None} | ({"point_colors": None} if missing == "points" else {})
     with pytest.raises(SystemExit, match=words):
         example.checked(dataclasses.replace(capture, **changes), "rgbd")
+
+
+@pytest.mark.slow
+def test_example_measures_a_capture_where_it_is(example, tmp_path, monkeypatch):
+    """Far from the origin the Gaussians are relative to one of their own."""
+    parts = {"n_views": 9, "width": 48, "height": 36, "n_points": 500}
+    near = datasets.monocular_like(datasets.builtin_capture(**parts))
+    away = np.array([4e6, -3e6, 2e6])
+    viewmats = near.viewmats.copy()
+    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ away
+    far = dataclasses.replace(near, viewmats=viewmats, points=near.points + away)
+    monkeypatch.setattr(example, "captures", lambda options: {"near": near, "far": far})
+    results = example.main(["--quick", "--out", str(tmp_path)])["results"]
+    psnr = np.array([result["psnr"] for result in results]).reshape(2, -1)
+    np.testing.assert_allclose(psnr[1], psnr[0], atol=0.5)
 
 
 def test_example_knows_what_is_seen(example, capture):

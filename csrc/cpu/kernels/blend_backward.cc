@@ -119,7 +119,8 @@ class BackwardTile {
   // blend_step_vjp of math/blend.h, one lane for each pixel, with alpha / (1 - alpha) taken out:
   //   w = T' r, T = T' + w, dL/dsigma = -alpha dL/dalpha = r (behind - T' u),
   // where r = alpha / (1 - alpha), and T' is the transmittance behind the splat. Where nothing is
-  // drawn, r is 0 and nothing changes, if the cotangents and u are finite.
+  // drawn, r and the cotangents are 0 and nothing changes: the cotangent of such a pixel may be
+  // infinite, and 0 times that is NaN.
   void walk_back(int64_t k, T* moments) {
     const int32_t place = static_cast<int32_t>(k);
     const int64_t id = tile_.ids[k];
@@ -145,14 +146,16 @@ class BackwardTile {
         const V w = after * ratio;
         V u{};
         if constexpr (kGeometry) {
-          u = fma(splat(s.depth), v_weighted_depth_[column][row], v_weight_[column][row]);
-          m[kMomentDepth] = fma(w, v_weighted_depth_[column][row], m[kMomentDepth]);
+          const V v_depth = masked(drawn, v_weighted_depth_[column][row]);
+          u = fma(splat(s.depth), v_depth, masked(drawn, v_weight_[column][row]));
+          m[kMomentDepth] = fma(w, v_depth, m[kMomentDepth]);
         }
         const V* v = v_channels + (column * kTileSize + row) * n_channels();
         for (int64_t d = 0; d < n_channels(); ++d) {
-          u = fma(splat(color[d]), v[d], u);
+          const V v_channel = masked(drawn, v[d]);
+          u = fma(splat(color[d]), v_channel, u);
           V& sum = kChannels < 0 ? v_color_[d] : v_color[d];
-          sum = fma(w, v[d], sum);
+          sum = fma(w, v_channel, sum);
         }
         const M free = drawn & less_equal(uncapped, splat(T(kAlphaMax)));
         const V v_sigma = masked_product(free, ratio, fma(-after, u, behind_[column][row]));

@@ -228,7 +228,16 @@ inline V maximum(V v, V bound) {
 #endif
 }
 
-// minimum(v, bound), or a * b, in the lanes of the mask; 0 in the others.
+// v, minimum(v, bound) or a * b in the lanes of the mask; 0 in the others, whatever v, a and b are.
+template <typename M, typename V>
+inline V masked(M mask, V v) {
+#if JGD_AVX512
+  if constexpr (sizeof(v[0]) == 4) return (V)_mm512_maskz_mov_ps(mask, (__m512)v);
+  if constexpr (sizeof(v[0]) == 8) return (V)_mm512_maskz_mov_pd(mask, (__m512d)v);
+#else
+  return (V)((M)v & mask);
+#endif
+}
 template <typename M, typename V>
 inline V masked_minimum(M mask, V v, V bound) {
 #if JGD_AVX512

@@ -1,0 +1,1 @@
+"""Mutates files of every format and feeds them to the readers."""
