@@ -176,11 +176,15 @@ FORMS = {
 }
 
 
-@pytest.mark.quick(form=["rgb"], config=[EXPECTED], dtype=["float32"])
-@pytest.mark.parametrize("config", [EXPECTED, ALL_DEPTHS, MEDIAN], ids=["z", "inverse", "median"])
-@pytest.mark.parametrize("form", FORMS)
-def test_cotangents_reach_what_is_drawn(every_backend, dtype, form, config):
-    form = dict(FORMS[form])
+DEPTHS = {"z": EXPECTED, "inverse": ALL_DEPTHS, "median": MEDIAN}
+CASES = [("rgb", "z"), ("rgb", "inverse"), ("rgb", "median"), ("one channel", "inverse")]
+CASES += [("four channels", "median"), ("six channels", "inverse"), ("sh", "inverse")]
+
+
+@pytest.mark.quick(case=[("rgb", "z")], dtype=["float32"])
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_cotangents_reach_what_is_drawn(every_backend, dtype, case):
+    form, config = dict(FORMS[case[0]]), DEPTHS[case[1]]
     channels = form.pop("channels")
     scene = scene_of(channels, form.pop("cameras", None))
     inputs = scene.inputs(dtype, **form)

@@ -47,8 +47,8 @@ def expected(capture):
 
 
 FAR = 1e8 * PLACE
-PLACES = [("none", 1e-6, 0 * FAR, None), ("none", 1e6, FAR, None), ("none", 1.0, FAR, None)]
-PLACES += [("none", 1e-3, 1e3 * PLACE, TURN), ("mcmc", 1e-6, 0 * FAR, None)]
+PLACES = [("none", 1e-6, 0 * FAR, None), ("none", 1.0, FAR, None)]
+PLACES += [("none", 1e-3, 1e3 * PLACE, TURN)]
 PLACES += [("mcmc", 1e6, FAR, None), ("adc", 1e-3, 1e3 * PLACE, None)]
 
 
