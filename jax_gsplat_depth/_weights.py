@@ -108,7 +108,6 @@ class _View:
         splats = self.splats
         (c, n), dtype = splats.depths.shape, splats.depths.dtype
         dtypes = (jnp.int32, dtype, dtype, dtype, jnp.int32)
-        size = {"width": self.width, "height": self.height}
         capacity = list_capacity(self.config.capacity, n, self.width, self.height)
         return _ffi.call(
             "jgd_weights_fwd",
@@ -121,8 +120,11 @@ class _View:
                 self.order,
             ],
             list(zip(shapes, dtypes, strict=True)),
-            sizes=_ffi.Sizes(n_cameras=c, n=n, capacity=capacity, **size),
-            **size,
+            sizes=_ffi.Sizes(
+                n_cameras=c, n=n, width=self.width, height=self.height, capacity=capacity
+            ),
+            width=self.width,
+            height=self.height,
             three_sigma=self.config.footprint == "3sigma",
             capacity=capacity,
             k=k,

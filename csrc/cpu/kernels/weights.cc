@@ -30,6 +30,7 @@ class WeightsTile {
       for (int row = 0; row < kTileSize; ++row) {
         x_[column][row] = nowhere;
         transmittance_[column][row] = splat(T(1));
+        smallest_[column][row] = V{};
       }
     }
     for_each_vector(tile_, [&](int64_t pixel, int row, int column, int n_lanes) {
@@ -90,9 +91,8 @@ class WeightsTile {
         transmittance_[column][row] = after;
         total += w;
         largest = maximum(largest, w);
-        const uint32_t drawn = bits(seen_here) & bits(goes_on);
-        n_pixels += __builtin_popcount(drawn);
-        if (args_.ids) insert(row, column, drawn, id, w);
+        n_pixels += __builtin_popcount(bits(seen_here) & bits(goes_on));
+        if (args_.ids) insert(row, column, id, w);
       });
     }
     T highest = T(0);
@@ -105,20 +105,22 @@ class WeightsTile {
     return !any(less_equal(x, x));
   }
 
-  // Puts the splat where it belongs among the k of each pixel that draws it.
-  void insert(int row, int column, uint32_t drawn, int32_t id, V w) {
+  // Puts the splat where it belongs among the k of each pixel, if it does. Few do: the first splats
+  // of a pixel take most of its light.
+  void insert(int row, int column, int32_t id, V w) {
     const int64_t first = int64_t{tile_.y + row} * tile_.width + tile_.x + column * kLanes;
-    for_each_row(drawn, [&](int lane) {
+    V& smallest = smallest_[column][row];
+    for_each_row(bits(less(smallest, w)), [&](int lane) {
       T* weights = args_.weights + (first + lane) * args_.k;
       int32_t* ids = args_.ids + (first + lane) * args_.k;
       int64_t i = args_.k - 1;
-      if (!(weights[i] < w[lane])) return;
       for (; i > 0 && weights[i - 1] < w[lane]; --i) {
         weights[i] = weights[i - 1];
         ids[i] = ids[i - 1];
       }
       weights[i] = w[lane];
       ids[i] = id;
+      smallest[lane] = weights[args_.k - 1];
     });
   }
 
@@ -128,6 +130,7 @@ class WeightsTile {
   uint32_t live_rows_[kColumns] = {};  // one bit for each row with a pixel that has not ended
   V x_[kColumns][kTileSize];  // of the pixels; NaN outside the image and where one has ended
   V transmittance_[kColumns][kTileSize];
+  V smallest_[kColumns][kTileSize];  // of the k weights of a pixel
   RowTerms<T> terms_;
 };
 
