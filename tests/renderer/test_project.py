@@ -137,7 +137,7 @@ def test_footprint_that_leaves_the_image_is_culled(backend, dtype, axis, end):
         assert (int(radii[0]) > 0) == (sign < 0)
 
 
-@pytest.mark.quick(footprint=["exact"])
+@pytest.mark.quick(footprint=["exact"], dtype=["float32"])
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 def test_keep_outside(every_backend, dtype, footprint):
     """Everything between the planes, also what is transparent, and the same image."""
@@ -162,7 +162,7 @@ def compensation_call(inputs, size, config):
     return {"opacities": jgd.opacity_compensation(gaussians, camera, config=config)}
 
 
-@pytest.mark.quick(cameras=[2])
+@pytest.mark.quick(cameras=[2], dtype=["float32"])
 @pytest.mark.parametrize("cameras", [None, 2])
 def test_opacity_compensation(every_backend, dtype, cameras):
     """It is what is left of opacity 1, for Gaussians outside of the image too."""

@@ -62,7 +62,7 @@ def test_channels(backend, dtype, channels):
     check_render(scenes.dense(channels=channels), dtype, name=f"{channels} channels")
 
 
-@pytest.mark.quick(form=["no channels"])
+@pytest.mark.quick(form=["no channels"], dtype=["float32"])
 @pytest.mark.parametrize("form", ["no channels", "each camera"])
 def test_forms_of_colors(every_backend, dtype, form):
     """Depth and weight alone, and another set of colours for each camera."""

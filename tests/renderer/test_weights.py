@@ -90,6 +90,7 @@ def test_transforms():
     np.testing.assert_array_equal(jax.grad(loss)(g.means), 2 * g.means)
 
 
+@pytest.mark.quick(every_backend=["cpu"])
 def test_what_is_not_drawn_is_nowhere(every_backend):
     scene = scenes.single(width=20, height=18, sigma_px=1.5)
     g, view = scene.gaussians(), scene.camera()
