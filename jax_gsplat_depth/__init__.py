@@ -11,10 +11,19 @@ from jax_gsplat_depth._bin import bin as bin
 from jax_gsplat_depth._blend import blend
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import lazy_names
-from jax_gsplat_depth._project import project
+from jax_gsplat_depth._project import opacity_compensation, project
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._shade import shade
-from jax_gsplat_depth._types import Bins, Config, Gaussians, RenderOutput, Splats
+from jax_gsplat_depth._types import (
+    Bins,
+    Config,
+    Contributors,
+    Gaussians,
+    RenderOutput,
+    Splats,
+    ViewStatistics,
+)
+from jax_gsplat_depth._weights import contributors, view_statistics
 from jax_gsplat_depth.compat import GaussianRasterizationSettings, GaussianRasterizer
 from jax_gsplat_depth.sh import convert_sh, rotate_sh
 
@@ -34,17 +43,22 @@ __all__ = [
     "Bins",
     "Camera",
     "Config",
+    "Contributors",
     "GaussianRasterizationSettings",
     "GaussianRasterizer",
     "Gaussians",
     "RenderOutput",
     "Splats",
+    "ViewStatistics",
     "blend",
+    "contributors",
     "convert_sh",
+    "opacity_compensation",
     "project",
     "render",
     "rotate_sh",
     "shade",
+    "view_statistics",
 ]
 
 # Loaded when first used: importing the renderer stays quick.

@@ -37,7 +37,8 @@ def blend(
 
     Args:
         splats: What ``project`` returned, possibly changed.
-        colors: ``[N, D]`` for all cameras, or ``[C, N, D]``.
+        colors: ``[N, D]`` for all cameras, or ``[C, N, D]``. With D = 0 there are depth and weight
+            alone, and the image is ``[H, W, 0]``.
         order: ``Bins.order`` of these splats: ``[N]`` or ``[C, N]`` int32 indices from near to
             far. An index outside 0..N-1 is skipped, and so is a repeated one.
         width: Image width in pixels, static.
@@ -107,7 +108,7 @@ def blend_checked(
     static = _Static(
         *size,
         three_sigma=config.footprint == "3sigma",
-        capacity=_list_capacity(config.capacity, splats.means2d.shape[-2], *size),
+        capacity=list_capacity(config.capacity, splats.means2d.shape[-2], *size),
         deterministic=config.deterministic,
         median=config.depth == "median",
     )
@@ -175,7 +176,7 @@ def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
     )
 
 
-def _list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
+def list_capacity(capacity: int | None, n: Any, width: int, height: int) -> int:
     """Return how many (Gaussian, tile) pairs the lists of one image hold on a GPU.
 
     The default is about twice what trained scenes need: there a Gaussian touches 2 to 4 tiles of a

@@ -122,7 +122,8 @@ def check_gaussians(
             missing, but not wrong.
 
     Returns:
-        Gaussians with JAX arrays; ``covars`` as ``[N, 6]``, the average of both triangles.
+        Gaussians with JAX arrays; ``covars`` as ``[N, 6]``, the average of both triangles. Whether
+        colors ``[C, N, D]`` fit the cameras is left to ``check_appearance``.
 
     Raises:
         ValueError: A shape disagrees, an array is missing, or two exclude each other.
@@ -219,23 +220,36 @@ def check_sh_degree(
     return degree
 
 
-def check_appearance(gaussians: Gaussians, sh_degree: int | None) -> tuple[int | None, int]:
+def check_appearance(
+    gaussians: Gaussians, sh_degree: int | None, camera_batch: tuple[int, ...]
+) -> tuple[int | None, int]:
     """Return the degree to evaluate, None for colors, and the number of channels.
 
     Args:
         gaussians: Checked; with sh or colors.
         sh_degree: 0 to 4, static; None is the highest that sh allows.
+        camera_batch: ``()`` or ``(C,)``.
 
     Raises:
-        ValueError: As ``check_sh_degree``, or there is a degree for colors.
+        ValueError: As ``check_sh_degree``, there is a degree for colors, or colors are for other
+            cameras.
         TypeError: As ``check_sh_degree``.
     """
     if gaussians.colors is not None:
         if sh_degree is not None:
             raise ValueError("sh_degree is given but gaussians has colors, expected sh")
-        return None, gaussians.colors.shape[1]
+        _check_color_sets(gaussians.colors.shape, camera_batch)
+        return None, gaussians.colors.shape[-1]
     assert gaussians.sh is not None
     return check_sh_degree(sh_degree, gaussians.sh.shape[1]), gaussians.sh.shape[2]
+
+
+def check_contributors(k: int) -> int:
+    """Return how many Gaussians of each pixel are wanted, a static integer."""
+    k = static_int("k", k)
+    if not 1 <= k <= MAX_CHANNELS:
+        raise ValueError(f"k is {k}, expected 1 to {MAX_CHANNELS}")
+    return k
 
 
 def check_background(
@@ -349,7 +363,7 @@ def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
         "scales": (("N", 3),),
         "opacities": (("N",),),
         "sh": (("N", "B", 3),),
-        "colors": (("N", "D"),),
+        "colors": (("N", "D"), ("C", "N", "D")),
         "covars": (("N", 6), ("N", 3, 3)),
     }
     hints = {"opacities": _opacity_hint, "sh": _sh_hint, "colors": _channel_hint}
@@ -361,7 +375,20 @@ def _check_gaussian_shapes(arrays: dict[str, Array]) -> None:
     if "sh" in arrays:
         _check_bases("gaussians.sh", arrays["sh"].shape)
     if "colors" in arrays:
-        _check_channels("gaussians.colors", arrays["colors"].shape[1])
+        _check_channels("gaussians.colors", arrays["colors"].shape[-1])
+
+
+def _check_color_sets(shape: tuple[int, ...], camera_batch: tuple[int, ...]) -> None:
+    """Require one set of colours, or one for each camera."""
+    if len(shape) == 2:
+        return
+    if not camera_batch:
+        raise ValueError(
+            f"gaussians.colors has shape {shape}, expected (N, D): the camera has no leading axis C"
+        )
+    dims = Dims()
+    dims.bind("C", camera_batch[0], "the camera")
+    dims.match("gaussians.colors", shape, ("N", "D"), ("C", "N", "D"))
 
 
 def _check_bases(name: str, shape: tuple[int, ...]) -> None:
@@ -403,8 +430,8 @@ def _check_counts(name: str, n: int, camera_batch: tuple[int, ...]) -> None:
 
 
 def _check_channels(name: str, n_channels: int) -> None:
-    if n_channels == 0 or _exceeds(n_channels, MAX_CHANNELS):
-        raise ValueError(f"{name} has D = {n_channels} channels, expected 1 to {MAX_CHANNELS}")
+    if _exceeds(n_channels, MAX_CHANNELS):
+        raise ValueError(f"{name} has D = {n_channels} channels, expected 0 to {MAX_CHANNELS}")
 
 
 def _exceeds(size: int, limit: int) -> bool:

@@ -1,9 +1,11 @@
 """Projects 3D Gaussians to 2D splats: stage 1, project."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
@@ -13,7 +15,13 @@ from jax_gsplat_depth._types import Config, Gaussians, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
-def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = None) -> Splats:
+def project(
+    gaussians: Gaussians,
+    camera: Camera,
+    *,
+    config: Config | None = None,
+    keep_outside: bool = False,
+) -> Splats:
     """Project 3D Gaussians to the 2D splats that a camera sees.
 
     The covariance is projected with the Jacobian of the pinhole at the centre (EWA splatting,
@@ -28,6 +36,9 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
         camera: OpenCV axes (x right, y down, z forward), pixels; with a leading axis ``C`` all
             results have it too.
         config: Static settings; reads near_plane, far_plane, eps2d, footprint, antialiased.
+        keep_outside: Static. True keeps the Gaussians that no pixel of the image shows as well:
+            those whose footprint misses it, and those of an opacity from 0 to 1/255. Blending draws
+            the same image with them.
 
     Returns:
         Splats, ``[N]`` or ``[C, N]`` leading. A Gaussian that is culled (see ``Gaussians`` and
@@ -40,7 +51,42 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "geometry", "opacities"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
-    return project_checked(gaussians, camera, config)
+    keep_outside = _check.check_bool("keep_outside", keep_outside)
+    return project_checked(gaussians, camera, config, keep_outside=keep_outside)
+
+
+def opacity_compensation(
+    gaussians: Gaussians, camera: Camera, *, config: Config | None = None
+) -> Array:
+    """Return the factor by which ``Config(antialiased=True)`` scales the opacities.
+
+    It is sqrt(det S / det(S + eps2d I)) with the projected covariance S: the area of a Gaussian
+    before eps2d is added, as a share of the area afterwards; at least 0.005. ``N`` is the number of
+    Gaussians, ``C`` of cameras.
+
+    Differentiable in means, quats, scales, covars, viewmat and K; the gradient is zero where the
+    factor is 0.005.
+
+    Args:
+        gaussians: Means, and quats with scales or covars; opacities and appearance are not read.
+        camera: OpenCV axes (x right, y down, z forward), pixels.
+        config: Static settings; reads near_plane, far_plane and eps2d.
+
+    Returns:
+        ``[N]``, or ``[C, N]`` if the camera has a leading axis; 0.005 to 1 for every Gaussian
+        between the planes, inside or outside of the image, and 0 for those that are culled.
+
+    Raises:
+        ValueError: A shape disagrees; raised while tracing.
+        TypeError: A dtype disagrees; raised while tracing.
+    """
+    config = _check.check_config(Config() if config is None else config)
+    gaussians = _check.check_gaussians(gaussians, need=("means", "geometry"))
+    camera = _check.check_camera(camera, gaussians.means.dtype)
+    # What is left of an opacity of 1.
+    opaque = dataclasses.replace(gaussians, opacities=jnp.ones_like(gaussians.means[:, 0]))
+    config = dataclasses.replace(config, antialiased=True)
+    return project_checked(opaque, camera, config, keep_outside=True).opacities
 
 
 def project_checked(
@@ -48,8 +94,7 @@ def project_checked(
 ) -> Splats:
     """``project`` without the checks.
 
-    With ``keep_outside`` a footprint that misses the image does not cull: the caller moves the
-    centres.
+    With ``keep_outside`` a footprint without a pixel of the image does not cull.
     """
     has_camera_axis = camera.viewmat.ndim == 3
     inputs = _Inputs(

@@ -32,7 +32,8 @@ def render(
     Gaussian is drawn at which pixel, and in which order) are held constant.
 
     Args:
-        gaussians: Activated parameters, see ``Gaussians``.
+        gaussians: Activated parameters, see ``Gaussians``. Colors may be another set for each
+            camera, or have no channel, for depth and weight alone.
         camera: OpenCV axes (x right, y down, z forward), pixels. With a leading axis ``C`` all
             images are rendered in one call, and the gradients of the Gaussians are summed in it.
         background: ``[D]`` or ``[C, D]``, seen through the remaining transmittance; None is 0.
@@ -59,7 +60,7 @@ def render(
     n, dtype = gaussians.means.shape[0], gaussians.means.dtype
     camera = _check.check_camera(camera, dtype)
     camera_batch = camera.viewmat.shape[:-2]
-    degree, n_channels = _check.check_appearance(gaussians, sh_degree)
+    degree, n_channels = _check.check_appearance(gaussians, sh_degree, camera_batch)
     background = _check.check_background(background, camera_batch, n_channels, dtype)
     offset = _check.check_means2d_offset(means2d_offset, camera_batch, n, dtype)
     probe = _check.check_means2d_offset(absgrad_probe, camera_batch, n, dtype, name="absgrad_probe")

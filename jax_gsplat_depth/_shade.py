@@ -36,7 +36,7 @@ def shade(
         config: Static settings; reads sh_convention.
 
     Returns:
-        ``[N, 3]``, or ``[C, N, 3]`` if the camera has a leading axis; ``[N, D]`` for colors. NaN
+        ``[N, 3]``, or ``[C, N, 3]`` if the camera has a leading axis; colors as they are. NaN
         where a coefficient in use is not finite.
 
     Raises:
@@ -46,7 +46,7 @@ def shade(
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "appearance"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
-    degree, _ = _check.check_appearance(gaussians, sh_degree)
+    degree, _ = _check.check_appearance(gaussians, sh_degree, camera.viewmat.shape[:-2])
     return shade_checked(gaussians, camera, degree, config, radii=None)
 
 

@@ -44,7 +44,8 @@ class Gaussians:
         scales: ``[N, 3]`` standard deviations along the local axes, world units, positive.
         opacities: ``[N]`` opacity at the centre, 0..1.
         sh: ``[N, B, 3]`` spherical-harmonics coefficients of RGB, B = 1, 4, 9, 16 or 25.
-        colors: ``[N, D]`` any number D of feature channels, the same from every direction.
+        colors: ``[N, D]`` any number D of feature channels, the same from every direction; or
+            ``[C, N, D]``, another set for each camera. D = 0 is for depth and weight alone.
         covars: ``[N, 6]`` world covariances in the order xx, xy, xz, yy, yz, zz, or ``[N, 3, 3]``,
             whose symmetric part is used. World units squared.
     """
@@ -121,6 +122,37 @@ class RenderOutput:
     n_isects: Array
     n_isects_listed: Array
     depth_variance: Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contributors:
+    """What ``contributors`` returns. Leading ``[C]`` if the camera has it.
+
+    Attributes:
+        ids: ``[H, W, k]`` int32 indices of the Gaussians with the largest weights, by weight; -1
+            where a pixel has fewer.
+        weights: ``[H, W, k]`` their weights w = alpha T, 0..1, constants; 0 where there are fewer.
+    """
+
+    ids: Array
+    weights: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ViewStatistics:
+    """What ``view_statistics`` returns. Leading ``[C]`` if the camera has it.
+
+    Attributes:
+        largest_weight: ``[N]`` largest weight w = alpha T of each Gaussian in any pixel, 0..1.
+        summed_weight: ``[N]`` sum of its weights over the pixels, in pixels.
+        n_pixels: ``[N]`` int32 number of pixels in which it is drawn.
+    """
+
+    largest_weight: Array
+    summed_weight: Array
+    n_pixels: Array
 
 
 @jax.tree_util.register_static
@@ -226,5 +258,5 @@ def _register_for_export(cls: type) -> None:
     )
 
 
-for _cls in (Gaussians, Camera, Splats, Bins, RenderOutput):
+for _cls in (Gaussians, Camera, Splats, Bins, RenderOutput, Contributors, ViewStatistics):
     _register_for_export(_cls)

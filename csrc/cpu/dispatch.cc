@@ -23,10 +23,13 @@ namespace jgd::cpu {
   JGD_DECLARE_TABLE(BlendForwardKernels, BlendForward)   \
   JGD_DECLARE_TABLE(BlendBackwardKernels, BlendBackward) \
   JGD_DECLARE_TABLE(SplatGradientKernels, SplatGradient) \
+  JGD_DECLARE_TABLE(WeightsKernels, Weights)             \
   }
-#define JGD_TABLES(isa, T)                                                   \
-  {&isa::kProject##T,      &isa::kShade##T,         &isa::kTouchedTiles##T,  \
-   &isa::kBlendForward##T, &isa::kBlendBackward##T, &isa::kSplatGradient##T}
+#define JGD_TABLES(isa, T)                                                      \
+  {                                                                             \
+      &isa::kProject##T,      &isa::kShade##T,         &isa::kTouchedTiles##T,  \
+      &isa::kBlendForward##T, &isa::kBlendBackward##T, &isa::kSplatGradient##T, \
+      &isa::kWeights##T}
 #define JGD_KERNELS(isa) JGD_TABLES(isa, Float), JGD_TABLES(isa, Double)
 
 JGD_DECLARE(JGD_ISA)

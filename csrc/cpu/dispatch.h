@@ -6,6 +6,7 @@
 #include "cpu/kernels/shade.h"
 #include "cpu/kernels/splat_gradient.h"
 #include "cpu/kernels/touched_tiles.h"
+#include "cpu/kernels/weights.h"
 
 namespace jgd::cpu {
 
@@ -17,6 +18,7 @@ struct Kernels {
   const BlendForwardKernels<T>* blend_forward;
   const BlendBackwardKernels<T>* blend_backward;
   const SplatGradientKernels<T>* splat_gradient;
+  const WeightsKernels<T>* weights;
 };
 
 // Returns the kernels for the best instruction set of this machine, or for the one that the

@@ -152,14 +152,27 @@ struct GradientArrays {
   }
 };
 
+// Weights: over the pixels, for each Gaussian of each image.
+template <typename T>
+struct WeightArrays {
+  using Bits = decltype(depth_key(T(0)));
+  Bits* largest;   // [image, id] bits of the largest weight
+  int64_t* total;  // [image, id] the sum of the weights, in a unit of the kernel
+  WeightArrays(Workspace& w, const CallSizes& s)
+      : largest(w.take<Bits>(s.n_images() * s.n)), total(w.take<int64_t>(s.n_images() * s.n)) {}
+};
+
 template <typename T>
 int64_t workspace_bytes_of(const char* target, const CallSizes& sizes) {
   Workspace w;
   const auto is = [&](const char* name) { return std::strcmp(target, name) == 0; };
   if (is("jgd_project_bwd") || is("jgd_shade_bwd")) CameraGradientArrays<T>(w, sizes);
   if (is("jgd_bin_fwd")) DepthOrderArrays<T>(w, sizes);
-  if (is("jgd_blend_fwd") || is("jgd_blend_bwd")) TileListArrays<T>(w, sizes);
+  if (is("jgd_blend_fwd") || is("jgd_blend_bwd") || is("jgd_weights_fwd")) {
+    TileListArrays<T>(w, sizes);
+  }
   if (is("jgd_blend_bwd")) GradientArrays<T>(w, sizes);
+  if (is("jgd_weights_fwd")) WeightArrays<T>(w, sizes);
   return w.used();
 }
 

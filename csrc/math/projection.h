@@ -1,6 +1,7 @@
 // Projects one Gaussian to one splat, with every culling rule; the body of the project stage.
 //
-// Invariant: a splat that project_gaussian returns with radius > 0 is finite and may touch a pixel.
+// Invariant: a splat that project_gaussian returns with radius > 0 is finite and, unless settings
+// keep those outside, may touch a pixel.
 // Any other Gaussian, whatever is wrong with it, gives zeros and gets no gradient.
 #pragma once
 
@@ -21,7 +22,7 @@ struct ProjectionSettings {
   int width, height;  // image, pixels
   bool antialiased;  // opacity is compensated for eps2d
   bool three_sigma;  // the original rasterizers' footprint and culling instead of the exact ones
-  bool keep_outside = false;  // a footprint outside the image does not cull
+  bool keep_outside = false;  // a footprint without a pixel of the image does not cull
 };
 
 // A splat. Where the radius is 0 the Gaussian is culled and every other field is 0 too.
@@ -57,11 +58,12 @@ JGD_HD inline Mask<T> touches_image(T mean, T extent, int size) {
   return mean + extent >= T(0) && mean - extent <= T(size);
 }
 
-// The original rasterizers give a radius to any opacity that is not negative; their pixels test
-// alpha all the same.
+// Below the cutoff no pixel shows a Gaussian. The original rasterizers give a radius to any opacity
+// that is not negative; their pixels test alpha all the same.
 template <typename T>
 JGD_HD inline Mask<T> opacity_visible(T opacity, const ProjectionSettings<T>& settings) {
-  return settings.three_sigma ? opacity >= T(0) : opacity > T(kAlphaMin);
+  const bool any = settings.three_sigma || settings.keep_outside;
+  return any ? opacity >= T(0) : opacity > T(kAlphaMin);
 }
 
 // Whether the footprint meets the image; cov2d and opacity are those of the splat.

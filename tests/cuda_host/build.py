@@ -87,10 +87,13 @@ def build_toy(cache):
     return _cached(cache, "toy", [*MACHINE, HERE / "toy.cu"])
 
 
+OPS = ("project", "shade", "bin", "blend", "weights")
+
+
 def build(cache):
     """Compile all handlers; the name of each is ``emulated_`` and the op."""
     kernels = sorted(set((ROOT / "csrc" / "cuda").glob("*.cu")) - {ROOT / "csrc/cuda/sort.cu"})
-    boundary = [ROOT / "csrc" / "ffi" / f"{op}.cc" for op in ("project", "shade", "bin", "blend")]
+    boundary = [ROOT / "csrc" / "ffi" / f"{op}.cc" for op in OPS]
     # The slowest first.
     kernels.sort(key=lambda path: -path.stat().st_size)
     sources = [*boundary, *kernels, *MACHINE, HERE / "sort.cc", HERE / "handlers.cc"]

@@ -38,6 +38,7 @@ __all__ = [
     "sh_basis",
     "shade_stage",
     "tile_rectangle",
+    "weights",
 ]
 
 # Each stage is compiled alone, for one camera, without optimisation, and for few sizes, to which
@@ -70,7 +71,7 @@ def _values_and_gradients(stage, inputs, s, cotangents):
 # Inputs that may have a leading camera axis, with their number of axes without it.
 _CAMERA_AXIS = {
     **{"viewmat": 2, "K": 2, "means2d_offset": 2, "background": 1, "colors": 2, "pixel_offset": 3},
-    **{"means2d": 2, "depths": 1, "conics": 2, "splat_opacities": 1, "radii": 1},
+    **{"usable": 1, "means2d": 2, "depths": 1, "conics": 2, "splat_opacities": 1, "radii": 1},
 }
 
 
@@ -157,7 +158,7 @@ def _run(stage, inputs, s, pixels=None, cotangents=None):
 def _chain(inputs, s):
     """Stage, inputs and settings of project, shade (or None) and blend; and the splats."""
     color = inputs["sh" if "sh" in inputs else "colors"]
-    finite = np.isfinite(color).all(axis=tuple(range(1, color.ndim)))
+    finite = np.isfinite(color).all(axis=(1, 2) if "sh" in inputs else -1)
     names = ("means", "quats", "scales", "covars", "opacities", "viewmat", "K")
     geometry = {k: inputs[k] for k in names if k in inputs} | {"usable": finite}
     options = dataclasses.replace(
@@ -225,6 +226,17 @@ def evaluate_with_gradients(stage, inputs, cotangents, s):
     Pixels in the boundary band have no part in the sum, so that the gradient is comparable.
     """
     return _in_float64(stage, inputs, s, cotangents=cotangents)
+
+
+def weights(inputs, s):
+    """Weight of every Gaussian at every pixel, ``(C?, H, W, N)``, and the band.
+
+    It is the image of colours that have a channel for each Gaussian.
+    """
+    n = len(inputs["opacities"])
+    colors = {"colors": np.eye(n), "background": np.zeros(n)}
+    out = evaluate(render, {k: v for k, v in inputs.items() if k != "sh"} | colors, s)
+    return out["image"], out["band"]
 
 
 def gradients(stage, inputs, cotangents, s):

@@ -30,7 +30,10 @@ BAND_CUTOFF, BAND_CAP, BAND_STOP, BAND_MEDIAN = 2e-3, 1e-4, 2e-2, 1e-4
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("width", "height", "near_plane", "far_plane", "eps2d"),
-    meta_fields=("footprint", "antialiased", "sh_convention", "sh_degree", "depth", "ray_depth"),
+    meta_fields=(
+        *("footprint", "antialiased", "sh_convention", "sh_degree", "depth", "ray_depth"),
+        "keep_outside",
+    ),
 )
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -47,6 +50,7 @@ class Settings:
     sh_degree: int | None = None
     depth: str = "expected"
     ray_depth: bool = False
+    keep_outside: bool = False
 
 
 def rotation_matrix(quats):
@@ -102,7 +106,8 @@ def project(means, covars, opacities, valid, viewmat, K, s):
     rot = viewmat[:3, :3]
     # The original rasterizers give a radius to a Gaussian that is too faint to be seen.
     exact = s.footprint == "exact"
-    valid &= opacities > ALPHA_CUTOFF if exact else opacities >= 0
+    faint_too = s.keep_outside or not exact
+    valid &= opacities >= 0 if faint_too else opacities > ALPHA_CUTOFF
     local = masked(valid, means, 0.0) @ rot.T + viewmat[None, :3, 3]
     drawn = valid & (local[:, 2] > s.near_plane) & (local[:, 2] < s.far_plane)
     local = masked(drawn, local, np.array([[0.0, 0, 1]]))
@@ -136,15 +141,17 @@ def project(means, covars, opacities, valid, viewmat, K, s):
     u, v = means2d.T
     mid = 0.5 * (cov_xx + cov_yy)
     if exact:
-        drawn &= opacities > ALPHA_CUTOFF
         reach = 2 * jnp.log(jnp.maximum(255 * opacities, 1))
         du, dv = jnp.sqrt(reach * cov_xx), jnp.sqrt(reach * cov_yy)
-        drawn &= (u + du >= 0) & (u - du <= s.width) & (v + dv >= 0) & (v - dv <= s.height)
+        shown = (u + du >= 0) & (u - du <= s.width) & (v + dv >= 0) & (v - dv <= s.height)
+        shown &= opacities > ALPHA_CUTOFF
         radii = jnp.ceil(3 * jnp.sqrt(mid + jnp.sqrt(jnp.maximum(mid**2 - det, 0))))
     else:
         radii = jnp.ceil(3 * jnp.sqrt(mid + jnp.sqrt(jnp.maximum(mid**2 - det, 0.1))))
         first, last = tile_rectangle(means2d, radii, s)
-        drawn &= jnp.all(first < last, axis=1)
+        shown = jnp.all(first < last, axis=1)
+    if not s.keep_outside:
+        drawn &= shown
     radii = jnp.where(drawn, jnp.minimum(radii, 2.0**31 - 1), 0).astype(jnp.int32)
     return {
         "means2d": masked(drawn, means2d, 0.0),

@@ -36,6 +36,8 @@ FIELDS = {
         "n_isects_listed",
         "depth_variance",
     ),
+    jgd.Contributors: ("ids", "weights"),
+    jgd.ViewStatistics: ("largest_weight", "summed_weight", "n_pixels"),
     jgd.Config: (
         "near_plane",
         "far_plane",
@@ -67,11 +69,14 @@ FIELDS = {
     jgd.GaussianRasterizer: ("raster_settings",),
 }
 CALLS = {
-    jgd.project: "gaussians camera * config",
+    jgd.project: "gaussians camera * config keep_outside",
+    jgd.opacity_compensation: "gaussians camera * config",
     jgd.shade: "gaussians camera * sh_degree config",
     jgd.bin: "splats * width height config",
     jgd.blend: "splats colors order * width height background absgrad_probe config",
     jgd.render: "gaussians camera * background sh_degree means2d_offset absgrad_probe config",
+    jgd.contributors: "gaussians camera k * sh_degree config",
+    jgd.view_statistics: "gaussians camera * sh_degree config",
     jgd.Gaussians: "means quats scales opacities * sh colors covars",
     jgd.Camera: "viewmat K * width height",
     jgd.Camera.look_at: "eye target up * K fov_x fov_y width height",

@@ -46,6 +46,7 @@ TARGETS = (
     "jgd_bin_fwd",
     "jgd_blend_fwd",
     "jgd_blend_bwd",
+    "jgd_weights_fwd",
 )
 SHARED = (*SCENE, "background")
 

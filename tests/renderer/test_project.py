@@ -24,9 +24,9 @@ import jax_gsplat_depth as jgd
 FIELDS = ("means2d", "depths", "conics", "opacities")
 
 
-def project_call(inputs, size, config):
+def project_call(inputs, size, config, keep_outside=False):
     gaussians, camera = scenes.build(inputs, size)
-    return vars(jgd.project(gaussians, camera, config=config))
+    return vars(jgd.project(gaussians, camera, config=config, keep_outside=keep_outside))
 
 
 def stage_inputs(scene, dtype, shape="quats"):
@@ -35,16 +35,18 @@ def stage_inputs(scene, dtype, shape="quats"):
     return inputs
 
 
-def check_project(scene, dtype, name, *, shape="quats", config=None, outputs=FIELDS):
+def check_project(
+    scene, dtype, name, *, shape="quats", config=None, outputs=FIELDS, keep_outside=False
+):
     config = config or jgd.Config()
     inputs, size = stage_inputs(scene, dtype, shape), Size(scene.width, scene.height)
-    static = settings(scene, config)
+    static = dataclasses.replace(settings(scene, config), keep_outside=keep_outside)
     batch = scene.batch + (scene.n,)
     shapes = {"means2d": (*batch, 2), "depths": batch, "conics": (*batch, 3), "opacities": batch}
     expected, wanted, used = expect(
         reference.project_stage, inputs, make_cotangents(shapes, seed=11), static, outputs
     )
-    splats, grads = library(project_call, (size, config), inputs, used)
+    splats, grads = library(project_call, (size, config, keep_outside), inputs, used)
     same_radii(splats["radii"], expected["radii"], expected["cov2d"])
     drawn = expected["radii"] > 0
     assert drawn.any()
@@ -133,6 +135,53 @@ def test_footprint_that_leaves_the_image_is_culled(backend, dtype, axis, end):
             scene = base.replace(means=[[x, y, 4.0]])
         radii = jgd.project(scene.gaussians(dtype), scene.camera(dtype)).radii
         assert (int(radii[0]) > 0) == (sign < 0)
+
+
+@pytest.mark.quick(footprint=["exact"], dtype=["float32"])
+@pytest.mark.parametrize("footprint", ["exact", "3sigma"])
+def test_keep_outside(every_backend, dtype, footprint):
+    """Everything between the planes, also what is transparent, and the same image."""
+    scene = scenes.boundary()
+    scene = scene.replace(opacities=np.where(np.arange(scene.n) % 9, scene.opacities, 0.0))
+    config = jgd.Config(antialiased=True, footprint=footprint)
+    splats, _ = check_project(scene, dtype, "kept", config=config, keep_outside=True)
+    depth = (scene.means @ scene.viewmat[:3, :3].T + scene.viewmat[:3, 3])[:, 2]
+    np.testing.assert_array_equal(splats["radii"] > 0, depth > config.near_plane)
+    if footprint == "exact":
+        gaussians, size = scene.gaussians(dtype), {"width": scene.width, "height": scene.height}
+        kept = jgd.Splats(**splats)
+        order = jgd.bin(kept, **size).order
+        image = jgd.blend(kept, gaussians.colors, order, **size).image
+        wanted = jgd.render(gaussians, scene.camera(dtype), config=config).image
+        same_bits(image, wanted, "image")
+
+
+def compensation_call(inputs, size, config):
+    gaussians, camera = scenes.build(inputs, size)
+    gaussians = dataclasses.replace(gaussians, opacities=None)
+    return {"opacities": jgd.opacity_compensation(gaussians, camera, config=config)}
+
+
+@pytest.mark.quick(cameras=[2], dtype=["float32"])
+@pytest.mark.parametrize("cameras", [None, 2])
+def test_opacity_compensation(every_backend, dtype, cameras):
+    """It is what is left of opacity 1, for Gaussians outside of the image too."""
+    scene = scenes.boundary(cameras=cameras)
+    inputs, size, config = stage_inputs(scene, dtype), Size(scene.width, scene.height), jgd.Config()
+    static = settings(scene, dataclasses.replace(config, antialiased=True))
+    static = dataclasses.replace(static, keep_outside=True)
+    opaque = {**inputs, "opacities": np.ones_like(inputs["opacities"])}
+    # Of one sign: the sums over Gaussians in the gradients of the camera would cancel.
+    cotangents = make_cotangents({"opacities": (*scene.batch, scene.n)}, seed=3)
+    cotangents = {k: np.abs(v) for k, v in cotangents.items()}
+    expected, wanted, used = expect(
+        reference.project_stage, opaque, cotangents, static, ("opacities",)
+    )
+    del inputs["opacities"], wanted["opacities"]
+    out, grads = library(compensation_call, (size, config), inputs, used)
+    limit = bound("project", "value", dtype)
+    close(out["opacities"], expected["opacities"], limit, "compensation")
+    check_gradients("antialiased", grads, wanted, dtype, "compensation")
 
 
 @pytest.mark.parametrize("length", [1e-12, 3e-3, 7.0, 1e12])

@@ -62,6 +62,24 @@ def test_channels(backend, dtype, channels):
     check_render(scenes.dense(channels=channels), dtype, name=f"{channels} channels")
 
 
+@pytest.mark.quick(form=["no channels"], dtype=["float32"])
+@pytest.mark.parametrize("form", ["no channels", "each camera"])
+def test_forms_of_colors(every_backend, dtype, form):
+    """Depth and weight alone, and another set of colours for each camera."""
+    scene = scenes.dense(n=60, cameras=2, channels=0 if form == "no channels" else 3)
+    inputs = scene.inputs(dtype)
+    if form == "each camera":
+        colors = inputs["colors"]
+        colors[3, 1] = np.nan  # of one camera: the other one draws the Gaussian
+        inputs["colors"] = np.stack([colors, scene.colors[::-1].astype(dtype)])
+    out, _ = check_render(scene, dtype, name=form, inputs=inputs)
+    assert out["image"].shape == (2, scene.height, scene.width, inputs["colors"].shape[-1])
+    if form == "no channels":
+        wanted = jgd.render(scenes.dense(n=60, cameras=2).gaussians(dtype), scene.camera(dtype))
+        same_bits(out["depth"], wanted.depth, "depth")
+        same_bits(out["weight"], wanted.weight, "weight")
+
+
 @pytest.mark.quick(bases=[9])
 @pytest.mark.parametrize("bases", [1, 4, 9, 16, 25])
 def test_degrees(backend, dtype, bases):

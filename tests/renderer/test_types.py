@@ -51,6 +51,8 @@ def examples():
             jnp.asarray(8, jnp.int32),
             array(33, 17),
         ),
+        "contributors": jgd.Contributors(jnp.zeros((33, 17, 2), jnp.int32), array(33, 17, 2)),
+        "statistics": jgd.ViewStatistics(array(n), array(n), jnp.arange(n, dtype=jnp.int32)),
     }
 
 

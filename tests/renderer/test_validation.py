@@ -92,11 +92,11 @@ SHAPE_ERRORS = [
     (
         "colors",
         (N,),
-        "(N, D) with N = 7 (from gaussians.means)",
+        "(N, D) or (C, N, D) with N = 7 (from gaussians.means)",
         "a single channel is colors[:, None]",
     ),
-    ("colors", (6, D), "(N, D) with N = 7 (from gaussians.means)", ""),
-    ("colors", (C, N, D), "(N, D) with N = 7 (from gaussians.means)", ""),
+    ("colors", (6, D), "(N, D) or (C, N, D) with N = 7 (from gaussians.means)", ""),
+    ("colors", (C, 6, D), "(N, D) or (C, N, D) with N = 7 (from gaussians.means)", ""),
     ("covars", (N, 9), "(N, 6) or (N, 3, 3) with N = 7 (from gaussians.means)", ""),
     ("covars", (6, 3, 3), "(N, 6) or (N, 3, 3) with N = 7 (from gaussians.means)", ""),
     ("covars", (N, 3), "(N, 6) or (N, 3, 3) with N = 7 (from gaussians.means)", ""),
@@ -114,12 +114,20 @@ def test_gaussians_shape(field, shape, expected, hint, stage):
         TAKES_GAUSSIANS[stage](value)
 
 
-@pytest.mark.parametrize("n_channels", [0, 2**15 + 1])
-def test_number_of_channels(n_channels):
-    message = f"gaussians.colors has D = {n_channels} channels, expected 1 to 32768"
-    value = with_field("colors", ones(N, n_channels))
+def test_number_of_channels():
+    message = "gaussians.colors has D = 32769 channels, expected 0 to 32768"
+    value = with_field("colors", ones(N, 2**15 + 1))
     for call in TAKES_GAUSSIANS.values():
         raises(ValueError, message, call, value)
+
+
+def test_colors_of_other_cameras():
+    value = with_field("colors", ones(C, N, D))
+    for function in (jgd.render, jgd.shade, jgd.view_statistics):
+        message = "gaussians.colors has shape (2, 7, 5), expected (N, D): the camera has no"
+        raises(ValueError, message, function, value, camera())
+        message = "gaussians.colors has shape (2, 7, 5), expected (N, D) or (C, N, D) with C = 3"
+        raises(ValueError, message, function, value, camera(3))
 
 
 GEOMETRY = "are both given: expected quats and scales, or covars"

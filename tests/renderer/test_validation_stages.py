@@ -173,7 +173,7 @@ BLEND_ERRORS = [
         ValueError,
         f"has shape (3, 7, 5), expected (N, D) or (C, N, D) with {N7}, C = 2 (from splats.means2d)",
     ),
-    ("colors", (), ones(N, 0), ValueError, "has D = 0 channels, expected 1 to 32768"),
+    ("colors", (), ones(N, 2**15 + 1), ValueError, "has D = 32769 channels, expected 0 to 32768"),
     ("colors", (), ones(N, D, dtype=jnp.uint8), TypeError, f"has dtype uint8, {F32}"),
     ("background", (), ones(3), ValueError, "has shape (3,), expected (D,) with D = 5 (from the"),
     ("background", (), ones(D, dtype=jnp.float16), TypeError, f"has dtype float16, {F32}"),

@@ -31,7 +31,7 @@ inline uint64_t transpose8x8(uint64_t m) {
 template <typename T, int kChannels>
 struct RowSplat {
   T center_x, xx, log2_opacity, depth;
-  T color[kChannels < 0 ? 1 : kChannels];
+  T color[kChannels <= 0 ? 1 : kChannels];
 };
 
 // A piece of the list, short enough to stay in the first-level cache while one row of the tile
@@ -177,7 +177,7 @@ class ForwardTile {
     V weight = weight_[column][row];
     V weighted_depth = weighted_depth_[column][row];
     V* sums = sums_of(column, row);
-    V color[kChannels < 0 ? 1 : kChannels];
+    V color[kChannels <= 0 ? 1 : kChannels];
     for (int d = 0; d < kChannels; ++d) color[d] = sums[d];
     for (; reaching; reaching &= reaching - 1) {
       const int k = __builtin_ctzll(reaching);

@@ -89,6 +89,8 @@ inline void store_channels(T* data, const typename Lanes<T>::V* v, int n_lanes,
 template <typename Body>
 inline void with_channels(int64_t n_channels, const Body& body) {
   switch (n_channels) {
+    case 0:
+      return body(std::integral_constant<int, 0>());
     case 1:
       return body(std::integral_constant<int, 1>());
     case 3:

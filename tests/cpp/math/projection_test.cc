@@ -211,6 +211,8 @@ void CheckCulling(const std::string& type) {
       {"box misses the bottom", false, [&](S s, P) { s.mean.y = at_edge / 25; }},
       {"box misses the bottom, kept", true,
        [&](S s, P p) { s.mean.y = at_edge / 25, p.keep_outside = true; }},
+      {"transparent, kept", true, [](S s, P p) { s.opacity = 0, p.keep_outside = true; }},
+      {"negative opacity, kept", false, [](S s, P p) { s.opacity = -1, p.keep_outside = true; }},
       {"square far outside, kept, 3 sigma", true,
        [](S s, P p) { s.mean.x = 1000, p.keep_outside = p.three_sigma = true; }},
       {"behind the camera, kept", false, [](S s, P p) { s.mean.z = -2, p.keep_outside = true; }},

@@ -17,6 +17,7 @@
 #include "cpu/blend.h"
 #include "cpu/project.h"
 #include "cpu/shade.h"
+#include "cpu/weights.h"
 #include "threads.h"
 
 namespace {
@@ -69,6 +70,7 @@ constexpr int64_t kGaussians = 2500;  // two ranges of project and three pieces 
 constexpr int kWidth = 40, kHeight = 24;
 constexpr int64_t kPixels = kCameras * kWidth * kHeight;
 constexpr int64_t kBases = 4;
+constexpr int64_t kContributors = 2;
 
 std::vector<float> random_values(int64_t n, double low, double high) {
   std::vector<float> values(n);
@@ -103,6 +105,10 @@ struct Arrays {
   std::vector<float> image = std::vector<float>(3 * kPixels);
   std::vector<float> depth = std::vector<float>(kPixels), weight = depth, transmittance = depth;
   std::vector<int32_t> last = std::vector<int32_t>(kPixels);
+  std::vector<float> weights = std::vector<float>(kContributors * kPixels);
+  std::vector<int32_t> ids = std::vector<int32_t>(kContributors * kPixels);
+  std::vector<float> largest = depths, total = depths;
+  std::vector<int32_t> n_pixels = radii;
   std::vector<int32_t> n_isects = std::vector<int32_t>(kCameras), n_isects_listed = n_isects;
   std::vector<float> v_background = background;
   std::vector<float> v_means = means, v_quats = quats, v_scales = scales, v_opacities = opacities;
@@ -248,6 +254,16 @@ std::vector<Driver> drivers(Arrays& a) {
   blend_backward.v_colors = output(a.v_colors);
   blend_backward.v_background = output(a.v_background);
 
+  jgd::WeightsForward<float> weights;
+  weights.in.splats = splats;
+  weights.in.order = input(a.order);
+  weights.k = kContributors;
+  weights.ids = output(a.ids);
+  weights.weights = output(a.weights);
+  weights.largest = output(a.largest);
+  weights.total = output(a.total);
+  weights.n_pixels = output(a.n_pixels);
+
   using namespace jgd::cpu;
   return {
       {"project",
@@ -263,6 +279,10 @@ std::vector<Driver> drivers(Arrays& a) {
        [=](ThreadPool& pool) { jgd::cpu::blend_forward(pool, blend_forward); },
        {&a.image, &a.depth, &a.weight, &a.transmittance},
        {&a.last, &a.n_isects, &a.n_isects_listed}},
+      {"weights",
+       [=](ThreadPool& pool) { jgd::cpu::weights_forward(pool, weights); },
+       {&a.weights, &a.largest, &a.total},
+       {&a.ids, &a.n_pixels}},
       {"blend backward",
        [=](ThreadPool& pool) { jgd::cpu::blend_backward(pool, blend_backward); },
        {&a.v_means2d, &a.v_depths, &a.v_conics, &a.v_splat_opacities, &a.v_colors, &a.v_background},
