@@ -11,6 +11,7 @@ from jax_gsplat_depth._bin import bin as bin
 from jax_gsplat_depth._blend import blend
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import lazy_names
+from jax_gsplat_depth._covariances import covariances, quats_and_scales
 from jax_gsplat_depth._project import project
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._shade import shade
@@ -41,7 +42,9 @@ __all__ = [
     "Splats",
     "blend",
     "convert_sh",
+    "covariances",
     "project",
+    "quats_and_scales",
     "render",
     "rotate_sh",
     "shade",

@@ -78,6 +78,8 @@ CALLS = {
     jgd.Camera.from_opengl: "camera_to_world K * fov_x fov_y width height",
     jgd.Camera.from_fov: "viewmat * fov_x fov_y width height",
     jgd.Camera.from_colmap: "qvec tvec params * model width height",
+    jgd.covariances: "quats scales * triu",
+    jgd.quats_and_scales: "covars",
     jgd.rotate_sh: "sh R * convention",
     jgd.convert_sh: "sh * source target",
     jgd.GaussianRasterizer: "raster_settings",
@@ -249,21 +251,46 @@ def test_unknown_instruction_set():
 
 IMPORT_SOURCES = """
 import sys
-# Without the finder of an editable install.
+# Without the finder of an editable install, which knows where the compiled module is.
 sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
-sys.path.insert(0, sys.argv[1])
-import jax_gsplat_depth
+sys.path[:] = [sys.argv[1], *(e for e in sys.path if e not in sys.argv[2].split(";"))]
+if sys.argv[3]:
+    sys.path.append(sys.argv[3])
+import jax_gsplat_depth as jgd
+from jax_gsplat_depth import _cpu
+print(jgd.__file__, _cpu.__file__, sep="\\n")
 """
 
 
-def test_sources_without_compiled_module(tmp_path):
-    """What happens in a checkout after an install that is not editable."""
+def folders_of_the_package():
+    """Where this process, and one that it starts, finds the package."""
+    return [e for e in sys.path if (pathlib.Path(e) / "jax_gsplat_depth").exists()]
+
+
+@pytest.mark.parametrize("installed", ["the same", "another", None])
+def test_sources_without_compiled_module(tmp_path, installed):
+    """What happens in a checkout after an install that is not editable, or without any."""
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
-    shutil.copytree(ROOT / "jax_gsplat_depth", tmp_path / "jax_gsplat_depth", ignore=ignore)
-    done = run_python(IMPORT_SOURCES, tmp_path)
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    shutil.copytree(ROOT / "jax_gsplat_depth", checkout / "jax_gsplat_depth", ignore=ignore)
+    if installed:
+        shutil.copytree(checkout, site)
+        shutil.copy(_cpu.__file__, site / "jax_gsplat_depth")
+    if installed == "another":
+        with (site / "jax_gsplat_depth/losses/_blur.py").open("a") as file:
+            file.write("# Another version.\n")
+    others = ";".join(folders_of_the_package())
+    done = run_python(IMPORT_SOURCES, checkout, others, site if installed else "")
+    if installed == "the same":
+        assert done.returncode == 0, done.stderr
+        package, module = map(pathlib.Path, done.stdout.split("\n")[:2])
+        assert package.parent == checkout / "jax_gsplat_depth"
+        assert module.parent == site / "jax_gsplat_depth"
+        return
     message = done.stderr.splitlines()[-1]
-    assert message.startswith("ImportError: jax_gsplat_depth has no compiled module _cpu here")
-    assert "source folder" in message
+    assert message.startswith("ImportError: jax_gsplat_depth is imported from its source folder")
+    assert f'python -m pip install "{checkout}"' in message
+    assert ("differs in losses/_blur.py" if installed else "is not installed") in message
 
 
 AGREE_WITH_THE_REFERENCE = """
