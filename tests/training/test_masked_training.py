@@ -121,16 +121,16 @@ def test_pixels_that_do_not_count_have_no_value_and_no_gradient(name, dtype):
         assert np.isfinite(gradient).all() and not gradient[~mask].any() and gradient.any()
 
 
-@pytest.mark.quick(name=["photometric", "psnr"])
-@pytest.mark.parametrize("name", ["l1", "mse", "psnr", "ssim", "photometric"])
+@pytest.mark.quick(name=["psnr"])
+@pytest.mark.parametrize("name", ["l1", "psnr", "photometric"])
 def test_weights_weigh_pixels(name, x64):
     """Weights of 0 and 1 are a mask; only proportions matter; each image has its own mean."""
     image, target, mask = pair(np.float64)
-    loss = jax.jit(getattr(losses, name), static_argnames=())
+    loss, mask = jax.jit(getattr(losses, name)), np.asarray(mask)
     rng = np.random.default_rng(1)
     weights = np.where(mask, rng.uniform(0.1, 1, mask.shape), 0)
     expected = loss(image, target, mask=mask)
-    for same in (mask.astype(np.float64), 255 * mask.astype(np.uint8), 1.0 * mask[..., None]):
+    for same in (255 * mask.astype(np.uint8), 1.0 * mask[..., None]):
         np.testing.assert_allclose(loss(image, target, mask=same), expected, rtol=1e-12)
     value = loss(image, target, mask=weights)
     assert abs(value - expected) > 1e-5
@@ -138,7 +138,7 @@ def test_weights_weigh_pixels(name, x64):
     # What has no positive weight does not count, whatever is there.
     negative = np.where(mask, weights, rng.choice([-1.0, np.nan], mask.shape))
     np.testing.assert_allclose(loss(image, target, mask=negative), value, rtol=1e-12)
-    if name in ("l1", "mse", "psnr"):
+    if name != "photometric":
         distance = np.abs(image - target) ** (1 if name == "l1" else 2)
         mean = np.average(distance, weights=np.repeat(weights[..., None], 3, -1))
         np.testing.assert_allclose(value, -10 * np.log10(mean) if name == "psnr" else mean)
