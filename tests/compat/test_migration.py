@@ -120,7 +120,7 @@ def test_no_argument_is_left_out(section):
 
 # One Gaussian on the optical axis: in the middle pixel alpha is its opacity, depth its z.
 Z, SIZE, OPACITY, FOCAL = 2.0, 0.5, 0.6, 8.0
-COLOR, BACKGROUND = np.float32([0.2, 0.7, 1.5]), np.float32([1, 0, 0.5])
+COLOR, BACKGROUND = np.array([[0.2, 0.7, 1.5], [1, 0, 0.5]], np.float32)
 IMAGE = OPACITY * COLOR + (1 - OPACITY) * BACKGROUND
 MEANS, QUATS = np.float32([[0, 0, Z]]), np.float32([[2, 0, 0, 0]])
 SCALES, OPACITIES = np.full((1, 3), SIZE, np.float32), np.float32([OPACITY])
