@@ -11,6 +11,7 @@ from jax_gsplat_depth._bin import bin as bin
 from jax_gsplat_depth._blend import blend
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.extras import lazy_names
+from jax_gsplat_depth._covariances import covariances, quats_and_scales
 from jax_gsplat_depth._project import opacity_compensation, project
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._shade import shade
@@ -53,8 +54,10 @@ __all__ = [
     "blend",
     "contributors",
     "convert_sh",
+    "covariances",
     "opacity_compensation",
     "project",
+    "quats_and_scales",
     "render",
     "rotate_sh",
     "shade",

@@ -9,15 +9,15 @@ import warnings
 
 import jax
 
+from jax_gsplat_depth._checkout import use_installed_modules
+
 try:
     from jax_gsplat_depth import _cpu
 except ImportError as error:
     if error.name != "jax_gsplat_depth":  # it is there but does not load: its own error says why
         raise
-    raise ImportError(
-        "jax_gsplat_depth has no compiled module _cpu here: install it with pip, and do not import "
-        "it from the source folder"
-    ) from error
+    use_installed_modules()
+    from jax_gsplat_depth import _cpu
 
 TILE_SIZE: int = _cpu.TILE_SIZE
 ALPHA_MIN: float = _cpu.ALPHA_MIN

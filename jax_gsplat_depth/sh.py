@@ -1,4 +1,4 @@
-"""Rotates and converts spherical-harmonics coefficients, in JAX alone.
+"""Evaluates, rotates and converts spherical-harmonics coefficients, in JAX alone.
 
 The coefficients of degree l belong to a space of functions that every rotation maps to itself:
 Y(R d) = D(R) Y(d) for all directions d, with an orthogonal matrix D(R) of size 2 l + 1, the Wigner
@@ -6,6 +6,7 @@ matrix of real harmonics. Since Y is orthonormal, D(R) is the integral of Y(R d)
 sphere, and a quadrature that is exact for degree 2 l gives it, and its derivative, exactly.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -16,11 +17,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jax_gsplat_depth import _check
+from jax_gsplat_depth._check_arrays import float_array, reference_array
 from jax_gsplat_depth._types import SH_CONVENTIONS, ShConvention
 
 # (x, y, z) -> (z, x, y): a direction to the axes of the e3nn convention.
 _PERMUTATION = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], np.float64)
 _MAX_DEGREE = 4
+# The coefficient whose polynomial "e3nn-legacy" has wrong.
+_LEGACY = 14
 
 SH_C0 = 0.28209479177387814
 """Value of the constant basis function: a colour is 0.5 + SH_C0 * the first coefficient."""
@@ -29,6 +33,56 @@ SH_C0 = 0.28209479177387814
 def sh_degrees(n_coefficients: int) -> np.ndarray:
     """Return the degree ``[B]`` int32 of each of ``B`` coefficients."""
     return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)
+
+
+def evaluate(
+    sh: ArrayLike,
+    directions: ArrayLike,
+    *,
+    sh_degree: int | None = None,
+    convention: ShConvention = "3dgs",
+) -> Array:
+    """Evaluate functions on the sphere, given by their coefficients: sum_b Y_b(direction) sh[b].
+
+    This is the raw sum for any number of channels. ``shade`` makes the colour max(sum + 0.5, 0) of
+    it, in the direction from the camera to the mean. Differentiable in both arguments.
+
+    Args:
+        sh: ``[..., B, D]`` coefficients, B = 1, 4, 9, 16 or 25.
+        directions: ``[..., 3]`` of any length but zero: they are normalised here.
+        sh_degree: 0 to 4, at most what B allows (default). Higher coefficients are not read.
+        convention: "3dgs" (default), "e3nn" or "e3nn-legacy", as ``Config.sh_convention``.
+
+    Returns:
+        ``[..., D]``. The leading axes of the two arguments are broadcast: one function in many
+        directions is ``[B, D]`` and ``[Q, 3]``. For a direction that is zero or not finite the
+        polynomials are those of (0, 0, 0), as in ``shade``, and its gradient is 0.
+
+    Raises:
+        ValueError: A shape disagrees, or sh_degree or convention is out of range.
+        TypeError: A dtype disagrees.
+    """
+    sh = reference_array("sh", sh)
+    directions = float_array("directions", directions, sh.dtype, "sh")
+    _check_evaluation(sh, directions)
+    degree = _check.check_sh_degree(sh_degree, sh.shape[-2], source="sh")
+    if convention not in SH_CONVENTIONS:
+        expected = ", ".join(map(repr, SH_CONVENTIONS[:-1])) + f" or {SH_CONVENTIONS[-1]!r}"
+        raise ValueError(f"convention must be {expected}, got {convention!r}")
+    return _evaluate(sh[..., : (degree + 1) ** 2, :], directions, degree, convention)
+
+
+# Compiled as a whole for callers that are not: its many small steps would be compiled one by one.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _evaluate(sh: Array, directions: Array, degree: int, convention: str) -> Array:
+    """``evaluate`` without the checks."""
+    unit = _normalized(directions)
+    if convention != "3dgs":
+        unit = unit[..., np.argmax(_PERMUTATION, axis=1)]
+    basis = _basis(unit, degree)
+    if convention == "e3nn-legacy" and degree >= 3:
+        basis = basis.at[..., _LEGACY].set(_legacy_polynomial(unit))
+    return _product(basis[..., None, :], sh)[..., 0, :]
 
 
 def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs") -> Array:
@@ -133,6 +187,39 @@ def _is_e3nn(name: str, convention: ShConvention) -> bool:
     if convention not in SH_CONVENTIONS[:2]:
         raise ValueError(f"{name} must be '3dgs' or 'e3nn', got {convention!r}")
     return convention == "e3nn"
+
+
+def _check_evaluation(sh: Array, directions: Array) -> None:
+    if sh.ndim < 2 or sh.shape[-2] not in _check.SH_BASES:
+        raise ValueError(
+            f"sh has shape {sh.shape}, expected (..., B, D) with B = 1, 4, 9, 16 or 25"
+        )
+    if directions.ndim < 1 or directions.shape[-1] != 3:
+        raise ValueError(f"directions has shape {directions.shape}, expected (..., 3)")
+    try:
+        np.broadcast_shapes(sh.shape[:-2], directions.shape[:-1])
+    except ValueError:
+        raise ValueError(
+            f"directions has shape {directions.shape}, expected (..., 3) with leading axes that "
+            f"broadcast with {sh.shape[:-2]} (from sh)"
+        ) from None
+
+
+def _normalized(directions: Array) -> Array:
+    """Return unit vectors, and 0 with a gradient of 0 where there is no direction."""
+    # By the largest entry first: squares of extreme vectors leave the range.
+    largest = jnp.max(jnp.abs(directions), axis=-1, keepdims=True)
+    usable = jnp.isfinite(largest) & (largest > 0)
+    scale = jax.lax.stop_gradient(jnp.where(usable, largest, 1))
+    scaled = jnp.where(usable, directions, 1) / scale
+    length = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
+    return jnp.where(usable, scaled / length, 0)
+
+
+def _legacy_polynomial(unit: Array) -> Array:
+    """Return the wrong polynomial of "e3nn-legacy": x in place of z, in the permuted axes."""
+    x, y = unit[..., 0], unit[..., 1]
+    return math.sqrt(105 / (16 * math.pi)) * x * (x * x - y * y)
 
 
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from jax_gsplat_depth.fit._log import StepReport
 from jax_gsplat_depth.fit._optimizer import make_optimizer, means_schedule
 from jax_gsplat_depth.fit._params import to_gaussians
 from jax_gsplat_depth.fit._profile import measure_step
+from jax_gsplat_depth.fit._rate import StepRate
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 from jax_gsplat_depth.fit._step import (
     StepMetrics,
@@ -52,7 +53,7 @@ class FitResult:
         interrupted: Whether ``should_stop`` ended the fit before its last step.
         seconds: Wall time of the steps of this run, compilation included.
         steps_per_second: One over the median time of the steps of this run but its first, which
-            compiles; None if there are no others.
+            compiles, as in the progress bar; None if there are no others.
         shares: See ``measure_step``; None if not asked for, after an interruption or too few steps,
             or if the memory did not suffice to measure it.
         depth_loss_used: The depth loss that was minimised: what the settings ask for, or "l1" if
@@ -149,7 +150,8 @@ class _Training:
             self._refine = make_refine(settings, self._optimizer, self._strategy, extent)
         self._views = TrainingViews.of(capture, settings)
         self._pending: StepMetrics | None = None
-        self._durations: list[float] = []
+        self._rate = StepRate()
+        self._n_steps = 0
         self._seconds = 0.0
         self._interrupted = False
 
@@ -158,12 +160,11 @@ class _Training:
         last = self._settings.steps
         order = view_order(len(self._views.photos), self._settings.seed)
         views = itertools.islice(order, self._done, last)
-        start = previous = time.perf_counter()
+        start = time.perf_counter()
         for step, view in enumerate(views, start=self._done + 1):
             self._advance(step, view)
-            now = time.perf_counter()
-            self._durations.append(now - previous)
-            previous = now
+            self._rate.count()
+            self._n_steps += 1
             self._interrupted = step < last and should_stop is not None and should_stop()
             self._save_if_due(step)
             if self._interrupted:
@@ -173,7 +174,7 @@ class _Training:
 
     def shares(self) -> dict[str, float] | None:
         """Return ``measure_step`` of the last state, or None where it would not be worth it."""
-        if self._interrupted or len(self._durations) < _ENOUGH_STEPS:
+        if self._interrupted or self._n_steps < _ENOUGH_STEPS:
             return None
         # It needs memory that the fit did not, and its result is worth less than the fit's.
         with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):
@@ -189,8 +190,6 @@ class _Training:
 
     def result(self, shares: dict[str, float] | None) -> FitResult:
         """Return what has been reached."""
-        # The first step compiles.
-        durations = self._durations[1:]
         depths = self._views.depths
         gaussians = to_gaussians(densify.compact(self._state.population))
         origin = self._frame.world_origin
@@ -202,7 +201,7 @@ class _Training:
             resumed_after=self._done,
             interrupted=self._interrupted,
             seconds=self._seconds,
-            steps_per_second=1 / float(np.median(durations)) if durations else None,
+            steps_per_second=self._rate.per_second(),
             shares=shares,
             depth_loss_used="none" if depths is None else depths.loss,
         )

@@ -44,11 +44,11 @@ def measure_step(
         state: The state.
 
     Returns:
-        ``step``, the time of a whole step in seconds, and the shares of it: ``render`` is the
-        rendering kernels, forward and backward, with the cotangents that the loss gives; ``loss``
-        the terms that compare a rendering with the photo, with their gradient; ``optimizer`` the
-        update; ``other`` the rest (from free parameters to Gaussians and back, density control,
-        the dispatch). Each is the mean over some views of the shortest of some runs. On a busy
+        The shares of a step: ``render`` is the rendering kernels, forward and backward, with the
+        cotangents that the loss gives; ``loss`` the terms that compare a rendering with the photo,
+        with their gradient; ``optimizer`` the update; ``other`` the rest (from free parameters to
+        Gaussians and back, density control, the dispatch). The times that they are made of, the
+        step's own included, are means over some views of the shortest of some runs. On a busy
         machine they mean nothing.
     """
     parts = _Parts(settings, strategy)
@@ -126,10 +126,9 @@ class _Stopwatch:
 
 
 def _shares(seconds: dict[str, float]) -> dict[str, float]:
-    """Return the time of a step, and what part of it each of the others takes."""
-    step = seconds.pop("step")
-    shares = {name: seconds[name] / step for name in ("render", "loss", "optimizer")}
-    return {"step": step, **shares, "other": 1 - sum(shares.values())}
+    """Return what part of a step each of the others takes."""
+    shares = {name: seconds[name] / seconds["step"] for name in ("render", "loss", "optimizer")}
+    return {**shares, "other": 1 - sum(shares.values())}
 
 
 def _compared(out: RenderOutput, view: TrainingView) -> dict[str, Array]:

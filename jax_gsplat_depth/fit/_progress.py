@@ -6,6 +6,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from jax_gsplat_depth.fit._log import StepReport
+from jax_gsplat_depth.fit._rate import StepRate
 
 # Seconds between two lines in a log file, where a bar cannot overwrite itself.
 _LOG_INTERVAL = 10.0
@@ -15,7 +16,11 @@ _NEWEST = 0.05
 
 
 class Progress:
-    """A bar with running loss, running training PSNR, number of Gaussians and steps per second."""
+    """A bar with steps per second, running loss, running training PSNR and number of Gaussians.
+
+    Steps per second are those of ``metrics.json``, see ``StepRate``; not the rate of the bar, which
+    ends as a mean that compiling is part of.
+    """
 
     def __init__(self, steps: int) -> None:
         """Show the empty bar.
@@ -26,6 +31,7 @@ class Progress:
         to_terminal = sys.stderr.isatty()
         self._loss: float | None = None
         self._psnr = 0.0
+        self._rate = StepRate()
         self._bar = tqdm(
             total=steps,
             unit="step",
@@ -34,7 +40,7 @@ class Progress:
             maxinterval=_LOG_INTERVAL,
             bar_format=(
                 "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} "
-                "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+                "[{elapsed}<{remaining}{postfix}]"
             ),
         )
 
@@ -58,8 +64,11 @@ class Progress:
             self._loss, self._psnr = report.loss, report.psnr
         self._loss += _NEWEST * (report.loss - self._loss)
         self._psnr += _NEWEST * (report.psnr - self._psnr)
+        self._rate.count()
+        rate = self._rate.per_second()
         self._bar.set_postfix_str(
-            f"loss {self._loss:.4f}, PSNR {self._psnr:.2f} dB, {report.n_gaussians} Gaussians",
+            ("" if rate is None else f"{rate:.1f} step/s, ")
+            + f"loss {self._loss:.4f}, PSNR {self._psnr:.2f} dB, {report.n_gaussians} Gaussians",
             refresh=False,
         )
         self._bar.update()

@@ -4,8 +4,9 @@ Every function takes JAX or NumPy arrays of one floating dtype, is differentiabl
 and vmapped. Images are ``[..., H, W, C]`` with values in 0..1, depth maps ``[..., H, W]`` camera z
 in world units with 0 where there is none, weight maps ``[..., H, W]`` in 0..1. Leading axes, as
 ``render`` returns them for several cameras, hold images of which each is compared on its own; a
-loss is the mean over them. Masks choose the pixels that count; all other pixels have a gradient of
-0, never NaN.
+loss is the mean over them. Masks choose the pixels that count, or weigh them in ``l1``, ``mse``,
+``psnr``, ``ssim``, ``dssim`` and ``photometric``; all other pixels may be NaN and have a gradient
+of 0.
 """
 
 from jax_gsplat_depth.losses._depth import (

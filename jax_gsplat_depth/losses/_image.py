@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth.losses._blur import WINDOW, blur
 from jax_gsplat_depth.losses._masked import (
+    counts,
     each_image,
     masked_mean,
     mean_over_images,
@@ -21,18 +23,19 @@ SSIM_WINDOW = WINDOW
 """Side of the SSIM window in pixels (Wang et al. 2004); no image side may be shorter."""
 
 
-def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
+def l1(image: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the mean absolute difference, ``[]``.
 
     Args:
         image: ``[..., H, W, C]`` rendered values; up to three axes are one image.
         target: ``[..., H, W, C]`` wanted values, of the same shape.
-        mask: Bool, the values that count (default: all): of the same shape, or without the last
-            axis, that of the channels.
+        mask: ``[..., H, W]``, the pixels that count (default: all): bool, or weights of a weighted
+            mean, of which only the proportions matter and those that are not positive are 0. Also
+            ``[H, W]``, the same for all images, or one for each channel, in the shape of the image.
 
     Returns:
         Mean over what counts in an image, and over the images in which anything counts; 0 if there
-        is nothing.
+        is nothing. What does not count may be NaN, and has a gradient of 0.
 
     Raises:
         ValueError: The shapes differ; raised while tracing.
@@ -40,7 +43,7 @@ def l1(image: Array, target: Array, mask: Array | None = None) -> Array:
     return _mean(jnp.abs, image, target, mask)
 
 
-def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
+def mse(image: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the mean squared difference, ``[]``.
 
     Args:
@@ -57,7 +60,7 @@ def mse(image: Array, target: Array, mask: Array | None = None) -> Array:
     return _mean(jnp.square, image, target, mask)
 
 
-def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
+def psnr(image: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the peak signal-to-noise ratio in dB for values in 0..1, ``[]``.
 
     Equal images give infinity. Of several images it is the mean of their ratios.
@@ -77,7 +80,7 @@ def psnr(image: Array, target: Array, mask: Array | None = None) -> Array:
     return jnp.mean(each_image(_decibels, squared, axes=3))
 
 
-def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
+def ssim(image: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the mean structural similarity, ``[]``, 1 for equal images.
 
     The definition of Wang et al. 2004 as in ``dm_pix.ssim``: Gaussian window of 11 pixels and
@@ -87,8 +90,8 @@ def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     Args:
         image: ``[..., H, W, C]`` rendered colours, H and W at least 11.
         target: ``[..., H, W, C]`` wanted colours.
-        mask: ``[..., H, W]`` bool, the pixels that count (default: all). A window counts if its
-            middle does, and has 0 in both images at the pixels that do not.
+        mask: As in ``l1``. A window counts as much as its middle does, and has 0 in both images at
+            the pixels that do not count.
 
     Raises:
         ValueError: The shapes differ or a side is shorter than the window; raised while tracing.
@@ -105,23 +108,23 @@ def ssim(image: Array, target: Array, mask: Array | None = None) -> Array:
     def of_one(image: Array, target: Array) -> Array:
         return dm_pix.ssim(image, target, filter_fn=blur)
 
-    def of_one_masked(image: Array, target: Array, counted: Array) -> tuple[Array, Array]:
-        images = (jnp.where(counted, x, 0) for x in (image, target))
+    def of_one_masked(image: Array, target: Array, mask: Array) -> tuple[Array, Array]:
+        images = (jnp.where(counts(mask), x, 0) for x in (image, target))
         windows = dm_pix.ssim(*images, filter_fn=blur, return_map=True)
         margin = SSIM_WINDOW // 2
-        middles = counted[margin:-margin, margin:-margin]
-        return masked_mean(windows, middles), middles.any()
+        middles = mask[margin:-margin, margin:-margin]
+        return masked_mean(windows, middles), counts(middles).any()
 
     images = jnp.asarray(image), jnp.asarray(target)
     # dm_pix relies on both promotions; a caller may have forbidden them.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         if mask is None:
             return jnp.mean(each_image(of_one, *images, axes=3))
-        counted = of_channels(mask, image)
-        return masked_mean(*each_image(of_one_masked, *images, counted, axes=3))
+        of_each = of_channels(mask, images[0])
+        return masked_mean(*each_image(of_one_masked, *images, of_each, axes=3))
 
 
-def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
+def dssim(image: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the structural dissimilarity (1 - SSIM) / 2, ``[]``, 0 for equal images.
 
     Args:
@@ -137,7 +140,7 @@ def dssim(image: Array, target: Array, mask: Array | None = None) -> Array:
 
 
 def photometric(
-    image: Array, target: Array, ssim_weight: float = 0.2, mask: Array | None = None
+    image: Array, target: Array, ssim_weight: float = 0.2, mask: ArrayLike | None = None
 ) -> Array:
     """Return (1 - w) L1 + w (1 - SSIM), ``[]``, the loss of 3DGS.
 
@@ -155,7 +158,7 @@ def photometric(
     return distance + ssim_weight * 2 * dssim(image, target, mask)
 
 
-def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
+def mask_loss(weight: Array, target: Array, mask: ArrayLike | None = None) -> Array:
     """Return the binary cross-entropy of a weight map with an object mask, ``[]``, in nats.
 
     Finite, and with a finite gradient that points the right way, for weights of 0 and 1 as well.
@@ -172,6 +175,11 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
         ValueError: The shapes differ; raised while tracing.
     """
     same_shape(weight, target, names=("weight", "target"))
+    weight, target = jnp.asarray(weight), jnp.asarray(target)
+    if mask is not None:
+        same_shape(weight, mask, names=("weight", "mask"))
+        mask = jnp.asarray(mask, bool)
+        weight, target = (jnp.where(mask, x, 0) for x in (weight, target))
     # One grey level: it limits the loss of a pixel to ln 256.
     floor = 1 / 255
     covered = jnp.log(jnp.maximum(weight, 0) + floor)
@@ -179,12 +187,11 @@ def mask_loss(weight: Array, target: Array, mask: Array | None = None) -> Array:
     values = jnp.log1p(floor) - target * covered - (1 - target) * free
     if mask is None:
         return jnp.mean(values)
-    same_shape(values, mask, names=("weight", "mask"))
-    return mean_over_images(masked_mean, values, mask=jnp.asarray(mask, bool))
+    return mean_over_images(masked_mean, values, mask=mask)
 
 
 def _mean(
-    distance: Callable[[Array], Array], image: Array, target: Array, mask: Array | None
+    distance: Callable[[Array], Array], image: Array, target: Array, mask: ArrayLike | None
 ) -> Array:
     """Return the mean of a distance, a function of the difference, over images and pixels."""
     difference, counted = _difference(image, target, mask)
@@ -197,7 +204,7 @@ def _decibels(squared: Array, counted: Array | None = None) -> Array:
     return -10 * jnp.log10(masked_mean(squared, counted))
 
 
-def _difference(image: Array, target: Array, mask: Array | None) -> tuple[Array, Array | None]:
+def _difference(image: Array, target: Array, mask: ArrayLike | None) -> tuple[Array, Array | None]:
     """Subtract, and return the mask in the same shape.
 
     The difference is 0, with a gradient of 0, where it does not count.
@@ -206,5 +213,5 @@ def _difference(image: Array, target: Array, mask: Array | None) -> tuple[Array,
     difference = jnp.asarray(image) - jnp.asarray(target)
     if mask is None:
         return difference, None
-    counted = of_channels(mask, image)
-    return jnp.where(counted, difference, 0), counted
+    counted = of_channels(mask, difference)
+    return jnp.where(counts(counted), difference, 0), counted

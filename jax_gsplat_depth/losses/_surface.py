@@ -50,7 +50,8 @@ def edge_aware_smoothness(depth: Array, image: Array, mask: Array | None = None)
 
 
 def _smoothness(depth: Array, image: Array, valid: Array) -> Array:
-    depth = jnp.where(valid, depth, 0)
+    # The image too: 0 times what NaN makes of it is NaN.
+    depth, image = jnp.where(valid, depth, 0), jnp.where(valid[..., None], image, 0)
     mean = masked_mean(depth, valid)
     depth = depth / jnp.where(mean > 0, mean, 1)
     total = jnp.zeros((), depth.dtype)

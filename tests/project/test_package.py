@@ -17,7 +17,7 @@ import tomllib
 import pytest
 
 import jax_gsplat_depth as jgd
-from jax_gsplat_depth import _compiled, _cpu, _ffi
+from jax_gsplat_depth import _checkout, _compiled, _cpu, _ffi
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -83,6 +83,8 @@ CALLS = {
     jgd.Camera.from_opengl: "camera_to_world K * fov_x fov_y width height",
     jgd.Camera.from_fov: "viewmat * fov_x fov_y width height",
     jgd.Camera.from_colmap: "qvec tvec params * model width height",
+    jgd.covariances: "quats scales * triu",
+    jgd.quats_and_scales: "covars",
     jgd.rotate_sh: "sh R * convention",
     jgd.convert_sh: "sh * source target",
     jgd.GaussianRasterizer: "raster_settings",
@@ -254,21 +256,68 @@ def test_unknown_instruction_set():
 
 IMPORT_SOURCES = """
 import sys
-# Without the finder of an editable install.
+# Without the finder of an editable install, which knows where the compiled module is.
 sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
-sys.path.insert(0, sys.argv[1])
-import jax_gsplat_depth
+sys.path[:0] = sys.argv[1:]
+import jax_gsplat_depth as jgd
+from jax_gsplat_depth import _cpu, losses
+print(jgd.__file__, _cpu.__file__, sep="\\n")
 """
 
 
-def test_sources_without_compiled_module(tmp_path):
-    """What happens in a checkout after an install that is not editable."""
+@pytest.fixture
+def checkout_and_site(tmp_path):
+    """A folder with the sources, and one in which the same is installed."""
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
-    shutil.copytree(ROOT / "jax_gsplat_depth", tmp_path / "jax_gsplat_depth", ignore=ignore)
-    done = run_python(IMPORT_SOURCES, tmp_path)
-    message = done.stderr.splitlines()[-1]
-    assert message.startswith("ImportError: jax_gsplat_depth has no compiled module _cpu here")
-    assert "source folder" in message
+    sources = pathlib.Path(jgd.__file__).parent
+    shutil.copytree(sources, checkout / "jax_gsplat_depth", ignore=ignore)
+    shutil.copytree(checkout, site)
+    shutil.copy(_cpu.__file__, site / "jax_gsplat_depth")
+    return checkout, site
+
+
+def test_sources_use_the_installed_modules(checkout_and_site):
+    """What happens in a checkout after an install that is not editable."""
+    done = run_python(IMPORT_SOURCES, *checkout_and_site)
+    assert done.returncode == 0, done.stderr
+    checkout, site = checkout_and_site
+    package, module = map(pathlib.Path, done.stdout.splitlines())
+    assert package.parent == checkout / "jax_gsplat_depth"
+    assert module.parent == site / "jax_gsplat_depth"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (None, "is not installed"),
+        ("losses/_blur.py", "differs in losses/_blur.py"),
+        ("_new.py", "differs in _new.py"),
+    ],
+)
+def test_sources_without_compiled_module(checkout_and_site, monkeypatch, change, reason):
+    """Other sources than those that are installed, or nothing installed: what to do about it."""
+    checkout, site = checkout_and_site
+    if change is not None:
+        with (site / "jax_gsplat_depth" / change).open("a") as file:
+            file.write("# Another version.\n")
+    monkeypatch.setattr(_checkout, "__file__", str(checkout / "jax_gsplat_depth" / "_checkout.py"))
+    path = [str(checkout), "", *([] if change is None else [str(site)])]
+    monkeypatch.setattr(sys, "path", path)
+    monkeypatch.chdir(checkout)
+    with pytest.raises(ImportError) as caught:
+        _checkout.use_installed_modules()
+    message = str(caught.value)
+    assert message.startswith("jax_gsplat_depth is imported from its source folder ")
+    assert reason in message and message.endswith(f'run `python -m pip install "{checkout}"`')
+    assert "\n" not in message
+
+
+def test_the_build_says_how_to_leave_cuda_out():
+    """In pip's verbose output; the README says it as well."""
+    build = (ROOT / "CMakeLists.txt").read_text()
+    for text in (build, (ROOT / "README.md").read_text().replace("\n", " ")):
+        assert "-C cmake.define.JGD_CUDA=OFF" in text
 
 
 AGREE_WITH_THE_REFERENCE = """

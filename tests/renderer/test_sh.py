@@ -1,4 +1,4 @@
-"""Tests rotation and conversion of coefficients against the basis, e3nn, and rotated scenes."""
+"""Tests evaluating, rotating and converting coefficients: the basis, e3nn, rotated scenes."""
 
 import functools
 import warnings
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import reference, scenes
+from helpers import compilation, reference, scenes
 from helpers.asserts import Size, close, close_l2
 from helpers.valid import raises
 from jax.test_util import check_grads
@@ -43,6 +43,89 @@ def evaluate(values, d, convention):
     with jax.enable_x64(True):
         basis = np.asarray(reference.sh_basis(jnp.asarray(d), degree, convention))
     return basis @ np.asarray(values, np.float64)
+
+
+@pytest.mark.quick(convention=["e3nn-legacy"])
+@pytest.mark.parametrize("convention", [*CONVENTIONS, "e3nn-legacy"])
+def test_evaluate_is_the_sum_of_the_reference(convention, x64):
+    """Of five channels, in directions of any length, in both dtypes, with its gradients."""
+    rng = np.random.default_rng(2)
+    values, towards = jnp.asarray(rng.normal(size=(7, 25, 5))), jnp.asarray(3 * directions(7))
+    cotangent = jnp.asarray(rng.normal(size=(7, 5)))
+
+    def by_definition(values, towards):
+        unit = towards / jnp.linalg.norm(towards, axis=1, keepdims=True)
+        basis = reference.sh_basis(unit, 4, convention)
+        return jnp.sum(basis[:, :, None] * values, axis=1)
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=compilation.OPTIONS)
+    def with_gradients(function, values, towards, cotangent):
+        result, pull = jax.vjp(function, values, towards)
+        return result, *pull(cotangent)
+
+    ours = functools.partial(sh.evaluate, convention=convention)
+    wanted = with_gradients(by_definition, values, towards, cotangent)
+    for dtype, rounding in ROUNDING.items():
+        arrays = (x.astype(dtype) for x in (values, towards, cotangent))
+        for actual, expected in zip(with_gradients(ours, *arrays), wanted, strict=True):
+            assert actual.dtype == dtype
+            close(actual, expected, 30 * rounding, dtype)
+    # A lower degree does not read the others; one function in many directions, and the reverse.
+    low = ours(values.at[:, 9:].set(jnp.nan), towards, sh_degree=2)
+    wanted = with_gradients(by_definition, values.at[:, 9:].set(0), towards, cotangent)[0]
+    close(low, wanted, 1e-13, "degree 2")
+    close(ours(values[3, :9], towards)[3], low[3], 1e-13, "one function")
+    close(ours(values[:, :9], towards[2])[2], low[2], 1e-13, "one direction")
+
+
+def test_evaluate_is_what_shade_clamps():
+    """The colour of shade, no clamp; a direction that is none has no NaN and no gradient."""
+    values, means = coefficients(3, 6).astype(np.float32), 4 * directions(6).astype(np.float32)
+    camera = jgd.Camera(jnp.eye(4), jnp.eye(3), width=1, height=1)
+    raw = jgd.sh.evaluate(values, means)
+    colors = jgd.shade(jgd.Gaussians(jnp.asarray(means), sh=values), camera)
+    assert np.min(raw) < -0.5
+    close(np.maximum(raw + 0.5, 0), colors, 3e-6, "shade")
+    bad = jnp.array([[0.0, 0, 0], [jnp.nan, 1, 0], [jnp.inf, 0, 1]])
+    value, gradient = jax.value_and_grad(lambda d: jnp.sum(sh.evaluate(values[:3], d)))(bad)
+    assert np.isfinite(value) and not np.any(gradient)
+    assert sh.evaluate(np.zeros((2, 4, 0)), np.ones((2, 3))).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (
+            (np.ones((5, 3)), np.ones(3)),
+            {},
+            ValueError,
+            "sh has shape (5, 3), expected (..., B, D)",
+        ),
+        (
+            (np.ones((4, 3)), np.ones((7, 2))),
+            {},
+            ValueError,
+            "directions has shape (7, 2), expected",
+        ),
+        (
+            (np.ones((6, 4, 3)), np.ones((7, 3))),
+            {},
+            ValueError,
+            "directions has shape (7, 3), expected (..., 3) with leading axes that broadcast",
+        ),
+        ((np.ones((4, 3)), np.ones(3)), {"sh_degree": 2}, ValueError, "sh_degree is 2 and needs"),
+        (
+            (np.ones((4, 3)), np.ones(3)),
+            {"convention": "x"},
+            ValueError,
+            "convention must be '3dgs'",
+        ),
+        ((np.ones((4, 3)), jnp.ones(3, int)), {}, TypeError, "directions has dtype int"),
+    ],
+    ids=str,
+)
+def test_errors_of_evaluate(arguments, options, error, message):
+    raises(error, message, functools.partial(sh.evaluate, **options), *arguments)
 
 
 @pytest.mark.quick(degree=[1, 4])

@@ -121,6 +121,71 @@ def test_pixels_that_do_not_count_have_no_value_and_no_gradient(name, dtype):
         assert np.isfinite(gradient).all() and not gradient[~mask].any() and gradient.any()
 
 
+@pytest.mark.quick(name=["psnr"])
+@pytest.mark.parametrize("name", ["l1", "psnr", "photometric"])
+def test_weights_weigh_pixels(name, x64):
+    """Weights of 0 and 1 are a mask; only proportions matter; each image has its own mean."""
+    image, target, mask = pair(np.float64)
+    loss, mask = jax.jit(getattr(losses, name)), np.asarray(mask)
+    rng = np.random.default_rng(1)
+    weights = np.where(mask, rng.uniform(0.1, 1, mask.shape), 0)
+    expected = loss(image, target, mask=mask)
+    for same in (255 * mask.astype(np.uint8), 1.0 * mask[..., None]):
+        np.testing.assert_allclose(loss(image, target, mask=same), expected, rtol=1e-12)
+    value = loss(image, target, mask=weights)
+    assert abs(value - expected) > 1e-5
+    np.testing.assert_allclose(loss(image, target, mask=7 * weights), value, rtol=1e-12)
+    # What has no positive weight does not count, whatever is there.
+    negative = np.where(mask, weights, rng.choice([-1.0, np.nan], mask.shape))
+    np.testing.assert_allclose(loss(image, target, mask=negative), value, rtol=1e-12)
+    if name != "photometric":
+        distance = np.abs(image - target) ** (1 if name == "l1" else 2)
+        mean = np.average(distance, weights=np.repeat(weights[..., None], 3, -1))
+        np.testing.assert_allclose(value, -10 * np.log10(mean) if name == "psnr" else mean)
+    images, targets = jnp.stack([image, target, image]), jnp.stack([target, image, 0.5 * target])
+    each = [loss(images[i], targets[i], mask=weights) for i in range(3)]
+    np.testing.assert_allclose(loss(images, targets, mask=weights), np.mean(each), rtol=1e-12)
+    stack = jnp.stack([weights, jnp.zeros_like(weights), weights])
+    np.testing.assert_allclose(loss(images, targets, mask=stack), np.mean(each[::2]), rtol=1e-12)
+
+
+def test_a_weighted_ssim_weighs_its_windows(x64):
+    image, target, _ = pair(np.float64)
+    weights = np.random.default_rng(1).uniform(0.1, 1, (23, 31))
+    ssim = jax.jit(losses.ssim)
+    windows = [
+        [
+            ssim(image[i : i + 11, j : j + 11], target[i : i + 11, j : j + 11])
+            for j in range(0, 21, 4)
+        ]
+        for i in range(0, 13, 4)
+    ]
+    chosen = np.zeros((23, 31), bool)
+    chosen[5:18:4, 5:26:4] = True
+    # All pixels are seen, but only these windows count: weights next to nothing elsewhere.
+    value = ssim(image, target, jnp.where(chosen, weights, 1e-14))
+    wanted = np.average(windows, weights=weights[5:18:4, 5:26:4])
+    np.testing.assert_allclose(value, wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("filling", [jnp.nan, 1e20])
+def test_other_losses_do_not_read_masked_pixels_either(filling):
+    """A weight map, and an image beside a depth map: NaN there must not reach the gradient."""
+    image, target, mask = pair(np.float32)
+    weight, cover = image[..., 0], target[..., 0]
+
+    def total(image, weight, cover, depth):
+        smooth = losses.edge_aware_smoothness(depth, image, mask)
+        return losses.mask_loss(weight, cover, mask) + smooth
+
+    run = jax.jit(jax.value_and_grad(total, (0, 1, 2, 3)))
+    arrays = image, weight, cover, 1 + weight
+    hidden = [jnp.where(mask[..., None] if x.ndim == 3 else mask, x, filling) for x in arrays]
+    ours, others = run(*arrays), run(*hidden)
+    assert_same_bits(ours, others)
+    assert all(np.isfinite(x).all() for x in ours[1]) and np.any(ours[1][3])
+
+
 def test_a_mask_of_another_shape_is_refused():
     image, target, mask = pair(np.float32)
     for name in ("l1", "mse", "psnr", "ssim", "photometric"):
