@@ -16,6 +16,9 @@ CODES = 256
 PALETTE = 1 << 16
 """Most vectors of a palette: what two bytes can name."""
 
+_WORST = 0.25
+"""Cells with an error of at least that share of the largest one are divided together."""
+
 
 def codebook(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return values that stand for others, each of which takes the nearest.
@@ -61,36 +64,59 @@ def palette(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(vectors) <= PALETTE:
         entries, labels = np.unique(vectors, axis=0, return_inverse=True)
         return entries, labels.reshape(-1)
-    order = np.arange(len(vectors))
-    cells = [_cell(vectors, order, 0, len(order))]
-    while len(cells) < PALETTE and cells[0][0] < 0:
-        _, start, end, axis, middle, _ = cells[0]
-        members = order[start:end].copy()
-        above = vectors[members, axis] > middle
-        cut = end - int(above.sum())
-        order[start:cut], order[cut:end] = members[~above], members[above]
-        heapq.heapreplace(cells, _cell(vectors, order, start, cut))
-        heapq.heappush(cells, _cell(vectors, order, cut, end))
-    labels = np.empty(len(order), np.intp)
-    for label, (_, start, end, *_) in enumerate(cells):
-        labels[order[start:end]] = label
-    return np.stack([mean for *_, mean in cells]), labels
+    cells = _Cells(vectors)
+    while cells.n < PALETTE and cells.errors.max() > 0:
+        cells.split(PALETTE)
+    return cells.means[: cells.n], cells.labels
 
 
-def _cell(
-    vectors: np.ndarray, order: np.ndarray, start: int, end: int
-) -> tuple[float, int, int, int, float, np.ndarray]:
-    """Return the squared error of a cell, negative for a heap, where to cut it, and its mean."""
-    members = vectors[order[start:end]]
-    mean = members.mean(axis=0, dtype=np.float64).astype(np.float32)
-    members -= mean
-    errors = np.einsum("ij,ij->j", members, members)
-    axis = int(errors.argmax())
-    column = vectors[order[start:end], axis].astype(np.float64)
-    middle = float(mean[axis])
-    low, high = float(column.min()), float(column.max())
-    if not low <= middle < high:  # The mean is rounded.
-        middle = low + (high - low) / 2
-    # Different vectors are never taken for equal because their squares are too small.
-    error = max(float(errors.sum()), high - low)
-    return -error, start, end, axis, middle, mean
+class _Cells:
+    """Vectors divided into cells; those with the largest errors are divided at the same time.
+
+    Attributes:
+        n: Number of cells.
+        labels: ``(N,)`` the cell of each vector.
+        errors: ``(65536,)`` sum of the squared distances from the mean, by cell.
+        means: ``(65536, D)`` by cell.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.n, self.vectors = 1, vectors
+        self.labels = np.zeros(len(vectors), np.intp)
+        self.means = np.zeros((PALETTE, vectors.shape[1]), np.float32)
+        self.errors, self.middles = np.zeros(PALETTE), np.zeros(PALETTE)
+        self.axes = np.zeros(PALETTE, np.intp)
+        self._measure(np.arange(len(vectors)))
+
+    def split(self, most: int) -> None:
+        """Divide the worst cells at the mean of the axis along which they are widest."""
+        order = np.argsort(-self.errors[: self.n], kind="stable")[: most - self.n]
+        chosen = order[self.errors[order] >= self.errors[order[0]] * _WORST]
+        new = np.full(self.n, -1)
+        new[chosen] = self.n + np.arange(len(chosen))
+        members = np.nonzero(new[self.labels] >= 0)[0]
+        own = self.labels[members]
+        above = self.vectors[members, self.axes[own]] > self.middles[own]
+        self.labels[members[above]] = new[own[above]]
+        self.n += len(chosen)
+        self._measure(members)
+
+    def _measure(self, members: np.ndarray) -> None:
+        """Set what is known of the cells of ``(M,)`` vectors, all of which are given."""
+        members = members[np.argsort(self.labels[members], kind="stable")]
+        own = self.labels[members]
+        starts = np.nonzero(np.diff(own, prepend=-1))[0]
+        cells, counts = own[starts], np.diff(starts, append=len(own))
+        offsets = self.vectors[members]
+        sums = np.add.reduceat(offsets, starts, axis=0, dtype=np.float64)
+        self.means[cells] = sums / counts[:, None]
+        offsets -= self.means[own]
+        offsets *= offsets
+        errors = np.add.reduceat(offsets, starts, axis=0)
+        self.axes[cells] = errors.argmax(axis=1)
+        column = self.vectors[members, self.axes[own]].astype(np.float64)
+        low, high = np.minimum.reduceat(column, starts), np.maximum.reduceat(column, starts)
+        mean = self.means[cells, self.axes[cells]]
+        # The mean is rounded, and of very small numbers the squares are zero.
+        self.middles[cells] = np.where((low <= mean) & (mean < high), mean, (low + high) / 2)
+        self.errors[cells] = np.maximum(errors.sum(axis=1), high - low)

@@ -117,10 +117,10 @@ class _Folder(Source):
 
 
 def _limited(source: Source, name: str, stream: BinaryIO, most: int) -> bytes:
-    data = stream.read(most + 1)
-    if len(data) > most:
+    size = os.fstat(stream.fileno()).st_size
+    if size > most:
         raise ValueError(f"{source.path} has a {name[:60]!r} of more than {most} bytes")
-    return data
+    return stream.read(size)
 
 
 @dataclasses.dataclass

@@ -135,8 +135,11 @@ def _logs(means: np.ndarray) -> np.ndarray:
 
 def _steps(means: np.ndarray) -> np.ndarray:
     """Return ``(N,)`` the largest step of each position, in world units."""
-    extent = np.ptp(_logs(means), axis=0) / _CODES_OF_MEANS
-    return ((1 + np.abs(means)) * extent).max(axis=1)
+    sizes = np.abs(means)
+    steps = (1 + sizes) * (np.ptp(_logs(means), axis=0) / _CODES_OF_MEANS)
+    # Finer ones are lost in float32, in which readers have positions.
+    in_float32 = np.minimum(sizes, float(_FLOAT.max) / 2).astype(np.float32)
+    return np.maximum(steps, np.spacing(in_float32)).max(axis=1)
 
 
 def _median_step(means: np.ndarray) -> float:
