@@ -35,6 +35,7 @@ def picture(name, rows):
 QUATS = np.array(PIXELS["quats"]) - [0, 0, 0, 1]
 
 
+@pytest.mark.quick(name=["c"])
 @pytest.mark.parametrize(
     "spoil, text",
     [

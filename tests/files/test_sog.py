@@ -28,6 +28,7 @@ def gap(codebook, values):
     return codebook[above] - codebook[above - 1] + 2e-6
 
 
+@pytest.mark.quick(degree=[1])
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_round_trip(tmp_path, degree):
     before = in_range(400, degree)
@@ -82,6 +83,7 @@ def test_folder(tmp_path):
         io.load(tmp_path)
 
 
+@pytest.mark.quick(antialiased=[True])
 @pytest.mark.parametrize("antialiased", [None, False, True])
 def test_tags(tmp_path, antialiased):
     gaussians = in_range(9, 0)
@@ -144,6 +146,7 @@ def check_by_hand(gaussians, version):
         np.testing.assert_allclose(gaussians.sh[i, 1:], REST[rest[label]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.quick(name=["a.sog", "c"])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("name, prefix", [("a.sog", ""), ("b.sog", "scene/"), ("c", "")])
 def test_by_hand(tmp_path, version, name, prefix):

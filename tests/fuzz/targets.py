@@ -241,7 +241,7 @@ TARGETS = {
     "spz_4": _target("a.spz", _saved("a.spz", version=4), Coding(_spz_4_parts, _spz_4_of_parts)),
     "sog": _target("a.sog", _saved("a.sog"), ZIP),
     "sog_folder": Target(_saved("meta.json"), _splats("meta.json"), ("meta.json", *_SOG), share=2),
-    "ksplat_0": _target("a.ksplat", _ksplat(0)),
+    "ksplat_0": Target(_ksplat(0), _splats("a.ksplat"), ("a.ksplat",), share=2),
     "ksplat_2": _target("a.ksplat", _ksplat(2)),
     "snapshot": Target(
         _snapshot, lambda folder: load_snapshot(folder / "a.npz"), ("a.npz",), (ZIP,)
