@@ -53,7 +53,7 @@ Antialiased = Annotated[bool | None, stated_default("what the file says, else of
 """The flag that overrides the tag of a file of Gaussians."""
 
 MaxExpansion = Annotated[Positive, shown_as("X")]
-"""The limit on what an .spz may expand to."""
+"""The limit on what an .spz or a SOG may expand to."""
 
 _BUILT_IN = "builtin"
 

@@ -22,9 +22,10 @@ from jax_gsplat_depth.cli._common import (
 class Convert:
     """Write a file of Gaussians in another format.
 
-    Reads and writes .ply, .compressed.ply, .splat and .spz, as the suffixes say. Only .ply keeps
-    every number; .splat keeps no view-dependent colour. Gaussians that cannot be drawn are left
-    out. What a file says about all of them (antialiased, origin) is kept.
+    Reads and writes .ply, .compressed.ply, .splat, .spz and .sog, as the suffixes say, and SOG
+    folders by their meta.json; reads .ksplat. Only .ply keeps every number; .splat keeps no
+    view-dependent colour. Gaussians that cannot be drawn are left out. What a file says about all
+    of them (antialiased, origin) is kept.
 
     Attributes:
         input: File to read.
@@ -32,7 +33,7 @@ class Convert:
         antialiased: Say in the new file that its Gaussians were trained with the antialiasing
             compensation, or that they were not.
         local: Leave out where the zero of IN lies in the world: its positions stay as they are.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
     """
 
     input: Annotated[tyro.conf.Positional[Path], shown_as("IN")]
@@ -48,7 +49,7 @@ def run(command: Convert) -> str:
     io.check_suffix(command.output)  # Before the work.
     file = read_splats(command.input, command.antialiased, command.max_expansion)
     tags = dataclasses.replace(file.tags, origin=(0, 0, 0)) if command.local else file.tags
-    size = command.input.stat().st_size
+    size = io.size_on_disk(command.input)
     saved = io.save(command.output, file.gaussians, tags)
     assert file.gaussians.sh is not None  # Every file has it.
     degree = math.isqrt(file.gaussians.sh.shape[1]) - 1
@@ -56,5 +57,5 @@ def run(command: Convert) -> str:
         say(f"warning: {command.output} holds SH of degree {saved.sh_degree}, not {degree}")
     return (
         f"{saved.written} Gaussians from {command.input} ({size} bytes) to "
-        f"{command.output} ({command.output.stat().st_size} bytes)"
+        f"{command.output} ({io.size_on_disk(command.output)} bytes)"
     )

@@ -31,7 +31,7 @@ class Eval:
         data: Capture as for fit, or "builtin" for the built-in one.
         downscale: Divide width and height of the photos by it.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
     """
 

@@ -14,12 +14,13 @@ from jax_gsplat_depth.cli._common import MaxExpansion, guarded, shown_as
 class Info:
     """Print what a file of Gaussians holds.
 
-    These are counts, SH degree, tags, bounds and opacities of a .ply, .compressed.ply, .splat or
-    .spz file, and how many of its Gaussians cannot be drawn for which reason.
+    These are counts, SH degree, tags, bounds and opacities of a .ply, .compressed.ply, .splat,
+    .spz, .sog or .ksplat file or of a SOG folder, and how many of its Gaussians cannot be drawn for
+    which reason.
 
     Attributes:
         file: File to read.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
     """
 
     file: Annotated[tyro.conf.Positional[Path], shown_as("FILE")]

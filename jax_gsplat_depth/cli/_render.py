@@ -69,7 +69,7 @@ class Render:
         frames: Frames of an orbit or a path.
         background: A name, #rrggbb, or a grey in 0..1 (default: that of the capture, else black).
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
         settings: What becomes of the frames.
     """
 

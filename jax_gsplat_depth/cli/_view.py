@@ -34,7 +34,7 @@ class View:
             address of one lets other machines in.
         up: Axis of the world that is up: x, y or z, or as in --up=-y.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
-        max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
+        max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
     """
 
     splats: SplatsFile

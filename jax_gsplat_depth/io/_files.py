@@ -12,8 +12,12 @@ from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
+from jax_gsplat_depth.io._ksplat import ksplat_record
 from jax_gsplat_depth.io._ply import ply_record, write_ply
 from jax_gsplat_depth.io._record import NOT_FINITE, Record, drop_bad, to_file
+from jax_gsplat_depth.io._sog import sog_record
+from jax_gsplat_depth.io._sog_source import META
+from jax_gsplat_depth.io._sog_write import write_sog
 from jax_gsplat_depth.io._splat import splat_record, write_splat
 from jax_gsplat_depth.io._spz import MAX_EXPANSION, spz_record, write_spz
 from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags, without_tags
@@ -21,11 +25,11 @@ from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags, without_tag
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-    """What is done with files of one kind."""
+    """What is done with files of one kind; ``write`` is None where they are only read."""
 
     name: str
     read: Callable[..., tuple[Record, Tags]]
-    write: Callable[[Path, Gaussians, Tags | None], Saved]
+    write: Callable[[Path, Gaussians, Tags | None], Saved] | None
 
 
 FORMATS = {
@@ -33,11 +37,14 @@ FORMATS = {
     ".ply": _Format("PLY", ply_record, write_ply),
     ".splat": _Format("splat", splat_record, write_splat),
     ".spz": _Format("spz", spz_record, write_spz),
+    ".sog": _Format("SOG", sog_record, write_sog),
+    META: _Format("SOG folder", sog_record, write_sog),
+    ".ksplat": _Format("ksplat", ksplat_record, None),
 }
-"""The formats by suffix; where one suffix ends with another, the longer comes first."""
+"""The formats by suffix or name; where one suffix ends with another, the longer comes first."""
 
-_COMPRESSED = ".spz"
-"""The format in which a few bytes can stand for many."""
+_COMPRESSED = (".spz", ".sog", META)
+"""The formats in which a few bytes can stand for many."""
 
 _MAX_PLY_HEADER = 1 << 16
 """Bytes of a PLY file in which its form is looked for."""
@@ -53,12 +60,14 @@ def read(
     a PLY are left out without one.
 
     Args:
-        path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
+        path: ``.ply`` (plain or compressed: the header decides), ``.splat``, ``.spz``, ``.sog``,
+            ``.ksplat``, or a SOG folder or its ``meta.json``.
         on_bad: What is done if a Gaussian cannot be drawn, because of a NaN, an infinity, a number
             beyond float32, a scale of zero or less, or a zero rotation: "error" refuses the file,
             "drop" leaves these Gaussians out.
-        max_expansion: How many bytes of Gaussians an ``.spz`` may hold for each of its own; more
-            than 4 MiB are refused beyond that, since a file of zeros could fill the memory.
+        max_expansion: How many bytes of Gaussians an ``.spz`` or a SOG may hold for each of its
+            own; more than 4 MiB are refused beyond that, since a file of zeros could fill the
+            memory.
 
     Returns:
         The Gaussians, as ``load`` returns them, the tags, and how many were dropped for what.
@@ -106,34 +115,53 @@ def save(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) -> Sa
     """Write Gaussians to a file in the format of its suffix, whole or not at all.
 
     ``.ply`` is exact in float32, except for opacities within 1e-7 of 0 and 6e-8 of 1. The other
-    formats round; see ``write_compressed_ply``, ``write_splat`` and ``write_spz`` for their steps
-    and their limits. Gaussians that cannot be drawn are left out.
+    formats round; see ``write_compressed_ply``, ``write_splat``, ``write_spz`` and ``write_sog``
+    for their steps and their limits. Gaussians that cannot be drawn are left out.
 
     Args:
-        path: ``.ply``, ``.compressed.ply``, ``.splat`` or ``.spz``; replaced if it exists.
+        path: ``.ply``, ``.compressed.ply``, ``.splat``, ``.spz`` or ``.sog``; replaced if it
+            exists. ``meta.json`` in a folder makes that a SOG folder, see ``write_sog``.
         gaussians: With ``quats`` and ``scales``, and with ``sh`` of the 3DGS convention or with
             ``colors`` of 3 channels, which become SH of degree 0.
         tags: What to say about all of them, for example that of ``read``. The forms of PLY hold
             all but ``fractional_bits``, which they do not need, in comments of the header;
-            ``.spz`` holds ``antialiased`` and ``fractional_bits``, ``.splat`` none. Where there is
-            no place, an origin is added to the means if that does not make them coarse, comments
-            are left out, and other tags refused.
+            ``.spz`` holds ``antialiased`` and ``fractional_bits``, SOG ``antialiased``, ``.splat``
+            none. Where there is no place, an origin is added to the means if that does not make
+            them coarse, comments are left out, and ``antialiased`` is refused.
 
     Returns:
         How many Gaussians were written, how many left out for what reason, and the SH degree of the
         file.
 
     Raises:
-        ValueError: The suffix is unknown, or the Gaussians or a tag cannot be written.
+        ValueError: The suffix is unknown or that of a format that is only read, or the Gaussians
+            or a tag cannot be written.
         ImportError: A library of an extra is not installed.
     """
     path = Path(path)
-    return FORMATS[_suffix(path)].write(path, gaussians, tags)
+    return _writer(path)(path, gaussians, tags)
 
 
 def check_suffix(path: Path) -> None:
-    """Raise a ValueError if no format has the suffix of the path."""
-    _suffix(path)
+    """Raise a ValueError if no format that can be written has the suffix of the path."""
+    _writer(path)
+
+
+def _writer(path: Path) -> Callable[[Path, Gaussians, Tags | None], Saved]:
+    suffix = _suffix(path)
+    if (write := FORMATS[suffix].write) is None:
+        known = ", ".join(key for key, form in FORMATS.items() if form.write is not None)
+        raise ValueError(f"{path} cannot be written: {suffix} is only read, choose one of {known}")
+    return write
+
+
+def size_on_disk(path: str | Path) -> int:
+    """Return the bytes of a file of Gaussians, or of all files of a SOG folder."""
+    path = Path(path)
+    if _suffix(path) != META:
+        return path.stat().st_size
+    files = (path if path.is_dir() else path.parent).iterdir()
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
@@ -154,7 +182,7 @@ def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
     not_finite = sum(counts.get(reason, 0) for reason in NOT_FINITE)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     lines = {
-        "file": f"{path} ({path.stat().st_size} bytes)",
+        "file": f"{path} ({size_on_disk(path)} bytes)",
         "format": name,
         "Gaussians": str(len(record.means)),
         "SH degree": f"{record.sh_degree} ({record.sh.shape[1]} coefficients per channel)",
@@ -185,7 +213,7 @@ def _read(path: Path, max_expansion: float) -> tuple[str, Record, Tags]:
     """Return the name of the format, the Gaussians as they are stored, and the tags."""
     suffix = _suffix_of_content(path)
     form = FORMATS[suffix]
-    options = {"max_expansion": max_expansion} if suffix == _COMPRESSED else {}
+    options = {"max_expansion": max_expansion} if suffix in _COMPRESSED else {}
     return form.name, *form.read(path, **options)
 
 
@@ -195,7 +223,10 @@ def _range(values: np.ndarray) -> str:
 
 
 def _suffix(path: Path) -> str:
-    found = [suffix for suffix in FORMATS if path.name.lower().endswith(suffix)]
+    name = path.name.lower()
+    if name == META or (path / META).is_file():
+        return META
+    found = [suffix for suffix in FORMATS if name.endswith(suffix) and suffix != META]
     if not found:
         known = ", ".join(FORMATS)
         raise ValueError(f"{path} has an unknown suffix: expected {known}")

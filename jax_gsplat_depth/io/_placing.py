@@ -48,5 +48,5 @@ def refuse_antialiased(path: Path, tags: Tags) -> None:
     if tags.antialiased:
         raise ValueError(
             f"{path} has no place for the tag antialiased, without which its Gaussians would be "
-            "drawn too bright: choose .ply or .spz, or write it without the tag"
+            "drawn too bright: choose .ply, .spz or .sog, or write it without the tag"
         )

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import ksplat
 from helpers.commands import run
 from helpers.splats import random_gaussians
 
@@ -19,7 +20,7 @@ def ply(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat", ".spz"])
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat", ".spz", ".sog"])
 def test_convert(ply, tmp_path, suffix, capsys):
     out = tmp_path / f"b{suffix}"
     assert run("convert", ply, out) == 0
@@ -27,6 +28,20 @@ def test_convert(ply, tmp_path, suffix, capsys):
     assert printed.out == "" and f"30 Gaussians from {ply}" in printed.err
     means = [np.sort(io.load(path).means, axis=0) for path in (ply, out)]
     np.testing.assert_allclose(*means, atol=0.01)
+
+
+def test_a_sog_folder_and_a_ksplat(ply, tmp_path, capsys):
+    folder = tmp_path / "scene"
+    assert run("convert", ply, folder / "meta.json", "--antialiased") == 0
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert f"scene/meta.json ({size} bytes)" in capsys.readouterr().err
+    assert run("convert", folder, tmp_path / "b.splat") == 2
+    assert "b.splat has no place for the tag antialiased" in capsys.readouterr().err
+    assert run("info", folder) == 0
+    assert "SOG folder" in capsys.readouterr().out
+    (tmp_path / "a.ksplat").write_bytes(ksplat.ksplat())
+    assert run("convert", tmp_path / "a.ksplat", tmp_path / "c.sog") == 0
+    assert len(io.load(tmp_path / "c.sog").means) == 3
 
 
 def test_info(ply, capsys):
@@ -62,6 +77,7 @@ def test_info_counts_nan(tmp_path, capsys):
         (["info", "bad.spz"], "bad.spz is not an .spz file"),
         (["info", "."], "unknown suffix"),
         (["convert", "a.ply", "b.obj"], "b.obj has an unknown suffix"),
+        (["convert", "none.ply", "b.ksplat"], "b.ksplat cannot be written: .ksplat is only"),
         (["convert", "bad.ply", "b.spz"], "bad.ply is not a PLY file"),
         (["convert", "a.ply", "none/b.spz"], "none/b.spz: No such file or directory"),
         (["convert", "none.ply", "b.spz"], "none.ply: No such file"),

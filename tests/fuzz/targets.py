@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import plyfile
+from helpers import ksplat
 from helpers.captures import (
     HEIGHT,
     WIDTH,
@@ -154,6 +155,13 @@ def _spz_1(folder: Path) -> None:
     (folder / "a.spz").write_bytes(gzip.compress(header + bytes(range(100, 132))))
 
 
+def _ksplat(level: int) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        (folder / "a.ksplat").write_bytes(ksplat.ksplat(level, 2))
+
+    return make
+
+
 def _snapshot(folder: Path) -> None:
     arrays = {name: np.asarray(getattr(settings(), name), np.float32) for name in _TRACED}
     arrays |= {name: np.asarray(value) for name, value in rasterizer_inputs(2).items()}
@@ -216,6 +224,11 @@ def _target(name: str, make: Callable[[Path], None], *codings: Coding) -> Target
 
 _MODEL = tuple(f"sparse/0/{name}" for name in ("cameras", "images", "points3D"))
 
+_SOG = tuple(
+    f"{name}.webp"
+    for name in ("means_l", "means_u", "scales", "quats", "sh0", "shN_centroids", "shN_labels")
+)
+
 TARGETS = {
     "ply": _target("a.ply", _saved("a.ply")),
     "ply_text": _target("a.ply", _other_ply("f4", text=True)),
@@ -226,6 +239,10 @@ TARGETS = {
     "spz_2": _target("a.spz", _saved("a.spz", version=2), GZIP),
     "spz_3": _target("a.spz", _spz_with_extensions, GZIP),
     "spz_4": _target("a.spz", _saved("a.spz", version=4), Coding(_spz_4_parts, _spz_4_of_parts)),
+    "sog": _target("a.sog", _saved("a.sog"), ZIP),
+    "sog_folder": Target(_saved("meta.json"), _splats("meta.json"), ("meta.json", *_SOG), share=2),
+    "ksplat_0": Target(_ksplat(0), _splats("a.ksplat"), ("a.ksplat",), share=2),
+    "ksplat_2": _target("a.ksplat", _ksplat(2)),
     "snapshot": Target(
         _snapshot, lambda folder: load_snapshot(folder / "a.npz"), ("a.npz",), (ZIP,)
     ),
