@@ -40,9 +40,10 @@ def measure(
     Returns:
         For ``metrics.json``: ``psnr`` (dB) and ``ssim``, means over the views; ``depth_error``, the
         median of the relative errors of all pixels of known depth; ``heldout``, the same for each
-        view with its ``name``. None where nothing is known; the means are over the other views.
+        view with its ``name``. None where nothing is known, as without held-out views; the means
+        are over the other views.
     """
-    if folder is not None:
+    if folder is not None and len(capture.test_indices) > 0:
         folder.mkdir()
     entries = []
     errors = []
