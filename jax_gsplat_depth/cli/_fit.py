@@ -170,8 +170,8 @@ def _summary(metrics: dict[str, Any], out: Path, *, saved: bool) -> str:
     if metrics["psnr"] is not None:
         ssim = "" if metrics["ssim"] is None else f", SSIM {metrics['ssim']:.3f}"
         parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB{ssim}")
-    elif not metrics["heldout"]:
-        parts.append("no photo was held out, so nothing was measured")
+    elif "note" in metrics:
+        parts.append(metrics["note"])
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
     if metrics["interrupted"] and saved:

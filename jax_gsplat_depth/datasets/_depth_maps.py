@@ -93,8 +93,9 @@ def _of_size(path: Path, steps: np.ndarray, size: tuple[int, int]) -> np.ndarray
             f"{path} is a depth map of {width}x{height} pixels, but its photo has "
             f"{size[0]}x{size[1]}: expected the same shape, at any resolution"
         )
-    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
-    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
+    # The pixel that holds the centre of the photo's pixel, without rounding.
+    columns = (2 * np.arange(size[0]) + 1) * width // (2 * size[0])
+    rows = (2 * np.arange(size[1]) + 1) * height // (2 * size[1])
     return steps[rows[:, None], columns]
 
 
