@@ -142,13 +142,13 @@ def read_mask(path: Path, placing: Placing, *, hides: bool = False) -> np.ndarra
     if placing.lens:
         # The resampled pixel of a photo is a mean of four: almost 1 only where all of them count.
         counts = placing.lens.remove(counts.astype(np.float32)) > 0.999
-    return placing.blocks(counts, path, fill=False).all(axis=(1, 3))
+    return np.all(placing.blocks(counts, path, fill=False), axis=(1, 3))
 
 
 def filled(path: Path, placing: Placing) -> np.ndarray:
     """Return ``(H, W)`` bool, which pixels of the capture a photo without a mask fills."""
     width, height = placing.pinhole_size
-    return placing.blocks(np.ones((height, width), bool), path, fill=False).all(axis=(1, 3))
+    return np.all(placing.blocks(np.ones((height, width), bool), path, fill=False), axis=(1, 3))
 
 
 def check_size(path: Path, expected: tuple[int, int]) -> None:

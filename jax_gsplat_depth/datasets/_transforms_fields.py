@@ -70,7 +70,7 @@ def refuse_other_lenses(camera: dict[str, Any], where: str) -> None:
 
 def _other_model(camera: dict[str, Any]) -> str | None:
     """Return the name of a lens model that is neither pinhole nor OPENCV, or None."""
-    model = str(camera.get("camera_model", "PINHOLE"))[:40]
+    model = str(camera.get("camera_model") or "PINHOLE")[:40]
     if camera.get("is_fisheye"):
         return "fisheye"
     other = next((key for key in OTHER_LENSES if camera.get(key, False) is not False), None)
