@@ -45,8 +45,9 @@ class Fit:
     stops at once.
 
     Attributes:
-        data: Folder with a transforms.json, with transforms_train.json and transforms_test.json, or
-            with images and a COLMAP model in sparse/0 (default: a built-in capture).
+        data: Folder with a transforms.json, with transforms_train.json and transforms_test.json,
+            with images and a COLMAP model in sparse/0, or with an RGB-D recording as of 7-Scenes or
+            TUM (default: a built-in capture).
         out: Folder for the results; an earlier result in it is replaced.
         downscale: Divide width and height of the photos by it (default: the smallest at which no
             photo has more than 2.1 million pixels).

@@ -13,7 +13,8 @@ from jax_gsplat_depth.datasets._pictures import check_size
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
 _SLIGHT = 0.05
-"""Fraction of the width and of the height that may be cut off to make photos equal.
+_FEW = 2
+"""Fraction, or pixels, of the width and of the height that may be cut off to make photos equal.
 
 COLMAP's undistorter, with a camera for each photo, leaves sizes that differ by a few pixels.
 """
@@ -43,7 +44,10 @@ def common_size(root: Path, views: Sequence[PosedPhoto]) -> tuple[int, int]:
         check_size(view.photo, view.stored_size)
     listed = ", ".join(f"{width}x{height}" for width, height in sizes[:_MOST_SIZES])
     listed += f" and {len(sizes) - _MOST_SIZES} more" if len(sizes) > _MOST_SIZES else ""
-    hardly = all(s >= (1 - _SLIGHT) * most for s, most in zip(smallest, largest, strict=True))
+    hardly = all(
+        most - least <= max(_FEW, _SLIGHT * most)
+        for least, most in zip(smallest, largest, strict=True)
+    )
     if hardly:
         what = "all are cut to {}x{} at the right and at the bottom"
     else:

@@ -11,6 +11,7 @@ from jax_gsplat_depth.datasets._colmap_models import form_of
 from jax_gsplat_depth.datasets._colmap_records import ColmapCamera, ColmapImage, is_unit
 from jax_gsplat_depth.datasets._geometry import LARGEST, pinhole, rigid, rotation_matrix
 from jax_gsplat_depth.datasets._paths import find_file, find_photo, is_there, tell_other_suffixes
+from jax_gsplat_depth.datasets._resized import as_stored
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
 _PINHOLE_PARAMS: dict[str, tuple[tuple[int, ...], int]] = {
@@ -69,7 +70,7 @@ class Model:
         ]
         names = [image.name for image in self.images]
         tell_other_suffixes(self.folder, names, [view.photo for view in views])
-        return views
+        return as_stored(self.folder, views)
 
     def _camera(self, image: ColmapImage) -> ColmapCamera:
         if image.camera_id not in self.cameras:

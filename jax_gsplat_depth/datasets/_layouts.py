@@ -21,6 +21,9 @@ from jax_gsplat_depth.datasets._views import PosedPhoto
 Points = tuple[np.ndarray, np.ndarray] | None
 """Positions ``(P, 3)`` float64, world frame, and colours ``(P, 3)`` uint8, if there are some."""
 
+_PHOTOS = ("images", "input", "images_2", "images_4", "images_8")
+"""Folders of photos beside a COLMAP model: its own, 3DGS's, and smaller copies."""
+
 _NO_UNITS = DepthUnits(step=1.0)
 """Of layouts without depth maps."""
 
@@ -53,7 +56,7 @@ def read_posed(root: Path) -> Posed:
     if is_there(root / "transforms_train.json"):
         return _read_blender_pair(root)
     if (folder := find_model(root)) is not None:
-        photos = next((root / n for n in ("images", "input") if (root / n).is_dir()), None)
+        photos = next((root / name for name in _PHOTOS if (root / name).is_dir()), None)
         if photos is None:
             raise CaptureError(f"{root / 'images'} is missing: expected the photos of {folder}")
         model = read_model(folder)

@@ -89,6 +89,21 @@ def test_models_in_other_places(tmp_path, scene, place):
     assert_same_cameras(load(tmp_path), scene)
 
 
+@pytest.mark.parametrize("folder, factor", [("images", 2), ("images_4", 4), ("images", 0.5)])
+def test_photos_of_another_resolution_than_their_cameras(tmp_path, scene, folder, factor):
+    size = round(WIDTH / factor), round(HEIGHT / factor)
+    scene.images = [np.asarray(Image.fromarray(p).resize(size)) for p in scene.images]
+    write_photos(tmp_path / folder, scene)
+    write_colmap(tmp_path / "sparse", scene)
+    said = f"10 photos are of another .*0000.png is {size[0]}x{size[1]} and its camera for 14x11"
+    with pytest.warns(CaptureWarning, match=said):
+        capture = load(tmp_path)
+    np.testing.assert_array_equal(capture.images, scene.images)
+    x, y = size[0] / WIDTH, size[1] / HEIGHT
+    expected = [[FX * x, 0, CX * x], [0, FY * y, CY * y], [0, 0, 1]]
+    np.testing.assert_allclose(capture.Ks[3], expected, rtol=1e-6)
+
+
 def test_a_text_model_beside_a_binary_one(colmap, scene):
     folder = colmap / "sparse" / "0"
     write_colmap(folder, scene, text=True)
