@@ -172,16 +172,16 @@ def left_out(counts: dict[str, int]) -> str:
     return f"{sum(counts.values())} Gaussians left out that cannot be drawn ({reasons})"
 
 
-def load_any_capture(name: str, downscale: int = 1) -> Capture:
+def load_any_capture(name: str, downscale: int | None = 1) -> Capture:
     """Return the capture in a folder, or the built-in one for the name ``builtin``.
 
     Raises:
         CaptureError: As ``load_capture``.
-        ValueError: ``downscale`` is not 1 for the built-in capture.
+        ValueError: ``downscale`` is more than 1 for the built-in capture.
     """
     # A folder of that name is still there as ./builtin.
     if name != _BUILT_IN:
         return load_capture(name, downscale=downscale)
-    if downscale != 1:
+    if downscale not in (None, 1):
         raise ValueError("the built-in capture has one size: --downscale needs --data DIR")
     return builtin_capture()

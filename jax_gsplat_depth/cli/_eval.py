@@ -29,7 +29,7 @@ class Eval:
     Attributes:
         splats: File of Gaussians.
         data: Capture as for fit, or "builtin" for the built-in one.
-        downscale: Divide width and height of the photos by it.
+        downscale: Divide width and height of the photos by it (default: as for fit).
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
         max_expansion: Largest ratio of the Gaussians of an .spz or SOG to its bytes, beyond 4 MiB.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
@@ -37,7 +37,7 @@ class Eval:
 
     splats: SplatsFile
     data: Annotated[str, shown_as("DIR")] = "builtin"
-    downscale: Annotated[Count, shown_as("D")] = 1
+    downscale: Annotated[Count | None, shown_as("D")] = None
     antialiased: Antialiased = None
     max_expansion: MaxExpansion = io.MAX_EXPANSION
     out: Annotated[Path | None, shown_as("DIR")] = None

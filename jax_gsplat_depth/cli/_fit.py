@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from jax_gsplat_depth import datasets
 from jax_gsplat_depth._common.result_folder import OutputError
-from jax_gsplat_depth._common.settings import Amount, Count, Positive
+from jax_gsplat_depth._common.settings import Amount, Count, Positive, Range
 from jax_gsplat_depth.cli._arguments import Flat
 from jax_gsplat_depth.cli._common import INTERRUPTED, guarded, say, shown_as, stated_default
 from jax_gsplat_depth.cli._interrupt import stop_on_interrupt
@@ -45,10 +45,14 @@ class Fit:
     stops at once.
 
     Attributes:
-        data: Folder with a transforms.json, with transforms_train.json and transforms_test.json, or
-            with images and a COLMAP model in sparse/0 (default: a built-in capture).
+        data: Folder with a transforms.json, with transforms_train.json and transforms_test.json,
+            with images and a COLMAP model in sparse/0, or with an RGB-D recording as of 7-Scenes or
+            TUM (default: a built-in capture).
         out: Folder for the results; an earlier result in it is replaced.
-        downscale: Divide width and height of the photos by it.
+        downscale: Divide width and height of the photos by it (default: the smallest at which no
+            photo has more than 2.1 million pixels).
+        holdout: Hold out every Nth photo, or none for 0: then nothing is measured (default: what
+            the files say, else 8).
         views: Train on so many evenly spread photos only, with the sparse points that these could
             give (default: all but the held-out ones).
         checkpoint_every: Save the training in DIR/checkpoint every N steps, after the last one and
@@ -63,7 +67,8 @@ class Fit:
     data: Annotated[Path | None, shown_as("DIR")] = None
     out: Annotated[Path, shown_as("DIR")] = Path("fit_out")
     settings: Annotated[FitSettings, Flat(_GROUPS, {"seed": "S"})] = FitSettings()
-    downscale: Annotated[Count, shown_as("D")] = 1
+    downscale: Annotated[Count | None, shown_as("D")] = None
+    holdout: Annotated[int | None, Range(low=0, whole=True), shown_as("N")] = None
     views: Count | None = None
     # What these two are without being asked for depends on the other options.
     depth_weight: Annotated[Amount | None, stated_default(f"{FitSettings.depth_weight:g}")] = None
@@ -100,7 +105,8 @@ def run(command: Fit) -> int:
 
         def on_fitted() -> None:
             progress.close()
-            say("rendering the held-out views")
+            if len(capture.test_indices) > 0:
+                say("rendering the held-out views")
 
         metrics = fit_to_folder(
             capture,
@@ -123,7 +129,7 @@ def chosen_settings(command: Fit) -> FitSettings:
     Raises:
         FitError: The options do not go together.
     """
-    if command.data is None and command.downscale != 1:
+    if command.data is None and command.downscale not in (None, 1):
         raise FitError("--downscale needs --data, since the built-in capture has one size")
     settings = command.settings
     supervised = settings.depth_loss != "none"
@@ -148,6 +154,8 @@ def _capture(command: Fit) -> datasets.Capture:
     else:
         say(f"reading {command.data}")
         capture = datasets.load_capture(command.data, downscale=command.downscale)
+    if command.holdout is not None:
+        capture = capture.holding_out(command.holdout)
     if command.views is not None:
         capture = datasets.select_views(capture, command.views)
     return capture
@@ -163,6 +171,8 @@ def _summary(metrics: dict[str, Any], out: Path, *, saved: bool) -> str:
     if metrics["psnr"] is not None:
         ssim = "" if metrics["ssim"] is None else f", SSIM {metrics['ssim']:.3f}"
         parts.append(f"held-out PSNR {metrics['psnr']:.2f} dB{ssim}")
+    elif "note" in metrics:
+        parts.append(metrics["note"])
     if metrics["depth_error"] is not None:
         parts.append(f"median relative depth error {100 * metrics['depth_error']:.2f} %")
     if metrics["interrupted"] and saved:

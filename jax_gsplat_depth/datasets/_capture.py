@@ -102,7 +102,21 @@ class Capture:
         """Sorted indices of the views that are not held out."""
         return np.setdiff1d(np.arange(len(self.names)), self.test_indices)
 
+    def holding_out(self, every: int) -> "Capture":
+        """Return the capture with other views held out, whatever its files say.
 
-def hold_out(n_views: int) -> np.ndarray:
-    """Return the indices of the held-out views of a capture whose files name no split."""
-    return np.arange(0, n_views, HOLD_OUT_EVERY)
+        Args:
+            every: Hold out every so many-th view in name order, the first one included; 0 holds
+                out none, so that all are trained on and nothing is measured.
+
+        Raises:
+            ValueError: ``every`` is negative.
+        """
+        if every < 0:
+            raise ValueError(f"every is {every}: expected a whole number of at least 0")
+        return dataclasses.replace(self, test_indices=hold_out(len(self.names), every))
+
+
+def hold_out(n_views: int, every: int = HOLD_OUT_EVERY) -> np.ndarray:
+    """Return the indices of every so many-th view, or of none for 0, sorted."""
+    return np.arange(0, n_views, every) if every else np.arange(0)

@@ -1,4 +1,4 @@
-"""Reads COLMAP models, binary and text: cameras, poses and sparse points."""
+"""Reads a COLMAP model, binary or text: cameras, poses and sparse points."""
 
 import dataclasses
 from pathlib import Path
@@ -7,10 +7,26 @@ import numpy as np
 
 from jax_gsplat_depth.datasets import _colmap_binary, _colmap_text
 from jax_gsplat_depth.datasets._capture import CaptureError
+from jax_gsplat_depth.datasets._colmap_models import form_of
 from jax_gsplat_depth.datasets._colmap_records import ColmapCamera, ColmapImage, is_unit
 from jax_gsplat_depth.datasets._geometry import LARGEST, pinhole, rigid, rotation_matrix
-from jax_gsplat_depth.datasets._paths import find_file, is_there
+from jax_gsplat_depth.datasets._paths import find_file, find_photo, is_there, tell_other_suffixes
+from jax_gsplat_depth.datasets._resized import as_stored
 from jax_gsplat_depth.datasets._views import PosedPhoto
+
+_PINHOLE_PARAMS: dict[str, tuple[tuple[int, ...], int]] = {
+    "SIMPLE_PINHOLE": ((0, 0, 1, 2), 0),
+    "PINHOLE": ((0, 1, 2, 3), 0),
+    "SIMPLE_RADIAL": ((0, 0, 1, 2), 1),
+    "RADIAL": ((0, 0, 1, 2), 2),
+    "OPENCV": ((0, 1, 2, 3), 4),
+    "FULL_OPENCV": ((0, 1, 2, 3), 8),
+    "FOV": ((0, 1, 2, 3), 1),
+}
+"""Parameters that are fx, fy, cx and cy, and number of lens terms after them, by camera model.
+
+These are the models that are a pinhole camera where all terms are 0, which fisheye models are not.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +58,9 @@ class Model:
             photos: Folder to which the names of the photos are relative.
             masks: Folder of the masks, which need not exist.
         """
-        return [
+        views = [
             PosedPhoto(
-                photo=find_file(photos, image.name),
+                photo=find_photo(photos, image.name),
                 mask=_mask(masks, image.name) if masks.is_dir() else None,
                 size=self._camera(image).size,
                 viewmat=self._viewmat(image),
@@ -52,6 +68,9 @@ class Model:
             )
             for image in self.images
         ]
+        names = [image.name for image in self.images]
+        tell_other_suffixes(self.folder, names, [view.photo for view in views])
+        return as_stored(self.folder, views)
 
     def _camera(self, image: ColmapImage) -> ColmapCamera:
         if image.camera_id not in self.cameras:
@@ -74,18 +93,21 @@ class Model:
     def _intrinsics(self, image: ColmapImage) -> np.ndarray:
         camera = self._camera(image)
         where = f"{self.folder}: camera {image.camera_id}"
-        if camera.model == "SIMPLE_PINHOLE":
-            names: tuple[int, ...] = (0, 0, 1, 2)
-        elif camera.model == "PINHOLE":
-            names = (0, 1, 2, 3)
-        else:
+        if camera.model not in _PINHOLE_PARAMS:
             raise CaptureError(
                 f"{where} is {camera.model}, which is not a pinhole model (PINHOLE or "
                 "SIMPLE_PINHOLE), so the photos must be undistorted first"
             )
-        if len(camera.params) != max(names) + 1:
+        names, n_terms = _PINHOLE_PARAMS[camera.model]
+        n_params = max(names) + 1 + n_terms
+        if len(camera.params) != n_params:
             raise CaptureError(
-                f"{where} has {len(camera.params)} parameters: {camera.model} has {max(names) + 1}"
+                f"{where} has {len(camera.params)} parameters: {camera.model} has {n_params}"
+            )
+        if any(camera.params[n_params - n_terms :]):
+            raise CaptureError(
+                f"{where} is {camera.model} with lens terms that are not 0, so the photos must be "
+                "undistorted first"
             )
         return pinhole(*(camera.params[i] for i in names), where=where)
 
@@ -96,23 +118,10 @@ def _mask(masks: Path, name: str) -> Path | None:
     return next(filter(is_there, (find_file(masks, each) for each in names)), None)
 
 
-def find_model(root: Path) -> Path | None:
-    """Return the folder of the COLMAP model below ``root``, or None if there is none."""
-    for folder in (root / "sparse" / "0", root / "sparse", root / "colmap" / "sparse" / "0"):
-        if any(is_there(folder / f"cameras.{suffix}") for suffix in ("bin", "txt")):
-            return folder
-    return None
-
-
 def read_model(folder: Path) -> Model:
     """Read ``cameras``, ``images`` and ``points3D``, all ``.bin`` or all ``.txt``."""
-    by_suffix = {
-        suffix: [folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D")]
-        for suffix in ("bin", "txt")
-    }
-    complete = [suffix for suffix, paths in by_suffix.items() if all(map(is_there, paths))]
-    suffix = next(iter(complete), "bin" if is_there(folder / "cameras.bin") else "txt")
-    paths = by_suffix[suffix]
+    suffix = form_of(folder)
+    paths = [folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D")]
     for path in paths:
         if not is_there(path):
             raise CaptureError(f"{path} is missing: expected a complete COLMAP model")

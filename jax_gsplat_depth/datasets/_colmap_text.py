@@ -3,13 +3,11 @@
 Every line is parsed as what its content says it is, or refused.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._colmap_records import (
     ColmapCamera,
@@ -17,6 +15,7 @@ from jax_gsplat_depth.datasets._colmap_records import (
     is_unit,
     refuse_second,
 )
+from jax_gsplat_depth.datasets._text_files import read_text
 
 
 def read_cameras(path: Path) -> dict[int, ColmapCamera]:
@@ -110,9 +109,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of every line that is not a comment; a line may be empty."""
     try:
-        # Editors on Windows begin a file with a byte order mark.
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as stream:
-            text = stream.read()
+        text = read_text(path)
     except OSError as error:
         raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -17,6 +17,9 @@ LARGEST = 1e30
 _RIGID_TOLERANCE = 1e-2
 """Largest entry of R^T R - I that still counts as rounding in a text file."""
 
+_LAST_ROW_TOLERANCE = 1e-3
+"""Largest error of the last row of a pose, 0 0 0 1, that still counts as rounding."""
+
 
 def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
     """Return the ``(3, 3)`` matrix of a pinhole camera, in the unit of its arguments."""
@@ -72,6 +75,18 @@ def rigid(rotation: np.ndarray, translation: np.ndarray, *, where: str) -> np.nd
     u, _, vt = np.linalg.svd(rotation)
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = u @ vt, translation
+    return pose
+
+
+def rigid_of(matrix: np.ndarray, *, where: str) -> np.ndarray:
+    """Return the ``(4, 4)`` pose whose four rows a file has; see ``rigid``.
+
+    Raises:
+        CaptureError: As ``rigid``, or the last row is not 0 0 0 1 up to rounding.
+    """
+    pose = rigid(matrix[:3, :3], matrix[:3, 3], where=where)
+    if not (np.abs(matrix[3] - [0, 0, 0, 1]) <= _LAST_ROW_TOLERANCE).all():
+        raise CaptureError(f"{where} has a pose whose last row is not 0 0 0 1")
     return pose
 
 

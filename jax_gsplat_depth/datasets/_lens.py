@@ -44,7 +44,6 @@ class Lens:
         k2: Radial term of degree 4.
         p1: Tangential term.
         p2: Tangential term.
-        largest: Limit of width and height of the undistorted picture, or None.
     """
 
     width: int
@@ -57,7 +56,6 @@ class Lens:
     k2: float
     p1: float
     p2: float
-    largest: tuple[int, int] | None = None
 
     def distort(self, xy: np.ndarray) -> np.ndarray:
         """Move ``(..., 2)`` pinhole coordinates to where the lens shows them."""
@@ -127,8 +125,6 @@ class Lens:
         y0 = int(np.ceil(top[:, 1].max() - _SLACK))
         x1 = int(np.floor(right[:, 0].min() + _SLACK))
         y1 = int(np.floor(bottom[:, 1].min() + _SLACK))
-        if self.largest is not None:
-            x1, y1 = min(x1, x0 + self.largest[0]), min(y1, y0 + self.largest[1])
         if x0 >= x1 or y0 >= y1:
             raise LensError("its lens terms leave nothing of the picture")
         return x0, y0, x1, y1

@@ -5,22 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth.datasets._canvas import automatic_downscale, common_size
 from jax_gsplat_depth.datasets._capture import Capture, CaptureError, CaptureWarning, hold_out
-from jax_gsplat_depth.datasets._colmap import find_model, read_model
+from jax_gsplat_depth.datasets._depth_maps import DepthUnits, read_depth
 from jax_gsplat_depth.datasets._geometry import scaled_pinhole
-from jax_gsplat_depth.datasets._paths import is_there
-from jax_gsplat_depth.datasets._pictures import read_depth, read_mask, read_photo
-from jax_gsplat_depth.datasets._points import read_points
-from jax_gsplat_depth.datasets._rgbd import INTRINSICS, read_rgbd
-from jax_gsplat_depth.datasets._same_world import points_of_same_world
-from jax_gsplat_depth.datasets._transforms import Transforms, read_transforms
+from jax_gsplat_depth.datasets._layouts import Posed, read_posed
+from jax_gsplat_depth.datasets._pictures import filled, read_mask, read_photo
+from jax_gsplat_depth.datasets._placing import Placing
 from jax_gsplat_depth.datasets._views import PosedPhoto, unique_names
 
-_Points = tuple[np.ndarray, np.ndarray] | None
-"""Positions ``(P, 3)`` float64, world frame, and colours ``(P, 3)`` uint8, if there are some."""
 
-
-def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
+def load_capture(path: str | Path, *, downscale: int | None = 1) -> Capture:
     """Read posed photos from a folder; the files in it decide the layout.
 
     - ``transforms.json``: camera-to-world poses with OpenGL axes, intrinsics, optional depth maps
@@ -30,20 +25,32 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
       ``train_filenames`` name the photos to hold out and to train on.
     - ``transforms_train.json`` and ``transforms_test.json``, as for Blender scenes: the second file
       is the held-out split.
-    - ``images`` and ``sparse/0``, ``sparse`` or ``colmap/sparse/0``: a COLMAP model, binary or
-      text; masks in ``masks``, for ``images/NAME.jpg`` either ``NAME.jpg.png`` or ``NAME.png``.
-    - ``camera-intrinsics.txt``, ``*.color.png`` or ``.jpg``, ``*.depth.png`` and ``*.pose.txt``: an
-      RGB-D recording in the layout of 7-Scenes, depth in millimetres on the pixels of the photo.
+    - ``images`` and a COLMAP model, binary or text, without lens terms, in ``sparse/0``,
+      ``sparse``, ``colmap/sparse/0`` or the folder itself; of several models the one with most
+      photos. Masks are in ``masks``, for ``images/NAME.jpg`` either ``NAME.jpg.png`` or
+      ``NAME.png``.
+    - ``*.color.png`` or ``.jpg``, ``*.depth.png`` and ``*.pose.txt`` in the folder or in those of
+      its sequences, and ``camera-intrinsics.txt``: an RGB-D recording in the layout of 7-Scenes,
+      depth in millimetres on the pixels of the photo.
+    - ``rgb.txt``, ``depth.txt`` and ``groundtruth.txt``: one in the layout of TUM, with depth in
+      1/5000 m, and ``camera-intrinsics.txt`` if its camera is not the collection's default.
+
+    Depth maps are pictures of one channel, ``.npy``, or ``.npz`` of one array. In pictures and in
+    arrays of whole numbers the unit is that of the layout (in ``transforms.json``, 0.001 or what it
+    says); in arrays of floats it is the world's, unless ``transforms.json`` says another. A map of
+    another size than its photo is resampled.
 
     Photos with transparency are put on white. EXIF orientations are not applied. Pixels that are
-    black in a mask do not count, and a photo without pixels that do is left out. A
-    ``CaptureWarning`` says so, and what the files have and is not used.
+    black in a mask do not count, and a photo without pixels that do is left out. Photos of several
+    sizes are cut to the smallest if they hardly differ, and else put on a size that holds all, with
+    a mask for the rest; their cameras stay the same. A ``CaptureWarning`` says so, and what the
+    files have and is not used.
 
     Args:
         path: The folder.
         downscale: Pixels of the files per pixel of the capture, per side. Each pixel is the mean
             over its area; at the right and at the bottom, columns and rows that fill no pixel are
-            cut off.
+            cut off. None takes the smallest at which no photo has more than 2.1 million pixels.
 
     Returns:
         The capture, views in name order.
@@ -53,7 +60,7 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
         ImportError: A library of the ``fit`` extra is not installed.
     """
     root = Path(path)
-    if downscale < 1:
+    if downscale is not None and downscale < 1:
         raise CaptureError(f"downscale is {downscale}: expected a whole number of at least 1")
     try:
         return _load(root, downscale)
@@ -62,102 +69,42 @@ def load_capture(path: str | Path, *, downscale: int = 1) -> Capture:
         raise CaptureError(f"{error.filename or root} cannot be read: {reason}") from error
 
 
-def _load(root: Path, downscale: int) -> Capture:
+def _load(root: Path, downscale: int | None) -> Capture:
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise CaptureError(f"{root} {problem}: expected a folder with posed photos")
-
-    depth_scale, points = 1.0, None
-    folder = find_model(root)
-    if is_there(root / "transforms.json"):
-        transforms = read_transforms(root / "transforms.json")
-        views, depth_scale = transforms.views, transforms.depth_scale
-        points = _points_of(transforms, folder, root)
-    elif is_there(root / "transforms_train.json"):
-        views, depth_scale, points = _read_blender_pair(root)
-    elif folder is not None:
-        if not (root / "images").is_dir():
-            raise CaptureError(f"{root / 'images'} is missing: expected the photos of {folder}")
-        model = read_model(folder)
-        views = model.views(root / "images", root / "masks")
-        points = model.points, model.colors
-    elif is_there(root / INTRINSICS):
-        views, depth_scale = read_rgbd(root)
-    else:
-        raise CaptureError(
-            f"{root} holds no cameras: expected transforms.json, transforms_train.json with "
-            f"transforms_test.json, images with sparse/0 from COLMAP, or {INTRINSICS}"
-        )
-    if len(views) < 2:
-        raise CaptureError(f"{root} has {len(views)} posed photos: expected at least 2")
-    return _assemble(root, views, depth_scale, points, downscale)
+    posed = read_posed(root)
+    if len(posed.views) < 2:
+        raise CaptureError(f"{root} has {len(posed.views)} posed photos: expected at least 2")
+    return _assemble(root, posed, downscale)
 
 
-def _read_blender_pair(root: Path) -> tuple[list[PosedPhoto], float, _Points]:
-    train, test = root / "transforms_train.json", root / "transforms_test.json"
-    if not is_there(test):
-        raise CaptureError(f"{test} is missing: expected it beside {train.name}")
-    seen = read_transforms(train, held_out=False)
-    held_out = read_transforms(test, held_out=True)
-    for file, part in ((train, seen), (test, held_out)):
-        if not part.views:
-            raise CaptureError(f"{file} lists no photos: expected at least one")
-    if seen.depth_scale != held_out.depth_scale:
-        raise CaptureError(f"{test} has another depth scale than {train.name}")
-    return seen.views + held_out.views, seen.depth_scale, _points_of(seen, None, root)
-
-
-def _points_of(transforms: Transforms, model: Path | None, root: Path) -> _Points:
-    """Return the points that a file names, or those of the COLMAP model beside it."""
-    if transforms.points is not None:
-        return read_points(transforms.points, transforms.points_scale)
-    if model is not None:
-        return points_of_same_world(model, root, transforms.views, transforms.from_source)
-    return None
-
-
-def _assemble(
-    root: Path, views: list[PosedPhoto], depth_scale: float, points: _Points, downscale: int
-) -> Capture:
-    names = unique_names([view.photo for view in views], root)
-    order = sorted(range(len(views)), key=names.__getitem__)
-    names, views = [names[i] for i in order], [views[i] for i in order]
-    size = views[0].size
-    for view in views:
-        if view.size != size:
-            raise CaptureError(
-                f"{view.photo} is {view.size[0]}x{view.size[1]} pixels, but {views[0].photo.name} "
-                f"is {size[0]}x{size[1]}: expected photos of one size"
-            )
-    # Sizes on disk, which include the pixels that the removal of a lens takes away.
-    stored = [view.lens.stored_size if view.lens else size for view in views]
+def _assemble(root: Path, posed: Posed, downscale: int | None) -> Capture:
+    names = unique_names([view.photo for view in posed.views], root)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    names, views = [names[i] for i in order], [posed.views[i] for i in order]
+    size = common_size(root, views)
+    if downscale is None:
+        downscale = automatic_downscale(root, views)
+    placings = [Placing(view.stored_size, size, downscale, view.lens) for view in views]
     test_indices = _test_indices(views)
     masks = None
-    if any(view.mask is not None for view in views):
-        masks = _masks(views, stored, downscale)
+    padded = any(np.less(placing.pinhole_size, size).any() for placing in placings)
+    if padded or any(view.mask is not None for view in views):
+        masks = _masks(views, placings)
         kept = _with_pixels(root, names, masks)
         # The others stay what they are, held out or not.
         test_indices = np.flatnonzero(np.isin(kept, test_indices))
         names, views = [names[i] for i in kept], [views[i] for i in kept]
-        stored, masks = [stored[i] for i in kept], masks[kept]
+        placings, masks = [placings[i] for i in kept], masks[kept]
     photos = [
-        read_photo(view.photo, size_on_disk, downscale, view.lens)
-        for view, size_on_disk in zip(views, stored, strict=True)
+        read_photo(view.photo, placing) for view, placing in zip(views, placings, strict=True)
     ]
     images = np.stack([image for image, _ in photos])
     alphas = np.stack([alpha for _, alpha in photos])
     transparent = bool((alphas < 1).any())
-    depths = None
-    if any(view.depth is not None for view in views):
-        depths = np.stack(
-            [
-                np.zeros(images.shape[1:3], np.float32)
-                if view.depth is None
-                else read_depth(view.depth, size_on_disk, depth_scale, downscale, view.lens)
-                for view, size_on_disk in zip(views, stored, strict=True)
-            ]
-        )
     scale = 1 / downscale
+    points = posed.points
     positions, colors = points if points is not None and len(points[0]) > 0 else (None, None)
     return Capture(
         names=names,
@@ -166,7 +113,7 @@ def _assemble(
         Ks=np.stack([scaled_pinhole(view.K, scale, scale) for view in views]).astype(np.float32),
         points=positions,
         point_colors=colors,
-        depths=depths,
+        depths=_depths(root, views, placings, posed.depth_units),
         alphas=alphas if transparent else None,
         test_indices=test_indices,
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
@@ -175,16 +122,42 @@ def _assemble(
     )
 
 
-def _masks(views: list[PosedPhoto], stored: list[tuple[int, int]], downscale: int) -> np.ndarray:
-    """Return ``(V, H, W)`` bool, the pixels that count; all do of a photo without a mask."""
-    read = [
-        None
-        if view.mask is None
-        else read_mask(view.mask, size_on_disk, downscale, view.lens, hides=view.mask_hides)
-        for view, size_on_disk in zip(views, stored, strict=True)
-    ]
-    shape = next(mask.shape for mask in read if mask is not None)
-    return np.stack([np.ones(shape, bool) if mask is None else mask for mask in read])
+def _masks(views: list[PosedPhoto], placings: list[Placing]) -> np.ndarray:
+    """Return ``(V, H, W)`` bool, the pixels that count; of a photo without a mask, all do."""
+    return np.stack(
+        [
+            filled(view.photo, placing)
+            if view.mask is None
+            else read_mask(view.mask, placing, hides=view.mask_hides)
+            for view, placing in zip(views, placings, strict=True)
+        ]
+    )
+
+
+def _depths(
+    root: Path, views: list[PosedPhoto], placings: list[Placing], units: DepthUnits
+) -> np.ndarray | None:
+    """Return ``(V, H, W)`` depths, 0 of a photo without a map, or None if no photo has one."""
+    if all(view.depth is None for view in views):
+        return None
+    step, (width, height) = placings[0].downscale, placings[0].size
+    depths = np.zeros((len(views), height // step, width // step), np.float32)
+    resampled = []
+    for depth, view, placing in zip(depths, views, placings, strict=True):
+        if view.depth is not None:
+            depth[:], stored = read_depth(view.depth, units, placing)
+            if stored != placing.stored:
+                resampled.append((view.depth, stored, placing.stored))
+    if resampled:
+        path, stored, size = resampled[0]
+        warnings.warn(
+            f"{root} has {len(resampled)} depth maps of another size than their photos "
+            f"({path.name} is {stored[0]}x{stored[1]}, its photo {size[0]}x{size[1]}): each pixel "
+            "of a photo takes the nearest depth",
+            CaptureWarning,
+            stacklevel=2,
+        )
+    return depths
 
 
 def _with_pixels(root: Path, names: list[str], masks: np.ndarray) -> list[int]:

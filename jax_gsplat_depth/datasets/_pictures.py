@@ -1,9 +1,4 @@
-"""Reads photos, depth maps and masks from files, and shrinks them without moving anything.
-
-A pixel of a picture reduced ``D`` times covers exactly ``D x D`` pixels of the file; at the right
-and at the bottom, columns and rows that fill no whole pixel are cut off. The camera matrix then
-scales by ``1 / D`` exactly, in both directions, for every size.
-"""
+"""Reads photos and masks from files, and opens pictures of every kind."""
 
 import contextlib
 import importlib
@@ -17,8 +12,8 @@ import numpy as np
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._lens import Lens
 from jax_gsplat_depth.datasets._paths import is_there
+from jax_gsplat_depth.datasets._placing import Placing
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "HEIF")
 """What photos, depth maps and masks come in, by Pillow's names.
@@ -28,12 +23,14 @@ them. HEIF is that of the package pillow-heif.
 """
 
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-_DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of one channel with 16 or 32 bits."""
+
 _EXIF_ORIENTATION = 0x0112
 
 
 @contextlib.contextmanager
-def _opened(path: Path, what: str) -> Iterator[Any]:
+def opened(path: Path, what: str) -> Iterator[Any]:
     """Open a picture, without decoding it, for as long as the context lasts."""
     image_module = require("PIL.Image")
     if not is_there(path):
@@ -55,10 +52,10 @@ def _opened(path: Path, what: str) -> Iterator[Any]:
                 "with the package pillow-heif, HEIF"
             ) from None
         except OSError as error:
-            reason = error.strerror or _reason(error)
+            reason = error.strerror or reason_of(error)
             raise CaptureError(f"{path} cannot be read as {what} ({reason})") from error
         except Exception as error:  # The decoders raise errors of many types on broken files.
-            raise CaptureError(f"{path} cannot be read as {what} ({_reason(error)})") from error
+            raise CaptureError(f"{path} cannot be read as {what} ({reason_of(error)})") from error
         yield stack.enter_context(picture)
 
 
@@ -71,154 +68,100 @@ def _known_formats(path: Path) -> list[str]:
     return [name for name in _FORMATS if name in image_module.OPEN]
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what an error of a decoder says, on one line."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Return the width and height of a photo as stored; an EXIF orientation is not applied."""
-    with _opened(path, "a photo") as picture:
+    with opened(path, "a photo") as picture:
         return picture.size
 
 
-def read_photo(
-    path: Path, size: tuple[int, int], downscale: int, lens: Lens | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def read_photo(path: Path, placing: Placing) -> tuple[np.ndarray, np.ndarray]:
     """Read a photo as stored: like COLMAP, without turning it by its EXIF orientation.
 
     Args:
         path: JPEG, PNG, TIFF, WebP, BMP, PPM or HEIF, 8 bits per channel.
-        size: Width and height for which the camera holds.
-        downscale: Pixels of the file per pixel of the result, per side.
-        lens: Lens to remove first, before the photo is downscaled, or None.
+        placing: What becomes of it; each pixel is the mean of those that it covers.
 
     Returns:
-        ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque.
+        ``(H, W, 3)`` uint8 on white, and ``(H, W)`` float32 alpha, 1 where opaque. Where the common
+        size is larger than the photo it is black and opaque, as what is not transparent.
     """
-    with _opened(path, "a photo") as picture:
-        if picture.size != size:
-            raise CaptureError(_wrong_size(path, picture, size))
-        if picture.mode in _DEPTH_MODES:
+    with opened(path, "a photo") as picture:
+        _refuse_other_size(path, picture, placing.stored)
+        if picture.mode in DEPTH_MODES:
             raise CaptureError(f"{path} is a {picture.mode} picture: expected 8 bits per channel")
-        box = _whole_pixels(path, lens.pinhole_size if lens else size, downscale)
+        box = placing.box(path)
         try:
             rgba = picture.convert("RGBA")
-        except Exception as error:  # As in _opened.
-            raise CaptureError(f"{path} cannot be read as a photo ({_reason(error)})") from error
-    white = require("PIL.Image").new("RGBA", size, "white")
+        except Exception as error:  # As in opened.
+            raise CaptureError(f"{path} cannot be read as a photo ({reason_of(error)})") from error
+    image_module = require("PIL.Image")
+    white = image_module.new("RGBA", placing.stored, "white")
     white.alpha_composite(rgba)
     rgb, alpha = white.convert("RGB"), rgba.getchannel("A")
-    if lens:
-        to_picture = require("PIL.Image").fromarray
-        rgb, alpha = (to_picture(lens.remove(np.asarray(part))) for part in (rgb, alpha))
-    rgb, alpha = rgb.reduce(downscale, box), alpha.reduce(downscale, box)
+    if lens := placing.lens:
+        rgb, alpha = (image_module.fromarray(lens.remove(np.asarray(p))) for p in (rgb, alpha))
+    if rgb.size != placing.size:
+        larger = image_module.new("RGB", placing.size), image_module.new("L", placing.size, 255)
+        for canvas, part in zip(larger, (rgb, alpha), strict=True):
+            canvas.paste(part)
+        rgb, alpha = larger
+    rgb, alpha = rgb.reduce(placing.downscale, box), alpha.reduce(placing.downscale, box)
     return np.asarray(rgb), np.asarray(alpha, np.float32) / 255.0
 
 
-def read_depth(
-    path: Path, size: tuple[int, int], scale: float, downscale: int, lens: Lens | None = None
-) -> np.ndarray:
-    """Read a depth map.
-
-    Args:
-        path: A picture with one channel of 16 or 32 bits; 0 is unknown, and so is 65535 in 16 bits.
-        size: Width and height of the photo.
-        scale: World units per step of the file.
-        downscale: As in ``read_photo``. A pixel takes the median of its known pixels (the smaller
-            of the middle two), a measured value: near an edge, a mean would lie on neither side.
-        lens: Lens to remove first, or None; a pixel takes the nearest one of the file.
-
-    Returns:
-        ``(H, W)`` float32 in world units, 0 where unknown.
-    """
-    with _opened(path, "a depth map") as picture:
-        if picture.mode not in _DEPTH_MODES:
-            raise CaptureError(
-                f"{path} is a {picture.mode} picture: expected a depth map with one channel of 16 "
-                "or 32 bits"
-            )
-        if picture.size != size:
-            raise CaptureError(_wrong_size(path, picture, size))
-        pinhole_size = lens.pinhole_size if lens else size
-        left, top, right, bottom = _whole_pixels(path, pinhole_size, downscale)
-        try:
-            stored = np.asarray(picture)
-        except Exception as error:  # As in _opened.
-            raise CaptureError(
-                f"{path} cannot be read as a depth map ({_reason(error)})"
-            ) from error
-    steps = stored.astype(np.float32)
-    if stored.dtype.itemsize == 2:
-        # Sensors write the largest number of 16 bits where they saw nothing.
-        steps[stored == np.iinfo(stored.dtype).max] = 0
-    if lens:
-        steps = lens.remove(steps, nearest=True)
-    known = np.isfinite(steps) & (steps > 0)
-    depth = np.where(known, steps * np.float32(scale), np.inf)[top:bottom, left:right]
-    height, width = depth.shape[0] // downscale, depth.shape[1] // downscale
-    blocks = depth.reshape(height, downscale, width, downscale).swapaxes(1, 2)
-    blocks = np.sort(blocks.reshape(height, width, downscale**2), axis=-1)
-    middle = np.maximum(np.isfinite(blocks).sum(axis=-1) - 1, 0) // 2
-    median = np.take_along_axis(blocks, middle[..., None], axis=-1)[..., 0]
-    return np.where(np.isfinite(median), median, 0).astype(np.float32)
-
-
-def read_mask(
-    path: Path,
-    size: tuple[int, int],
-    downscale: int,
-    lens: Lens | None = None,
-    *,
-    hides: bool = False,
-) -> np.ndarray:
+def read_mask(path: Path, placing: Placing, *, hides: bool = False) -> np.ndarray:
     """Read which pixels of a photo count: those that are not black.
 
     Args:
         path: A picture of the photo's size, of any kind; what is transparent is black.
-        size: Width and height of the photo.
-        downscale: As in ``read_photo``. A pixel counts if all of the file's pixels do that its
-            colour is the mean of.
-        lens: Lens to remove first, or None; likewise.
+        placing: What becomes of it. A pixel counts if all of the file's pixels do that its colour
+            is the mean of.
         hides: Whether those that are black count instead.
 
     Returns:
         ``(H, W)`` bool.
     """
-    with _opened(path, "a mask") as picture:
-        if picture.size != size:
-            raise CaptureError(_wrong_size(path, picture, size))
-        pinhole_size = lens.pinhole_size if lens else size
-        left, top, right, bottom = _whole_pixels(path, pinhole_size, downscale)
+    with opened(path, "a mask") as picture:
+        _refuse_other_size(path, picture, placing.stored)
         # The black of a JPEG file is not exact. That of others is, and their white may be 1.
         darkest = 127 if picture.format in ("JPEG", "MPO") else 0
         try:
-            if picture.mode in ("1", "L", *_DEPTH_MODES):
+            if picture.mode in ("1", "L", *DEPTH_MODES):
                 counts = np.asarray(picture) > darkest
             else:
                 rgba = np.asarray(picture.convert("RGBA"))
                 counts = (rgba[..., :3] > darkest).any(axis=-1) & (rgba[..., 3] > 0)
-        except Exception as error:  # As in _opened.
-            raise CaptureError(f"{path} cannot be read as a mask ({_reason(error)})") from error
+        except Exception as error:  # As in opened.
+            raise CaptureError(f"{path} cannot be read as a mask ({reason_of(error)})") from error
     counts = counts != hides
-    if lens:
+    if placing.lens:
         # The resampled pixel of a photo is a mean of four: almost 1 only where all of them count.
-        counts = lens.remove(counts.astype(np.float32)) > 0.999
-    blocks = counts[top:bottom, left:right]
-    height, width = blocks.shape[0] // downscale, blocks.shape[1] // downscale
-    return np.all(blocks.reshape(height, downscale, width, downscale), axis=(1, 3))
+        counts = placing.lens.remove(counts.astype(np.float32)) > 0.999
+    return np.all(placing.blocks(counts, path, fill=False), axis=(1, 3))
 
 
-def _whole_pixels(path: Path, size: tuple[int, int], downscale: int) -> tuple[int, int, int, int]:
-    if downscale > min(size):
-        raise CaptureError(
-            f"{path} is {size[0]}x{size[1]} pixels: nothing is left of it at downscale {downscale}"
-        )
-    return 0, 0, size[0] - size[0] % downscale, size[1] - size[1] % downscale
+def filled(path: Path, placing: Placing) -> np.ndarray:
+    """Return ``(H, W)`` bool, which pixels of the capture a photo without a mask fills."""
+    width, height = placing.pinhole_size
+    return np.all(placing.blocks(np.ones((height, width), bool), path, fill=False), axis=(1, 3))
 
 
-def _wrong_size(path: Path, picture, size: tuple[int, int]) -> str:
+def check_size(path: Path, expected: tuple[int, int]) -> None:
+    """Raise a CaptureError if a photo has not the size for which its camera is."""
+    with opened(path, "a photo") as picture:
+        _refuse_other_size(path, picture, expected)
+
+
+def _refuse_other_size(path: Path, picture: Any, expected: tuple[int, int]) -> None:
+    if picture.size == expected:
+        return
     message = f"{path} is {picture.width}x{picture.height} pixels"
-    message += f" but its camera is for {size[0]}x{size[1]}"
-    if picture.size == size[::-1] and picture.getexif().get(_EXIF_ORIENTATION, 1) > 4:
+    message += f" but its camera is for {expected[0]}x{expected[1]}"
+    if picture.size == expected[::-1] and picture.getexif().get(_EXIF_ORIENTATION, 1) > 4:
         message += "; its EXIF orientation is not applied, so store the photo upright"
-    return message
+    raise CaptureError(message)

@@ -1,72 +1,96 @@
 """Reads RGB-D recordings in the layout of 7-Scenes: one file per frame and kind.
 
 ``NAME.color.png`` or ``.jpg`` and ``NAME.depth.png`` (16 bits, millimetres of z, on the pixels of
-the photo), ``NAME.pose.txt`` (camera to world, OpenCV axes, metres) and ``camera-intrinsics.txt``
-for all of them (a 3x3 matrix in pixels, taken to have pixel centres at +0.5 as everywhere here).
+the photo), ``NAME.pose.txt`` (camera to world, OpenCV axes, metres), in the folder or in one folder
+for each sequence, and ``camera-intrinsics.txt`` for all of them.
 """
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from jax_gsplat_depth._common.regular_file import open_regular
-from jax_gsplat_depth.datasets._capture import CaptureError
-from jax_gsplat_depth.datasets._geometry import inverted, pinhole, rigid
-from jax_gsplat_depth.datasets._paths import is_there
+from jax_gsplat_depth.datasets._capture import CaptureWarning
+from jax_gsplat_depth.datasets._depth_maps import DEPTH_SUFFIXES, DepthUnits
+from jax_gsplat_depth.datasets._geometry import inverted, rigid_of
+from jax_gsplat_depth.datasets._paths import is_photo_suffix, is_there
 from jax_gsplat_depth.datasets._pictures import picture_size
+from jax_gsplat_depth.datasets._recorded import INTRINSICS, recorded_pinhole
+from jax_gsplat_depth.datasets._text_files import read_matrix
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
-INTRINSICS = "camera-intrinsics.txt"
-_COLORS = ("*.color.png", "*.color.jpg")
-_MILLIMETRES = 0.001
+_MILLIMETRES = DepthUnits(step=0.001)
 """Metres per step of the depth maps."""
 
-_LARGEST_TEXT = 4096
-"""Bytes that are read of a text file at most; a matrix takes a few hundred."""
+_FOCAL = 585.0
+"""Focal length, in pixels of 640x480, that 7-Scenes gives for the Kinect of all its sequences."""
+
+_MOST_NAMES = 8
 
 
-def read_rgbd(root: Path) -> tuple[list[PosedPhoto], float]:
-    """Read the cameras of a folder.
+def is_recording(root: Path) -> bool:
+    """Return whether a folder, or a folder in it, holds frames, or the matrix of their camera."""
+    return is_there(root / INTRINSICS) or any(_photos(folder) for folder in _folders(root))
+
+
+def read_rgbd(root: Path) -> tuple[list[PosedPhoto], DepthUnits]:
+    """Read the cameras of a folder and of the folders in it, one for each sequence.
 
     Returns:
-        The views in the order of their names, and the metres per step of their depth maps. A frame
-        whose pose is not finite is left out: there the recorder had lost track.
+        The views in the order of their names, and the unit of their depth maps. A frame whose pose
+        is not finite is left out with a ``CaptureWarning``: there the recorder had lost track.
     """
-    path = root / INTRINSICS
-    matrix = _read_matrix(path, 3)
-    (fx, _, cx), (_, fy, cy), _ = matrix
-    if not np.array_equal(matrix, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]):
-        raise CaptureError(f"{path} holds no matrix fx 0 cx, 0 fy cy, 0 0 1")
-    K = pinhole(fx, fy, cx, cy, where=str(path))
-    views = []
-    for photo in sorted(photo for pattern in _COLORS for photo in root.glob(pattern)):
-        stem = photo.name.rpartition(".color.")[0]
-        pose_path, depth = root / f"{stem}.pose.txt", root / f"{stem}.depth.png"
-        pose = _read_matrix(pose_path, 4)
-        if not np.isfinite(pose).all():
-            continue
-        camera_to_world = rigid(pose[:3, :3], pose[:3, 3], where=str(pose_path))
-        views.append(
-            PosedPhoto(
-                photo=photo,
-                size=picture_size(photo),
-                viewmat=inverted(camera_to_world),
-                K=K,
-                depth=depth if is_there(depth) else None,
+    views, lost, twice = [], [], []
+    K_of: dict[Path, np.ndarray] = {}
+    for folder in _folders(root):
+        # Whoever opens a single sequence has its camera one folder above.
+        above = [folder] if folder == root else [folder, root]
+        above.append(Path(os.path.abspath(root)).parent)
+        for stem, (photo, *others) in _photos(folder).items():
+            twice += others
+            pose_path = folder / f"{stem}.pose.txt"
+            pose = read_matrix(pose_path, 4)
+            if not np.isfinite(pose).all():
+                lost.append(stem)
+                continue
+            size = picture_size(photo)
+            if folder not in K_of:
+                K_of[folder] = recorded_pinhole(above, size, _FOCAL, "7-Scenes")
+            depths = (folder / f"{stem}.depth{suffix}" for suffix in DEPTH_SUFFIXES)
+            views.append(
+                PosedPhoto(
+                    photo=photo,
+                    size=size,
+                    viewmat=inverted(rigid_of(pose, where=str(pose_path))),
+                    K=K_of[folder],
+                    depth=next(filter(is_there, depths), None),
+                )
             )
-        )
+    for names, why in (
+        (lost, "frames whose pose is not finite, where the recorder had lost track"),
+        ([path.name for path in twice], "second photos of a frame"),
+    ):
+        if names:
+            listed = ", ".join(names[:_MOST_NAMES])
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            warnings.warn(
+                f"{root} has {len(names)} {why} ({listed}{more}), which are left out",
+                CaptureWarning,
+                stacklevel=2,
+            )
     return views, _MILLIMETRES
 
 
-def _read_matrix(path: Path, side: int) -> np.ndarray:
-    try:
-        with open_regular(path) as stream:
-            words = stream.read(_LARGEST_TEXT + 1).split()
-        matrix = np.array([float(word) for word in words]).reshape(side, side)
-    except FileNotFoundError:
-        raise CaptureError(f"{path} is missing: expected a matrix as text") from None
-    except OSError as error:
-        raise CaptureError(f"{path} cannot be opened ({error.strerror})") from error
-    except ValueError as error:
-        raise CaptureError(f"{path} holds no {side}x{side} matrix of numbers") from error
-    return matrix
+def _folders(root: Path) -> list[Path]:
+    return [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+
+
+def _photos(folder: Path) -> dict[str, list[Path]]:
+    """Return the photos by the names of their frames; of a frame with several, PNG comes first."""
+    photos: dict[str, list[Path]] = {}
+    for photo in sorted(folder.glob("*.color.*"), key=lambda path: (path.suffix != ".png", path)):
+        stem, _, suffix = photo.name.rpartition(".color.")
+        if is_photo_suffix(f".{suffix}"):
+            photos.setdefault(stem, []).append(photo)
+    return dict(sorted(photos.items()))

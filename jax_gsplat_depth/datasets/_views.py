@@ -39,6 +39,11 @@ class PosedPhoto:
     held_out: bool | None = None
     lens: Lens | None = None
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the photo, with the pixels that the removal of a lens takes away."""
+        return self.lens.stored_size if self.lens else self.size
+
 
 def unique_names(photos: Sequence[Path], root: Path) -> list[str]:
     """Return a distinct name for every photo: its stem, or with its folders if stems repeat."""

@@ -41,8 +41,9 @@ def measure(
         For ``metrics.json``: ``psnr`` (dB) and ``ssim``, means over the views; ``depth_error``, the
         median of the relative errors of all pixels of known depth; ``heldout``, the same for each
         view with its ``name``. None where nothing is known; the means are over the other views.
+        Without held-out views a ``note`` says so.
     """
-    if folder is not None:
+    if folder is not None and len(capture.test_indices) > 0:
         folder.mkdir()
     entries = []
     errors = []
@@ -54,12 +55,15 @@ def measure(
             errors.append(view.depth_errors)
         if on_view is not None:
             on_view(entries[-1])
-    return {
+    measured: dict[str, Any] = {
         "psnr": _mean([entry["psnr"] for entry in entries]),
         "ssim": _mean([entry["ssim"] for entry in entries]),
         "depth_error": float(np.median(np.concatenate(errors))) if errors else None,
         "heldout": entries,
     }
+    if not entries:
+        measured["note"] = "no photo was held out, so nothing was measured"
+    return measured
 
 
 def describe_capture(capture: Capture) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def set_entry(row, column, value):
         (with_frame(file_path="images/" + 300 * "n"), "is missing"),
         (with_frame(file_path="a\0b"), "is missing"),
         (with_frame(file_path=3), "no 'file_path'"),
-        (with_frame(w=WIDTH + 1), f"0003.png is {WIDTH + 1}x{HEIGHT} pixels, but 0000.png"),
+        (with_frame(w=WIDTH + 1), f"0003.png is {WIDTH}x{HEIGHT} pixels but its camera is for"),
         (lambda data: data.update(w=WIDTH + 1), f"is {WIDTH}x{HEIGHT} pixels but its camera"),
         (with_frame(transform_matrix=[[1, 2], [3]]), "no 'transform_matrix' of 4x4"),
         (with_frame(transform_matrix=np.eye(3).tolist()), "no 'transform_matrix' of 4x4"),

@@ -5,6 +5,8 @@ import pytest
 from helpers.captures import HEIGHT, WIDTH, K, Scene, load, refusal
 from PIL import Image
 
+from jax_gsplat_depth.datasets import CaptureWarning
+
 
 @pytest.fixture
 def recording(tmp_path):
@@ -38,7 +40,8 @@ def test_frames_without_depth_or_pose(recording):
     folder, _, _ = recording
     (folder / "frame-000004.depth.png").unlink()
     np.savetxt(folder / "frame-000006.pose.txt", np.full((4, 4), -np.inf))
-    capture = load(folder)
+    with pytest.warns(CaptureWarning, match=r"1 frames whose pose is not finite.*\(frame-000006\)"):
+        capture = load(folder)
     assert len(capture.names) == 9 and "frame-000006.color" not in capture.names
     assert not capture.depth_masks[4].any() and capture.depth_masks[5].any()
 
@@ -63,6 +66,50 @@ def test_refused(recording, name, content, text):
     path = recording[0] / name
     path.unlink() if content is None else path.write_text(content)
     assert text in refusal(recording[0])
+
+
+@pytest.mark.parametrize("lost", ["-inf", "nan", "1.#QNAN", "-1.#IND00"])
+def test_sequences_in_folders_and_poses_as_recorders_write_them(recording, lost):
+    folder, scene, depths = recording
+    for i, part in enumerate(["seq-01"] * 4 + ["seq-02"] * 6):
+        (folder / part).mkdir(exist_ok=True)
+        for path in folder.glob(f"frame-{i:06d}.*"):
+            path.rename(folder / part / path.name)
+    # A BOM, commas, and a last row that is rounded.
+    K_text = "\n".join(",".join(map(repr, row)) for row in K.tolist())
+    (folder / "camera-intrinsics.txt").write_text("\ufeff" + K_text)
+    pose = np.linalg.inv(scene.viewmats[2])
+    pose[3] = 1e-6, 0, -1e-6, 1 + 1e-6
+    text = "\n".join(" ".join(map(repr, row)) for row in pose.tolist())
+    (folder / "seq-01" / "frame-000002.pose.txt").write_bytes(text.encode("utf-16"))
+    (folder / "seq-02" / "frame-000005.pose.txt").write_text(f"{lost} " * 16)
+    # A second sequence of the same names, a photo in two formats.
+    Image.fromarray(scene.images[1]).save(folder / "seq-01" / "frame-000001.color.jpg")
+    with pytest.warns(CaptureWarning) as said:
+        capture = load(folder)
+    assert "whose pose is not finite" in str(said[0].message)
+    assert "frame-000001.color.jpg), which are left out" in str(said[1].message)
+    kept = [i for i in range(10) if i != 5]
+    np.testing.assert_array_equal(capture.images, scene.images[kept])
+    np.testing.assert_allclose(capture.viewmats, scene.viewmats[kept], atol=1e-5)
+    np.testing.assert_allclose(capture.Ks, np.tile(K, (9, 1, 1)), rtol=1e-6)
+    assert capture.depth_masks.any(axis=(1, 2)).all()
+    # One sequence alone has its camera one folder above.
+    with pytest.warns(CaptureWarning, match="second photos"):
+        np.testing.assert_array_equal(load(folder / "seq-01").Ks, capture.Ks[:4])
+
+
+def test_recordings_without_a_camera(recording):
+    folder, scene, _ = recording
+    (folder / "camera-intrinsics.txt").unlink()
+    assert "has no camera-intrinsics.txt: expected one with the 3x3" in refusal(folder)
+    for i in range(10):
+        Image.new("RGB", (32, 24)).save(folder / f"frame-{i:06d}.color.png")
+        (folder / f"frame-{i:06d}.depth.png").unlink()
+    with pytest.warns(CaptureWarning, match="default camera of 7-Scenes is taken, with a focal"):
+        capture = load(folder)
+    expected = [[585 / 20, 0, 16], [0, 585 / 20, 12], [0, 0, 1]]
+    np.testing.assert_allclose(capture.Ks[4], expected, rtol=1e-6)
 
 
 def test_too_few_frames(recording):

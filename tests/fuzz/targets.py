@@ -190,6 +190,38 @@ def _depth(folder: Path) -> None:
     write_json(folder / "transforms.json", data)
 
 
+def _depth_array(suffix: str, write: Callable[..., None]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        data = nerf_folder(folder, Scene(2))
+        write(folder / f"0000{suffix}", np.full((HEIGHT, WIDTH), 1.5, np.float32))
+        data["frames"][0]["depth_file_path"] = f"0000{suffix}"
+        write_json(folder / "transforms.json", data)
+
+    return make
+
+
+def _sequence(folder: Path) -> None:
+    np.savetxt(folder / "camera-intrinsics.txt", K)
+    for stem in ("a", "b", "c"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{stem}.color.png")
+        np.savetxt(folder / f"{stem}.pose.txt", np.eye(4))
+
+
+def _tum(folder: Path) -> None:
+    np.savetxt(folder / "camera-intrinsics.txt", K)
+    times = [f"{1305031102 + i / 8}" for i in range(4)]
+    for i, time in enumerate(times):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{i}.png")
+        Image.fromarray(np.ones((HEIGHT, WIDTH), np.uint16)).save(folder / f"d{i}.png")
+        for name, words in (
+            ("rgb", f"{i}.png"),
+            ("depth", f"d{i}.png"),
+            ("groundtruth", f"{i} 0 0 0 0 0 1"),
+        ):
+            with open(folder / f"{name}.txt", "a") as stream:
+                stream.write(f"{time} {words}\n")
+
+
 def _colmap_text(folder: Path) -> None:
     write_photos(folder / "images", Scene(2))
     write_colmap(folder / "sparse" / "0", Scene(2), text=True)
@@ -257,6 +289,12 @@ TARGETS = {
         share=2,
     ),
     "depth": Target(_depth, load_capture, ("depth/0000.png",), share=1),
+    "depth_npy": Target(_depth_array(".npy", np.save), load_capture, ("0000.npy",), share=1),
+    "depth_npz": Target(
+        _depth_array(".npz", np.savez), load_capture, ("0000.npz",), (ZIP,), share=1
+    ),
+    "sequence": Target(_sequence, load_capture, ("camera-intrinsics.txt", "b.pose.txt"), share=1),
+    "tum": Target(_tum, load_capture, ("rgb.txt", "depth.txt", "groundtruth.txt"), share=2),
 } | {
     f"photo_{suffix}": Target(
         _photo(f".{suffix}"), load_capture, (f"images/0000.{suffix}",), share=1
