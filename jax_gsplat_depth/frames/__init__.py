@@ -27,6 +27,7 @@ from jax_gsplat_depth.frames._scene_cameras import (
     load_scene_cameras,
     save_scene_cameras,
 )
+from jax_gsplat_depth.frames._scene_path import training_path, views_orbit, views_path
 from jax_gsplat_depth.frames._up import up_of
 from jax_gsplat_depth.frames._write import OUTPUTS, RenderSettings, check_output, render_to
 
@@ -55,8 +56,11 @@ __all__ = [
     "save_scene_cameras",
     "scene_box",
     "smooth_path",
+    "training_path",
     "up_of",
     "views_of",
+    "views_orbit",
+    "views_path",
     "weight_picture",
     "write_cameras",
 ]

@@ -44,7 +44,7 @@ class SceneCameras:
     """The ``V`` views that a scene was fitted to or measured on.
 
     Attributes:
-        names: ``V`` names of the photos, without suffix.
+        names: ``V`` names of the photos, without suffix; those in a file may be equal.
         viewmats: ``[V, 4, 4]`` float64, world to camera, OpenCV axes.
         Ks: ``[V, 3, 3]`` float64, pixels.
         width: ``[V]`` widths of the images in pixels.
@@ -256,8 +256,11 @@ def _common(entries: list[dict[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def _name(entry: dict[str, Any], i: int) -> str:
+    """Return the name of the photo, fit for a file as which a picture of the view is written."""
     name = entry.get("img_name")
-    return name if isinstance(name, str) and name else f"{i:04d}"
+    if not isinstance(name, str) or not name.strip("."):
+        return f"{i:04d}"
+    return "".join("_" if c in "/\\\0" or "\ud800" <= c <= "\udfff" else c for c in name)
 
 
 def _K(entry: dict[str, Any], size: np.ndarray, where: str) -> np.ndarray:
