@@ -1,6 +1,7 @@
 """Runs ``jax-gsplat-depth fit``, which fits a scene to posed photos."""
 
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -128,8 +129,13 @@ def completed(command: Fit, read_again: Callable[[Fit], Fit]) -> Fit:
 
 def options_to_save(command: Fit) -> dict[str, Any]:
     """Return what a checkpoint keeps of the options, for those who resume it from any folder."""
-    data = None if command.data is None else command.data.resolve()
-    return saved_form(dataclasses.replace(command, data=data), _NOT_SAVED)
+    data = None if command.data is None else _absolute(command.data)
+    return saved_form(command, _NOT_SAVED) | {"data": data}
+
+
+def _absolute(path: Path) -> str:
+    # Of a link that leads to itself, Path.resolve makes an error of its own kind.
+    return os.path.realpath(path)
 
 
 def _saved(command: Fit) -> Fit | None:
@@ -203,7 +209,7 @@ def run(command: Fit) -> int:
             should_stop=interrupt.requested,
             checkpoints=checkpoints,
             started=started,
-            data=BUILT_IN if command.data is None else str(command.data.resolve()),
+            data=BUILT_IN if command.data is None else _absolute(command.data),
             options={"downscale": command.downscale, "views": command.views},
         )
     say(_summary(metrics, command.out, saved=checkpoints is not None))
@@ -216,7 +222,7 @@ def _next_steps(out: Path, *, goes_on: bool) -> list[str]:
     """Return what one may want to type next."""
     splats, folder = shlex.quote(str(out / "splats.ply")), shlex.quote(str(out))
     commands = [f"fit --resume --out {folder}"] if goes_on else []
-    commands += [f"view {splats}", f"render {splats} --out {shlex.quote(f'{out}_frames')}"]
+    commands += [f"view {splats}", f"render {splats}"]
     return [f"next: {PROGRAM} {command}" for command in commands]
 
 
@@ -227,7 +233,9 @@ def chosen_settings(command: Fit) -> FitSettings:
         FitError: The options do not go together.
     """
     if command.data is None and command.downscale != 1:
-        raise FitError("--downscale needs PHOTOS, since the built-in capture has one size")
+        raise FitError(
+            "--downscale needs --data or PHOTOS, since the built-in capture has one size"
+        )
     settings = command.settings
     supervised = settings.depth_loss != "none"
     if command.depth_weight is not None:
