@@ -98,6 +98,11 @@ def _capture_of(command: Eval) -> tuple[str, int, frames.SceneCameras | None]:
             f"{recorded.data}, to which {command.splats} was fitted, is no longer there: name the "
             "capture with --data DIR"
         )
+    if not recorded.held_out.any():
+        raise ValueError(
+            f"{command.splats} was fitted to all photos of {recorded.data}: none is left to "
+            "measure on (--data DIR names others)"
+        )
     downscale = command.downscale or recorded.downscale or 1
     at = "" if downscale == 1 else f" with --downscale {downscale}"
     say(f"on {recorded.data}{at}, as {frames.SCENE_CAMERAS} beside {command.splats} says")
