@@ -108,7 +108,14 @@ def test_capture_without_depth(fitted, tmp_path, capsys):
         (["a.obj"], "unknown suffix"),
         (["a.ply", "--data", "none"], "none does not exist"),
         (["a.ply", "--data", "other"], "other holds no cameras"),
-        (["a.ply", "--downscale", "2"], "the built-in capture has one size"),
+        (["a.ply"], "--data is needed: no cameras.json of a fit beside a.ply names its capture"),
+        (
+            ["moved/a.ply"],
+            "/no/photos, to which moved/a.ply was fitted, is no longer there: name the",
+        ),
+        (["moved"], "moved is a folder: expected a file of Gaussians"),
+        (["all/a.ply"], "all/a.ply was fitted to all photos of builtin: none is left"),
+        (["a.ply", "--data", "builtin", "--downscale", "2"], "the built-in capture has one size"),
         (["a.ply", "--downscale", "0"], "--downscale: expected a whole number"),
         (["a.ply", "--data", "data", "--downscale", "2"], "SSIM needs at least 11 pixels"),
         (["a.ply", "--out", "other"], "no earlier result of jax-gsplat-depth eval"),
@@ -123,6 +130,14 @@ def test_errors_of_the_user(fitted, tmp_path, monkeypatch, capsys, arguments, wo
     (tmp_path / "other" / "thesis.txt").write_text("")
     (tmp_path / "data").mkdir()
     nerf_folder(tmp_path / "data", Scene())
+    record = json.loads((fitted / "cameras.json").read_text())
+    all_seen = [view | {"held_out": False} for view in record]
+    common = record[0]["jax_gsplat_depth"] | {"data": "/no/photos"}
+    moved = [record[0] | {"jax_gsplat_depth": common}, *record[1:]]
+    for name, views in (("all", all_seen), ("moved", moved)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.ply").write_bytes((fitted / "splats.ply").read_bytes())
+        (tmp_path / name / "cameras.json").write_text(json.dumps(views))
     before = sorted(tmp_path.rglob("*"))
     assert run("eval", *arguments) == 2
     printed = capsys.readouterr()

@@ -186,7 +186,7 @@ def test_eval(files, small_capture, tmp_path):
     found = {}
     for said, flags, antialiased in [*CHOICES, ("no", [], False)]:
         out = tmp_path / f"{said}{len(found)}"
-        assert run("eval", files[said], "--out", out, *flags) == 0
+        assert run("eval", files[said], "--data", "builtin", "--out", out, *flags) == 0
         found[out] = antialiased, json.loads((out / "metrics.json").read_text())["psnr"]
     values = {psnr for _, psnr in found.values()}
     assert len(values) == 2 and len({*found.values()}) == 2

@@ -99,7 +99,7 @@ def test_render_and_eval_of_a_capture(tmp_path, monkeypatch, capsys, scale, orig
         assert run("render", ply, *data, tmp_path / name, "--views", "heldout") == 0
         assert run("render", ply, *data, tmp_path / f"path_{name}", "--frames", 3) == 0
         capsys.readouterr()
-        assert run("eval", ply) == 0
+        assert run("eval", ply, "--data", "builtin") == 0
         rows = capsys.readouterr().out.splitlines()[1:]
         printed.append(np.array([[float(x) for x in row.split()[1:]] for row in rows]))
     assert_same_pictures(tmp_path / "b", tmp_path / "a", scale)
