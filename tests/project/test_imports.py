@@ -34,6 +34,7 @@ ALLOWED = {
     ("frames._paths", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._scene_cameras", "datasets._geometry"): "NumPy camera geometry has one home",
     ("viewer._picture", "datasets._geometry"): "NumPy camera geometry has one home",
+    ("viewer._places", "datasets._geometry"): "NumPy camera geometry has one home",
 }
 
 
