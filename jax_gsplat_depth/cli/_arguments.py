@@ -55,7 +55,7 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
         return StructConstructorSpec(info.type, info.type.arguments)
     if not dataclasses.is_dataclass(info.type):
         return None
-    own = _arguments_of(info.type)
+    own = _arguments_of(info.type, info.default)
     flat: dict[str, type] = {}
     options, groups, nested = [], [], []
     for name, argument in own.items():
@@ -63,7 +63,7 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
         found = {name: argument}
         if layout is not None:
             flat[name] = type(argument.default)
-            found = _arguments_of(flat[name])
+            found = _arguments_of(flat[name], argument.default)
             found = {key: value for key, value in found.items() if key not in own}
             for key, metavar in layout.shown_as.items():
                 hint: Any = Annotated[found[key].type, tyro.conf.arg(metavar=metavar)]
@@ -73,6 +73,20 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
         for value in found.values():
             (nested if dataclasses.is_dataclass(value.default) else options).append(value)
     return StructConstructorSpec(_maker_of(info.type, flat), (*options, *groups, *nested))
+
+
+def flags_of(settings: type) -> list[str]:
+    """Return the options of a command as they are typed, those of nested settings included."""
+    flags = []
+    for field in dataclasses.fields(settings):
+        flag = field.name.replace("_", "-")
+        if not dataclasses.is_dataclass(field.default):
+            flags.append(f"--{flag}")
+            continue
+        inner = flags_of(type(field.default))
+        is_flat = _layout_of(settings, field.name) is not None
+        flags += inner if is_flat else [f"--{flag}.{name[2:]}" for name in inner]
+    return flags
 
 
 class _Group:
@@ -116,8 +130,14 @@ def _maker_of(settings: type, flat: Mapping[str, type]) -> Callable[..., Any]:
 # Fields
 
 
-def _arguments_of(settings: type) -> dict[str, StructFieldSpec]:
-    """Return an argument for each field, by name."""
+def _arguments_of(settings: type, defaults: Any) -> dict[str, StructFieldSpec]:
+    """Return an argument for each field, by name.
+
+    Args:
+        settings: The dataclass.
+        defaults: An instance whose values stand for what is not given; anything else for those of
+            the class.
+    """
     docs = {
         entry.arg_name: entry.description or ""
         for entry in docstring_parser.parse(settings.__doc__ or "").params
@@ -127,6 +147,8 @@ def _arguments_of(settings: type) -> dict[str, StructFieldSpec]:
     for field in dataclasses.fields(settings):
         text = _spelled(docs.get(field.name, ""), hints)
         default = MISSING_NONPROP if field.default is dataclasses.MISSING else field.default
+        if isinstance(defaults, settings):
+            default = getattr(defaults, field.name)
         # Of None, the description says what it stands for.
         described, _, stated = text.partition(" (default: ") if default is None else (text, "", "")
         hint = f"(default: {stated.rstrip('.')}" if stated else ""

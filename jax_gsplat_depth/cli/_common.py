@@ -19,7 +19,7 @@ from jax_gsplat_depth._common.one_line import one_line
 from jax_gsplat_depth._common.settings import Positive
 from jax_gsplat_depth.datasets import Capture, CaptureWarning, builtin_capture, load_capture
 
-_PROGRAM = "jax-gsplat-depth"
+PROGRAM = "jax-gsplat-depth"
 
 USAGE_ERROR = 2
 """Exit code of a command that cannot be done as it was asked for."""
@@ -55,7 +55,8 @@ Antialiased = Annotated[bool | None, stated_default("what the file says, else of
 MaxExpansion = Annotated[Positive, shown_as("X")]
 """The limit on what an .spz may expand to."""
 
-_BUILT_IN = "builtin"
+BUILT_IN = "builtin"
+"""The name of the built-in capture on the command line and in files."""
 
 _WARNINGS = (CaptureWarning, io.FileWarning)
 
@@ -125,7 +126,7 @@ def _warnings_said() -> Iterator[None]:
 @contextlib.contextmanager
 def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
     """Say something where XLA's compiler aborts the process, as it does without memory."""
-    sentence = f"{_PROGRAM}: error: aborted, most likely because {out_of_memory}\n"
+    sentence = f"{PROGRAM}: error: aborted, most likely because {out_of_memory}\n"
     _cpu.exit_on_abort(sentence, USAGE_ERROR)
     try:
         yield
@@ -135,7 +136,7 @@ def _told_if_aborted(out_of_memory: str) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Tell the person at the keyboard something."""
-    print(f"{_PROGRAM}: {one_line(message)}", file=sys.stderr, flush=True)
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> int:
@@ -157,6 +158,10 @@ def read_splats(
     Raises:
         ValueError: As ``io.read``.
     """
+    if path.is_dir():
+        inside = path / "splats.ply"
+        hint = f" such as {inside}" if inside.is_file() else ""
+        raise ValueError(f"{path} is a folder: expected a file of Gaussians{hint}")
     file = io.read(path, on_bad="drop", max_expansion=max_expansion)
     if file.dropped:
         say(f"{path}: {left_out(file.dropped)}")
@@ -180,7 +185,7 @@ def load_any_capture(name: str, downscale: int = 1) -> Capture:
         ValueError: ``downscale`` is not 1 for the built-in capture.
     """
     # A folder of that name is still there as ./builtin.
-    if name != _BUILT_IN:
+    if name != BUILT_IN:
         return load_capture(name, downscale=downscale)
     if downscale != 1:
         raise ValueError("the built-in capture has one size: --downscale needs --data DIR")

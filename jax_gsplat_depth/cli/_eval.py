@@ -4,10 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from jax_gsplat_depth import evaluation, io
+import numpy as np
+
+from jax_gsplat_depth import evaluation, frames, io
 from jax_gsplat_depth._common.settings import Count
 from jax_gsplat_depth._types import Config
 from jax_gsplat_depth.cli._common import (
+    BUILT_IN,
     Antialiased,
     MaxExpansion,
     SplatsFile,
@@ -17,6 +20,7 @@ from jax_gsplat_depth.cli._common import (
     say,
     shown_as,
 )
+from jax_gsplat_depth.datasets import Capture, CaptureError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,16 +32,18 @@ class Eval:
 
     Attributes:
         splats: File of Gaussians.
-        data: Capture as for fit, or "builtin" for the built-in one.
-        downscale: Divide width and height of the photos by it.
+        data: Capture as for fit, or "builtin" for the built-in one (default: the capture that fit
+            has recorded beside SPLATS in cameras.json).
+        downscale: Divide width and height of the photos by it (default: as fit did, or 1 for
+            another capture).
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
         max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
         out: Folder for metrics.json and heldout/NAME.png (default: nothing is written).
     """
 
     splats: SplatsFile
-    data: Annotated[str, shown_as("DIR")] = "builtin"
-    downscale: Annotated[Count, shown_as("D")] = 1
+    data: Annotated[str | None, shown_as("DIR")] = None
+    downscale: Annotated[Count | None, shown_as("D")] = None
     antialiased: Antialiased = None
     max_expansion: MaxExpansion = io.MAX_EXPANSION
     out: Annotated[Path | None, shown_as("DIR")] = None
@@ -48,7 +54,10 @@ def run(command: Eval) -> str:
     """Print the table; returns what to tell at the end."""
     evaluation.check_evaluation(command.out)  # Before the work.
     file = read_splats(command.splats, command.antialiased, command.max_expansion)
-    capture = load_any_capture(command.data, command.downscale)
+    data, downscale, recorded = _capture_of(command)
+    capture = load_any_capture(data, downscale)
+    if recorded is not None:
+        capture = _split_as(recorded, capture)
     say(f"rendering {len(capture.test_indices)} held-out views")
     width = max([4, *(len(capture.names[i]) for i in capture.test_indices)])
     print(f"{'view':<{width}}  {'PSNR (dB)':>9}  {'SSIM':>7}  depth error (%)")
@@ -57,13 +66,51 @@ def run(command: Eval) -> str:
         evaluation.LocalScene.of(file.gaussians, file.tags.origin),
         command.out,
         config=Config(antialiased=bool(file.tags.antialiased)),
-        source="built-in capture" if command.data == "builtin" else command.data,
+        source="built-in capture" if data == BUILT_IN else data,
         splats=str(command.splats),
+        options={"data": data, "downscale": downscale, "antialiased": bool(file.tags.antialiased)},
         on_view=lambda entry: _print_row(entry["name"], entry, width),
     )
     _print_row("all", metrics, width)
     where = "" if command.out is None else f"; pictures and metrics.json in {command.out}"
     return f"{metrics['n_gaussians']} Gaussians, {len(metrics['heldout'])} held-out views{where}"
+
+
+def _capture_of(command: Eval) -> tuple[str, int, frames.SceneCameras | None]:
+    """Return the capture, its downscale, and the record of the fit if they come from there.
+
+    Raises:
+        ValueError: Neither the command nor the record names a capture that is there.
+    """
+    if command.data is not None:
+        return command.data, command.downscale or 1, None
+    try:
+        recorded = frames.load_scene_cameras(command.splats)
+    except CaptureError as error:
+        raise ValueError(f"{error}: name the capture with --data DIR") from error
+    if recorded is None or recorded.data is None:
+        raise ValueError(
+            f"--data is needed: no {frames.SCENE_CAMERAS} of a fit beside {command.splats} names "
+            f"its capture (--data {BUILT_IN} is the built-in one)"
+        )
+    if recorded.data != BUILT_IN and not Path(recorded.data).is_dir():
+        raise ValueError(
+            f"{recorded.data}, to which {command.splats} was fitted, is no longer there: name the "
+            "capture with --data DIR"
+        )
+    downscale = command.downscale or recorded.downscale or 1
+    at = "" if downscale == 1 else f" with --downscale {downscale}"
+    say(f"on {recorded.data}{at}, as {frames.SCENE_CAMERAS} beside {command.splats} says")
+    return recorded.data, downscale, recorded
+
+
+def _split_as(recorded: frames.SceneCameras, capture: Capture) -> Capture:
+    """Return the capture with the views held out that the fit has not seen."""
+    held_out = {name for name, out in zip(recorded.names, recorded.held_out, strict=True) if out}
+    if not held_out <= set(capture.names):
+        return capture
+    indices = np.flatnonzero([name in held_out for name in capture.names])
+    return dataclasses.replace(capture, test_indices=indices)
 
 
 def _print_row(name: str, measured: dict[str, Any], width: int) -> None:

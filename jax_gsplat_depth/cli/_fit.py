@@ -1,16 +1,30 @@
 """Runs ``jax-gsplat-depth fit``, which fits a scene to posed photos."""
 
 import dataclasses
+import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+
+import tyro
 
 from jax_gsplat_depth import datasets
 from jax_gsplat_depth._common.result_folder import OutputError
 from jax_gsplat_depth._common.settings import Amount, Count, Positive
 from jax_gsplat_depth.cli._arguments import Flat
-from jax_gsplat_depth.cli._common import INTERRUPTED, guarded, say, shown_as, stated_default
+from jax_gsplat_depth.cli._common import (
+    BUILT_IN,
+    INTERRUPTED,
+    PROGRAM,
+    guarded,
+    say,
+    shown_as,
+    stated_default,
+)
 from jax_gsplat_depth.cli._interrupt import stop_on_interrupt
+from jax_gsplat_depth.cli._refusals import Refusal
+from jax_gsplat_depth.cli._resume import difference, restored, saved_form
 from jax_gsplat_depth.fit import FitError, FitSettings
 
 # With few views many Gaussians start at the depth of something else; a smaller rate leaves them too
@@ -40,27 +54,31 @@ class Fit:
     """Fit a scene to posed photos.
 
     Renders views that the fit never saw, and writes to the output folder: heldout/NAME.png (photo,
-    rendering, depth and weight side by side), metrics.json, splats.ply, loss.png and loss.csv.
-    Ctrl-C ends the fit early and writes what has been reached (exit code 130); a second Ctrl-C
-    stops at once.
+    rendering, depth and weight side by side), metrics.json, splats.ply, cameras.json (the cameras,
+    for view, render, eval and other programs), loss.png and loss.csv. Ctrl-C ends the fit early and
+    writes what has been reached (exit code 130); a second Ctrl-C stops at once.
 
     Attributes:
-        data: Folder with a transforms.json, with transforms_train.json and transforms_test.json, or
-            with images and a COLMAP model in sparse/0 (default: a built-in capture).
+        photos: Folder with a transforms.json, with transforms_train.json and transforms_test.json,
+            or with images and a COLMAP model in sparse/0; "builtin" is the built-in capture
+            (default: the built-in capture).
+        data: The same, for those who like to name it.
         out: Folder for the results; an earlier result in it is replaced.
         downscale: Divide width and height of the photos by it.
         views: Train on so many evenly spread photos only, with the sparse points that these could
             give (default: all but the held-out ones).
         checkpoint_every: Save the training in DIR/checkpoint every N steps, after the last one and
             on Ctrl-C (default: never).
-        resume: Go on from the checkpoint in DIR, with the other options as they were; on the CPU,
-            the result is the same as without the stop. Ctrl-C saves again.
+        resume: Go on from the checkpoint in DIR; on the CPU, the result is the same as without the
+            stop. The other options are those it was started with and need not be given again.
+            Ctrl-C saves again.
         settings: How to fit.
         depth_weight: Weight of the depth loss, which has no unit.
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
     """
 
-    data: Annotated[Path | None, shown_as("DIR")] = None
+    photos: Annotated[tyro.conf.Positional[Path | None], shown_as("PHOTOS")] = None
+    data: Annotated[Path | None, shown_as("DIR"), stated_default("as PHOTOS says")] = None
     out: Annotated[Path, shown_as("DIR")] = Path("fit_out")
     settings: Annotated[FitSettings, Flat(_GROUPS, {"seed": "S"})] = FitSettings()
     downscale: Annotated[Count, shown_as("D")] = 1
@@ -77,6 +95,70 @@ class Fit:
     resume: bool = False
 
 
+# Of a resumed fit: where the checkpoint lies, what is asked for now, and what may change.
+_NOT_SAVED = frozenset(("photos", "out", "resume"))
+_MAY_CHANGE = _NOT_SAVED | {"data", "checkpoint_every"}
+
+# Of these the values that they result in are compared, not the words.
+_IN_SETTINGS = frozenset(("settings", "depth_weight", "lr_means"))
+
+
+def completed(command: Fit, read_again: Callable[[Fit], Fit]) -> Fit:
+    """Return the options with the capture in ``data``, and with those of a fit that is resumed.
+
+    Args:
+        command: What the command line says.
+        read_again: Reads the command line with other defaults.
+
+    Raises:
+        Refusal: The capture is given twice, or an option differs from that of the start.
+    """
+    if command.photos is not None and command.data is not None:
+        raise Refusal("argument --data: not allowed with argument PHOTOS, which is the same")
+    saved = _saved(command) if command.resume else None
+    given = command if saved is None else read_again(saved)
+    data = given.photos if given.photos is not None else given.data
+    if data is not None and str(data) == BUILT_IN and not data.is_dir():
+        data = None
+    given = dataclasses.replace(given, photos=None, data=data)
+    if saved is not None:
+        _check_agreement(saved, given)
+    return given
+
+
+def _saved(command: Fit) -> Fit | None:
+    """Return the options that the fit in the output folder was started with, if it says so."""
+    try:
+        from jax_gsplat_depth.fit import saved_options
+
+        options = saved_options(command.out)
+        if options is None:
+            return None
+        return restored(Fit, options, out=command.out, resume=True)
+    except (ImportError, OSError):
+        return None  # Said where the checkpoint is opened.
+    except (ValueError, TypeError, KeyError) as error:
+        raise Refusal(
+            f"argument --resume: the fit in {command.out} was started with options that this "
+            "version does not know"
+        ) from error
+
+
+def _check_agreement(saved: Fit, given: Fit) -> None:
+    found = difference(saved, given, _MAY_CHANGE | _IN_SETTINGS)
+    if found is None:
+        try:
+            found = difference(chosen_settings(saved), chosen_settings(given), frozenset())
+        except FitError as error:
+            raise Refusal(str(error)) from error
+    if found is not None:
+        name, old, new = found
+        raise Refusal(
+            f"argument --{name.replace('_', '-')}: {given.out} belongs to a fit with {name} = "
+            f"{old}, not {new}: leave it out, and the fit goes on as it was started"
+        )
+
+
 @guarded(
     out_of_memory="there is not enough memory: try --downscale or a smaller --max-gaussians",
     expected=(datasets.CaptureError, FitError, OutputError, ImportError),
@@ -90,10 +172,15 @@ def run(command: Fit) -> int:
     settings = chosen_settings(command)
     # Before the work, because finding out at the end would lose all of it.
     check_folder(command.out, resume=command.resume)
+    data = BUILT_IN if command.data is None else str(command.data.resolve())
     checkpoints = None
     if command.resume or command.checkpoint_every is not None:
+        options = saved_form(command, _NOT_SAVED)
         checkpoints = Checkpoints(
-            command.out, every=command.checkpoint_every, resume=command.resume
+            command.out,
+            every=command.checkpoint_every,
+            resume=command.resume,
+            options=options if command.data is None else options | {"data": data},
         )
     capture = _capture(command)
     with stop_on_interrupt() as interrupt, Progress(settings.steps) as progress:
@@ -112,9 +199,21 @@ def run(command: Fit) -> int:
             should_stop=interrupt.requested,
             checkpoints=checkpoints,
             started=started,
+            data=data,
+            options={"downscale": command.downscale, "views": command.views},
         )
     say(_summary(metrics, command.out, saved=checkpoints is not None))
+    for line in _next_steps(command.out, goes_on=metrics["interrupted"] and bool(checkpoints)):
+        say(line)
     return INTERRUPTED if metrics["interrupted"] else 0
+
+
+def _next_steps(out: Path, *, goes_on: bool) -> list[str]:
+    """Return what one may want to type next."""
+    splats, folder = shlex.quote(str(out / "splats.ply")), shlex.quote(str(out))
+    commands = [f"fit --resume --out {folder}"] if goes_on else []
+    commands += [f"view {splats}", f"render {splats} --out {shlex.quote(f'{out}_frames')}"]
+    return [f"next: {PROGRAM} {command}" for command in commands]
 
 
 def chosen_settings(command: Fit) -> FitSettings:
@@ -124,7 +223,7 @@ def chosen_settings(command: Fit) -> FitSettings:
         FitError: The options do not go together.
     """
     if command.data is None and command.downscale != 1:
-        raise FitError("--downscale needs --data, since the built-in capture has one size")
+        raise FitError("--downscale needs PHOTOS, since the built-in capture has one size")
     settings = command.settings
     supervised = settings.depth_loss != "none"
     if command.depth_weight is not None:

@@ -14,12 +14,14 @@ from typing import Annotated, Any, NamedTuple
 
 import docstring_parser
 import tyro
+from tyro.constructors import MISSING_NONPROP
 
 from jax_gsplat_depth import _start
 from jax_gsplat_depth.cli import _convert, _eval, _fit, _info, _render, _view
 from jax_gsplat_depth.cli._arguments import REGISTRY
 from jax_gsplat_depth.cli._common import USAGE_ERROR
-from jax_gsplat_depth.cli._refusals import Refusal, invalid_choice, refusals
+from jax_gsplat_depth.cli._hints import hint_for_arguments, hint_for_command
+from jax_gsplat_depth.cli._refusals import Refusal, Unrecognized, invalid_choice, refusals
 
 _PROGRAM = "jax-gsplat-depth"
 _DESCRIPTION = (
@@ -29,14 +31,22 @@ _DESCRIPTION = (
 
 
 class _Command(NamedTuple):
-    """What can be chosen, and what is done with it."""
+    """What can be chosen, and what is done with it.
+
+    Attributes:
+        settings: The dataclass of its options.
+        run: Does it; returns the exit code.
+        completed: Fills in what the options do not say; may read the command line again with the
+            defaults that it calls its second argument with.
+    """
 
     settings: type
     run: Callable[[Any], int]
+    completed: Callable[[Any, Callable[[Any], Any]], Any] | None = None
 
 
 _COMMANDS = {
-    "fit": _Command(_fit.Fit, _fit.run),
+    "fit": _Command(_fit.Fit, _fit.run, _fit.completed),
     "render": _Command(_render.Render, _render.run),
     "eval": _Command(_eval.Eval, _eval.run),
     "view": _Command(_view.View, _view.run),
@@ -65,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = f"{_PROGRAM} {arguments[0]}" if known else _PROGRAM
     try:
         settings = parse(arguments)
+        if (completed := _COMMANDS[arguments[0]].completed) is not None:
+            settings = completed(settings, lambda defaults: parse(arguments, defaults))
     except Refusal as refusal:
         print(f"{program}: {refusal} (see {program} --help)", file=sys.stderr)
         return USAGE_ERROR
@@ -72,11 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _COMMANDS[arguments[0]].run(settings)
 
 
-def parse(arguments: Sequence[str]) -> Any:
+def parse(arguments: Sequence[str], defaults: Any = None) -> Any:
     """Return the settings of the command that a command line asks for.
 
     Args:
         arguments: Command line without the program's name.
+        defaults: Settings that stand for what is not given; None for those of the command.
 
     Raises:
         Refusal: They cannot be used.
@@ -86,16 +99,23 @@ def parse(arguments: Sequence[str]) -> Any:
     command = _COMMANDS.get(name)
     if command is not None:
         about = docstring_parser.parse(command.settings.__doc__ or "").description or ""
-        return _read(command.settings, f"{_PROGRAM} {name}", about, rest)
+        try:
+            return _read(command.settings, f"{_PROGRAM} {name}", about, rest, defaults)
+        except Unrecognized as error:
+            raise Refusal(f"{error}{hint_for_arguments(error.tokens, command.settings)}") from error
     if name and not name.startswith("-"):
-        raise Refusal(f"argument COMMAND: {invalid_choice(name, ', '.join(_COMMANDS))}")
+        choices = invalid_choice(name, ", ".join(_COMMANDS))
+        raise Refusal(f"argument COMMAND: {choices}{hint_for_command(name, _COMMANDS)}")
     return _read(_any_command(), _PROGRAM, _DESCRIPTION, arguments)
 
 
-def _read(settings: Any, program: str, description: str, arguments: Sequence[str]) -> Any:
+def _read(
+    settings: Any, program: str, description: str, arguments: Sequence[str], defaults: Any = None
+) -> Any:
     with refusals():
         return tyro.cli(
             settings,
+            default=MISSING_NONPROP if defaults is None else defaults,
             prog=program,
             description=_wrapped(description),
             args=arguments,

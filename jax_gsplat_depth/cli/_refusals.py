@@ -19,6 +19,19 @@ class Refusal(Exception):
     """The arguments cannot be used; the message is one sentence."""
 
 
+class Unrecognized(Refusal):
+    """Some of the arguments are unknown.
+
+    Attributes:
+        tokens: These.
+    """
+
+    def __init__(self, tokens: list[str]) -> None:
+        """Make the sentence."""
+        super().__init__(f"unrecognized arguments: {' '.join(tokens)}")
+        self.tokens = tokens
+
+
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
     """Make tyro raise the sentence for what it does not accept.
@@ -31,6 +44,8 @@ def refusals() -> Iterator[None]:
         return
 
     def refuse(event: Any) -> None:
+        if type(event).__name__ == "UnrecognizedArgs":
+            raise Unrecognized(list(event.tokens))
         raise Refusal(_sentence(event))
 
     with on_parse_error(refuse):
@@ -57,8 +72,6 @@ def _sentence(event: Any) -> str:
         return f"the following arguments are required: {names}"
     if kind == "MissingSubcommand":
         return "the following arguments are required: COMMAND"
-    if kind == "UnrecognizedArgs":
-        return f"unrecognized arguments: {' '.join(event.tokens)}"
     return "the arguments cannot be used"
 
 

@@ -1,6 +1,6 @@
 """Measures a file of Gaussians on the held-out views of a capture, as ``fit`` does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def evaluate_splats(
     config: Config | None = None,
     source: str = "",
     splats: str = "",
+    options: Mapping[str, Any] | None = None,
     on_view: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Render the held-out views and compare them with the photos, and with the depth where known.
@@ -35,6 +36,7 @@ def evaluate_splats(
         config: Settings of the renderer; None for its defaults.
         source: Origin of the capture, for ``metrics.json``.
         splats: Origin of the Gaussians, for ``metrics.json``.
+        options: How capture and Gaussians were read, for ``metrics.json``.
         on_view: Called with ``name``, ``psnr`` (dB), ``ssim`` (or None) and ``depth_error`` (median
             relative error, or None) of each view.
 
@@ -68,6 +70,7 @@ def evaluate_splats(
             splats=splats,
             n_gaussians=len(scene.gaussians.means),
             **measure(capture, scene, pictures, config=config, on_view=on_view),
+            options=dict(options or {}),
             capture=describe_capture(capture),
             versions=versions(),
         )

@@ -27,6 +27,7 @@ from jax_gsplat_depth.fit._settings import (
 if TYPE_CHECKING:
     from jax_gsplat_depth._common.result_folder import OutputError
     from jax_gsplat_depth.fit._checkpoint import Checkpoints, check_folder
+    from jax_gsplat_depth.fit._checkpoint_files import saved_options
     from jax_gsplat_depth.fit._init import initial_params
     from jax_gsplat_depth.fit._job import fit_to_folder
     from jax_gsplat_depth.fit._log import StepReport
@@ -50,6 +51,7 @@ __all__ = [
     "fit",
     "fit_to_folder",
     "initial_params",
+    "saved_options",
     "to_gaussians",
 ]
 
@@ -65,6 +67,7 @@ __getattr__ = lazy_names(
         "fit": "_loop",
         "fit_to_folder": "_job",
         "initial_params": "_init",
+        "saved_options": "_checkpoint_files",
         "to_gaussians": "_params",
     },
 )

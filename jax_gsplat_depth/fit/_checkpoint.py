@@ -32,6 +32,7 @@ from jax_gsplat_depth._common.result_folder import OutputError
 from jax_gsplat_depth._common.scratch import clear_scratch, discard, in_use, scratch_folder
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._checkpoint_files import (
+    CHECKPOINT,
     IDENTITY,
     check_manifest,
     read_sealed,
@@ -47,9 +48,6 @@ from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
 PROGRAM = "jax-gsplat-depth fit"
 """The name of the main job in the files that it writes."""
-
-CHECKPOINT = "checkpoint"
-"""Folder of the checkpoints in an output folder."""
 
 _KEPT = 2
 
@@ -97,7 +95,14 @@ class Checkpoints:
         resume: Whether the fit goes on from the newest one.
     """
 
-    def __init__(self, out: Path, *, every: int | None = None, resume: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        every: int | None = None,
+        resume: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         """Open or plan the checkpoints in an output folder; nothing is written yet.
 
         Args:
@@ -105,6 +110,8 @@ class Checkpoints:
             every: Save after every this many steps and after the last one; None to save only when
                 the fit is stopped.
             resume: Go on from the newest checkpoint, which has to exist.
+            options: What ``saved_options`` is to return to those who resume the fit, for JSON: how
+                it was asked for. Of a fit that is resumed, those of its start stay.
 
         Raises:
             ImportError: Orbax, the ``checkpoint`` extra, is not installed.
@@ -116,6 +123,7 @@ class Checkpoints:
         with _quiet():
             self._orbax = require("orbax.checkpoint", "checkpoint")
         self._identity: dict[str, Any] = {}
+        self._options = options
         # A fit that is not resumed makes the folder when it saves.
         self._has_folder = resume
         state = state_of(self.folder)
@@ -155,6 +163,8 @@ class Checkpoints:
             "capture": fingerprint(capture),
         }
         if not self.resume:
+            if self._options is not None:
+                self._identity["options"] = self._options
             return state, []
         try:
             saved = read_sealed(self.folder / IDENTITY)
@@ -162,6 +172,8 @@ class Checkpoints:
         except (OSError, ValueError, IndexError) as error:
             raise FitError(_not_ours(self.folder, True)) from error
         self._check_identity(saved)
+        if "options" in saved:
+            self._identity["options"] = saved["options"]
         try:
             return self._restored(newest, state)
         # Orbax and TensorStore have no common error, and damage may raise any.
@@ -255,7 +267,9 @@ class Checkpoints:
                     "the settings it was started with"
                 )
         if saved["capture"] != self._identity["capture"]:
-            raise FitError(f"{self.folder} belongs to a fit of another capture")
+            options = saved.get("options") or {}
+            known = f": it was started with --data {options['data']}" if options.get("data") else ""
+            raise FitError(f"{self.folder} belongs to a fit of another capture{known}")
 
     def _restored(self, checkpoint: Path, state: State) -> tuple[State, list[StepReport]]:
         check_manifest(checkpoint, self._identity)

@@ -16,6 +16,9 @@ from typing import Any, Literal
 from jax_gsplat_depth._common.json_files import read_json
 from jax_gsplat_depth._common.scratch import PREFIX
 
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoints in an output folder."""
+
 IDENTITY = "fit.json"
 """File in the folder that says which fit the checkpoints belong to."""
 
@@ -25,6 +28,22 @@ _ORBAX_UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp")
 
 _BLOCK = 1 << 20
 """Bytes that are read at once."""
+
+
+def saved_options(out: Path) -> dict[str, Any] | None:
+    """Return the options that a fit was started with, whose checkpoints lie in a folder.
+
+    Args:
+        out: Output folder of the fit.
+
+    Returns:
+        ``options`` of ``Checkpoints``; None if there is nothing to resume from, or no options.
+    """
+    folder = out / CHECKPOINT
+    if state_of(folder) != "usable":
+        return None
+    options = read_sealed(folder / IDENTITY).get("options")
+    return options if isinstance(options, dict) else None
 
 
 def state_of(folder: Path) -> Literal["nothing", "unfinished", "usable", "other"]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jax_gsplat_depth.fit._log import StepReport, write_csv
 from jax_gsplat_depth.fit._loop import fit
 from jax_gsplat_depth.fit._loss_curve import write_loss_curve
 from jax_gsplat_depth.fit._settings import FitSettings
+from jax_gsplat_depth.frames import SCENE_CAMERAS, SceneCameras, save_scene_cameras
 
 
 def fit_to_folder(
@@ -29,8 +30,10 @@ def fit_to_folder(
     should_stop: Callable[[], bool] | None = None,
     checkpoints: Checkpoints | None = None,
     started: float | None = None,
+    data: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fit a capture and write pictures, ``metrics.json``, ``splats.ply`` and the loss curve.
+    """Fit a capture and write ``splats.ply``, ``cameras.json``, numbers and pictures.
 
     Nothing but checkpoints appears at ``out`` before all of it is there. See ``fit`` for
     ``on_step`` and ``should_stop``; a fit that was stopped is measured and written like any other.
@@ -45,6 +48,10 @@ def fit_to_folder(
         should_stop: Asked after each step.
         checkpoints: Those of ``out``, deleted when the fit is done; None for none.
         started: ``time.perf_counter()`` from which the total time counts; None for now.
+        data: Absolute path of the capture, or ``builtin``, for ``cameras.json``, by which ``eval``
+            finds it; None if it has none.
+        options: How the capture was read, such as ``downscale``, for ``metrics.json`` and
+            ``cameras.json``.
 
     Returns:
         What was written to ``metrics.json``.
@@ -77,6 +84,8 @@ def fit_to_folder(
         x, y, z = map(float, result.origin)
         tags = io.Tags(antialiased=settings.antialiased, origin=(x, y, z))
         io.save(folder / "splats.ply", result.gaussians, tags)
+        views = SceneCameras.of_capture(capture, data, (options or {}).get("downscale"))
+        save_scene_cameras(folder / SCENE_CAMERAS, views, origin=result.origin)
         write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
         now = time.perf_counter()
@@ -99,6 +108,7 @@ def fit_to_folder(
                 "total": now - started,
             },
             capture=describe_capture(capture),
+            options={"data": data, **(options or {})},
             settings=dataclasses.asdict(settings),
             versions=versions(),
         )

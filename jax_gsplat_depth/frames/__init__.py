@@ -1,8 +1,9 @@
 """Renders Gaussians along camera paths to pictures and videos, as ``jax-gsplat-depth render`` does.
 
-``_box`` finds the scene in a cloud of Gaussians, ``_paths`` and ``_camera_file`` make cameras,
-``_scene_cameras`` keeps those of a fit beside its Gaussians,
-``_render`` renders them, ``_colors`` turns depth and weight into colours, ``_write`` writes files.
+``_box`` finds the scene in a cloud of Gaussians, ``_paths`` and ``_camera_file`` make cameras.
+``_scene_cameras`` keeps those of a fit beside its Gaussians, with the direction that ``_up`` finds,
+and ``_scene_path`` makes a path of them. ``_render`` renders cameras, ``_colors`` turns depth and
+weight into colours, ``_write`` writes files.
 """
 
 from jax_gsplat_depth._common.local_frame import LocalFrame
@@ -25,8 +26,9 @@ from jax_gsplat_depth.frames._scene_cameras import (
     SceneCameras,
     load_scene_cameras,
     save_scene_cameras,
-    up_of,
 )
+from jax_gsplat_depth.frames._scene_path import training_path, views_orbit, views_path
+from jax_gsplat_depth.frames._up import up_of
 from jax_gsplat_depth.frames._write import OUTPUTS, RenderSettings, check_output, render_to
 
 __all__ = [
@@ -54,8 +56,11 @@ __all__ = [
     "save_scene_cameras",
     "scene_box",
     "smooth_path",
+    "training_path",
     "up_of",
     "views_of",
+    "views_orbit",
+    "views_path",
     "weight_picture",
     "write_cameras",
 ]

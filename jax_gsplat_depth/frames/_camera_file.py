@@ -1,4 +1,4 @@
-"""Reads and writes cameras in JSON files: our own layout, and the ``transforms.json`` of captures.
+"""Reads and writes cameras in JSON files: our own layout, ``transforms.json``, those of a fit.
 
 Our own layout::
 
@@ -7,7 +7,8 @@ Our own layout::
      "cameras": [{"name": "front", "viewmat": [[...], [...], [...], [...]]}, ...]}
 
 ``viewmat`` is world to camera with OpenCV axes, ``K`` is in pixels. ``K``, ``width`` and ``height``
-stand beside ``cameras`` for all of them, or in each camera; ``name`` is optional.
+stand beside ``cameras`` for all of them, or in each camera; ``name`` is optional. A
+``transforms.json`` is that of a capture; ``_scene_cameras`` has the list that a fit saves.
 """
 
 import json
@@ -22,6 +23,8 @@ from jax_gsplat_depth.datasets._keys import tell_unused
 from jax_gsplat_depth.datasets._transforms import load_json, read_poses
 from jax_gsplat_depth.datasets._views import unique_names
 from jax_gsplat_depth.frames._paths import LARGEST_SIDE, CameraPath
+from jax_gsplat_depth.frames._scene_cameras import read_camera_list, scene_cameras_from
+from jax_gsplat_depth.frames._scene_path import views_path
 
 _KEYS = ("cameras", "width", "height", "K", "name", "viewmat")
 """Those of our own layout."""
@@ -31,9 +34,10 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
     """Read cameras from a JSON file.
 
     Args:
-        path: A file in our own layout (see above), or a ``transforms.json`` with camera-to-world
-            poses and OpenGL axes, whose photos need not exist. Lens distortion is ignored; a
-            ``CaptureWarning`` says so, and names keys that are unknown.
+        path: A file in our own layout (see above); the ``cameras.json`` of a fit; or a
+            ``transforms.json`` with camera-to-world poses and OpenGL axes, whose photos need not
+            exist. Lens distortion is ignored; a ``CaptureWarning`` says so, and names keys that
+            are unknown.
         size: Width and height in pixels for a file that states neither.
 
     Returns:
@@ -43,6 +47,10 @@ def read_cameras(path: str | Path, size: tuple[int, int] | None = None) -> Camer
         CaptureError: The file is missing, damaged, holds no camera, or cameras of several sizes.
     """
     path = Path(path)
+    entries = read_camera_list(path)
+    if entries is not None:
+        cameras = scene_cameras_from(entries, path)
+        return views_path(cameras, np.arange(len(cameras.names)))
     data = load_json(path)
     if "frames" in data:
         views = read_poses(path, data, size)

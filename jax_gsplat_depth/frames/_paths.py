@@ -26,7 +26,7 @@ _BEFORE_BACKDROP = 0.65
 _CLEAR = 1.2
 """Least radius of an orbit as a multiple of the half widths of the box."""
 
-_TURN_LENGTH = 0.5
+TURN_LENGTH = 0.5
 """Turning by one radian takes as long as moving by this part of the extent of the path."""
 
 _LEAST_STEP = 1e-3
@@ -108,7 +108,7 @@ def orbit(
         height=height,
     )
     viewmats = scene.frame.world_viewmats(np.asarray(camera.viewmat))
-    return _numbered_path(viewmats, np.asarray(camera.K), width, height)
+    return numbered_path(viewmats, np.asarray(camera.K), width, height)
 
 
 def views_of(capture: Capture, indices: np.ndarray) -> CameraPath:
@@ -154,7 +154,7 @@ def smooth_path(cameras: CameraPath, n_frames: int) -> CameraPath:
     moved = np.linalg.norm(np.diff(eyes, axis=0), axis=1)
     size = np.linalg.norm(np.ptp(eyes, axis=0)) or 1.0
     turned = (rotations[:-1].inv() * rotations[1:]).magnitude()
-    steps = np.hypot(moved, _TURN_LENGTH * size * turned)
+    steps = np.hypot(moved, TURN_LENGTH * size * turned)
     steps = np.maximum(steps, _LEAST_STEP * (steps.mean() or 1.0))
     times = np.concatenate([[0.0], np.cumsum(steps)])
 
@@ -163,7 +163,7 @@ def smooth_path(cameras: CameraPath, n_frames: int) -> CameraPath:
     to_camera = transform.RotationSpline(times, rotations)(at).as_matrix().swapaxes(1, 2)
     viewmats = poses_at(eyes, to_camera)
     Ks = interpolate.make_interp_spline(times, cameras.Ks, k=1)(at)
-    return _numbered_path(viewmats, Ks, cameras.width, cameras.height)
+    return numbered_path(viewmats, Ks, cameras.width, cameras.height)
 
 
 def resized(cameras: CameraPath, width: int | None, height: int | None) -> CameraPath:
@@ -191,7 +191,8 @@ def resized(cameras: CameraPath, width: int | None, height: int | None) -> Camer
     return dataclasses.replace(cameras, Ks=Ks.astype(np.float32), width=width, height=height)
 
 
-def _numbered_path(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> CameraPath:
+def numbered_path(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> CameraPath:
+    """Return cameras whose names are numbers that sort in their order."""
     digits = max(4, len(str(len(viewmats) - 1)))
     return CameraPath(
         names=[f"{i:0{digits}d}" for i in range(len(viewmats))],

@@ -27,6 +27,7 @@ from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth.datasets import Capture, CaptureError, camera_centers
 from jax_gsplat_depth.datasets._geometry import pinhole, poses_at, rigid
 from jax_gsplat_depth.frames._paths import LARGEST_SIDE
+from jax_gsplat_depth.frames._up import up_of
 
 SCENE_CAMERAS = "cameras.json"
 """Name of the file beside a PLY."""
@@ -37,22 +38,13 @@ _BLOCK = "jax_gsplat_depth"
 _MODEL_FOLDER = "point_cloud"
 """Where graphdeco's trainer puts ``iteration_N/point_cloud.ply``, below its ``cameras.json``."""
 
-_NO_MEAN = 0.1
-"""Directions whose mean is shorter than this have none."""
-
-_SPREAD = 0.2
-"""Least spread of horizontal sides, relative to the largest, that determines their plane."""
-
-_NEAR_MEAN = 0.5
-"""Least cosine between the two estimates of the upward direction: they are to agree roughly."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneCameras:
     """The ``V`` views that a scene was fitted to or measured on.
 
     Attributes:
-        names: ``V`` names of the photos, without suffix.
+        names: ``V`` names of the photos, without suffix; those in a file may be equal.
         viewmats: ``[V, 4, 4]`` float64, world to camera, OpenCV axes.
         Ks: ``[V, 3, 3]`` float64, pixels.
         width: ``[V]`` widths of the images in pixels.
@@ -105,33 +97,6 @@ class SceneCameras:
         """Indices of the views that were trained on, or of all where none was."""
         trained = np.flatnonzero(~self.held_out)
         return trained if len(trained) else np.arange(len(self.names))
-
-
-def up_of(viewmats: np.ndarray) -> np.ndarray:
-    """Return the direction ``[3]`` away from the ground that cameras suggest, of length 1.
-
-    It is the mean of the upward directions of the images, made perpendicular to their horizontal
-    sides as far as these differ: people hold cameras level, but point them down. Cameras that have
-    no such mean, as those of a drone that looks down in all headings, are above what they look at.
-
-    Args:
-        viewmats: ``[V, 4, 4]``, world to camera, OpenCV axes, at least one.
-    """
-    rotations = np.asarray(viewmats, np.float64)[:, :3, :3]
-    mean = -rotations[:, 1].mean(axis=0)
-    if np.linalg.norm(mean) < _NO_MEAN:
-        mean = -rotations[:, 2].mean(axis=0)
-    if np.linalg.norm(mean) < _NO_MEAN:
-        mean = -rotations[0, 1]
-    mean = mean / np.linalg.norm(mean)
-    # The level side of a portrait photo that was not turned is the other one.
-    sides = rotations[:, :2]
-    level = np.abs(sides @ mean).argmin(axis=1)
-    _, spread, axes = np.linalg.svd(sides[np.arange(len(sides)), level])
-    if len(spread) < 3 or spread[1] < _SPREAD * spread[0]:
-        return mean
-    normal = axes[2] * np.sign(axes[2] @ mean)
-    return normal if normal @ mean > _NEAR_MEAN else mean
 
 
 def save_scene_cameras(
@@ -291,8 +256,11 @@ def _common(entries: list[dict[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def _name(entry: dict[str, Any], i: int) -> str:
+    """Return the name of the photo, fit for a file as which a picture of the view is written."""
     name = entry.get("img_name")
-    return name if isinstance(name, str) and name else f"{i:04d}"
+    if not isinstance(name, str) or not name.strip("."):
+        return f"{i:04d}"
+    return "".join("_" if c in "/\\\0" or "\ud800" <= c <= "\udfff" else c for c in name)
 
 
 def _K(entry: dict[str, Any], size: np.ndarray, where: str) -> np.ndarray:

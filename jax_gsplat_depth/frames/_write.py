@@ -30,6 +30,13 @@ OUTPUTS: tuple[Output, ...] = get_args(Output)
 DepthFormat = Literal["png", "npy"]
 
 _VIDEO = ".mp4"
+_OTHER_FILES = frozenset(
+    (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+    + (".bmp", ".exr", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp")
+    + (".json", ".ply", ".spz", ".splat", ".zip")
+)
+"""Suffixes that nobody gives to a folder: any other dot is a part of its name, as in ``v1.0``."""
+
 _CODEC = "libx264"
 
 # Most players show no other format; it halves the colour resolution, so sides have to be even.
@@ -77,14 +84,12 @@ def check_output(out: Path) -> None:
         out: A video ``*.mp4``, which may exist, or a folder as in ``render_to``.
 
     Raises:
-        OutputError: It cannot be written, or it has the suffix of another kind of file.
+        OutputError: It cannot be written, or it has the suffix of another kind of picture or video.
         ImportError: ``out`` is a video, and the extra ``video`` is not installed.
     """
     if not _is_video(out):
-        if out.suffix and not out.is_dir():
-            raise OutputError(
-                f"{out}: expected a folder (a name without suffix) or a {_VIDEO} file"
-            )
+        if out.suffix.lower() in _OTHER_FILES and not out.is_dir():
+            raise OutputError(f"{out}: expected a folder or a {_VIDEO} file")
         check_folder(out, PROGRAM)
         return
     _video_library()

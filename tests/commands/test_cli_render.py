@@ -311,7 +311,8 @@ LENS = {"w": 40, "h": 30, "fl_x": 50}
     ("content", "words"),
     [
         ("{", "is not a valid JSON file"),
-        ("[]", "holds no JSON object"),
+        ("[]", "holds no camera"),
+        ("3", "holds no JSON object"),
         ({}, "neither a list 'cameras' nor a list 'frames'"),
         ({"cameras": 3}, "neither a list"),
         ({"cameras": []}, "holds no camera"),
@@ -354,7 +355,7 @@ def test_bad_camera_files(ply, tmp_path, content, words, capsys):
         (["none.ply"], "none.ply: No such file"),
         (["a.obj"], "unknown suffix"),
         (["bad.ply"], "bad.ply is not a PLY file"),
-        (["a.ply", "--out", "out.avi"], "expected a folder (a name without suffix) or a .mp4"),
+        (["a.ply", "--out", "out.avi"], "expected a folder or a .mp4 file"),
         (["a.ply", "--out", "other"], "other is not empty and holds no earlier result"),
         (["a.ply", "--out", "bad.ply/out"], "cannot be written"),
         (["a.ply", "--out", "none/out.mp4"], "there is no folder none"),

@@ -33,6 +33,7 @@ ALLOWED = {
     ("frames._camera_file", "datasets._views"): "names the cameras as a capture names its views",
     ("frames._paths", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._scene_cameras", "datasets._geometry"): "NumPy camera geometry has one home",
+    ("frames._scene_path", "datasets._geometry"): "NumPy camera geometry has one home",
     ("viewer._picture", "datasets._geometry"): "NumPy camera geometry has one home",
     ("viewer._places", "datasets._geometry"): "NumPy camera geometry has one home",
 }
