@@ -8,11 +8,17 @@ from jax_gsplat_depth.frames import depth_picture
 _WIDTH, _HEIGHT, _BAR = 640, 96, 40
 """Size in pixels of the picture, and height of the bar at its top; the panel shows it smaller."""
 
-_MARGIN = 44
-"""Pixels to the left and to the right of the bar, where the outer labels end."""
+_MARGIN = 16
+"""Pixels to the left and to the right of the bar."""
+
+_OUTER = 0.1
+"""Part of the bar at either end whose labels go inwards."""
 
 _DPI, _FONT_SIZE = 100, 18
 """Pixels per inch, and size of the labels in points."""
+
+_ROOM = 24
+"""Letters that fit below the bar; where there are more, only the outer labels stay."""
 
 
 def color_bar(low: float, high: float) -> np.ndarray:
@@ -34,8 +40,16 @@ def color_bar(low: float, high: float) -> np.ndarray:
     axes.set(xlim=(0, 1), yticks=[])
     axes.spines[:].set_visible(False)
     ticks = _ticks(low, high)
-    axes.set_xticks([0.0 if high <= low else (tick - low) / (high - low) for tick in ticks])
-    axes.set_xticklabels([f"{tick:.6g}" for tick in ticks], fontsize=_FONT_SIZE)
+    labels = [f"{tick:.10g}" for tick in ticks]
+    if len("".join(labels)) > _ROOM:
+        ticks, labels = ticks[:: len(ticks) - 1], labels[:: len(labels) - 1]
+    places = [0.0 if high <= low else (tick - low) / (high - low) for tick in ticks]
+    axes.set_xticks(places)
+    for text, place in zip(axes.set_xticklabels(labels, size=_FONT_SIZE), places, strict=True):
+        # Long labels must not end outside of the picture.
+        text.set_horizontalalignment(
+            "left" if place < _OUTER else "right" if place > 1 - _OUTER else "center"
+        )
     canvas.draw()
     picture = np.array(canvas.buffer_rgba())
     # Of the function that colours the pictures, and without any resampling.

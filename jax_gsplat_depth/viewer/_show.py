@@ -18,7 +18,7 @@ from jax_gsplat_depth.viewer._server import Viewer
 
 
 def show(
-    gaussians: Gaussians | LocalScene | str | Path,
+    gaussians: Gaussians | LocalScene | io.SplatFile | str | Path,
     *,
     cameras: Cameras | None = None,
     up: ArrayLike | None = None,
@@ -39,7 +39,7 @@ def show(
     Args:
         gaussians: Activated Gaussians with 3 colour channels, of which a copy is shown; or the path
             of a file, whose cameras (``cameras.json`` beside it), origin and antialiasing are found
-            as ``jax-gsplat-depth view`` finds them.
+            as ``jax-gsplat-depth view`` finds them; or what ``io.read`` returned.
         cameras: The views of the list, world frame: ``frames.SceneCameras``, a capture, a
             ``CameraPath``, a ``Camera`` of one or of many views, or a list of cameras. The first
             that was not held out is shown at first. None starts in front of the scene.
@@ -62,9 +62,10 @@ def show(
     if isinstance(gaussians, str | Path):
         if cameras is None:
             cameras = cameras_beside(gaussians, _say)
-        file = io.read(gaussians, on_bad="drop")
-        config = config or Config(antialiased=bool(file.tags.antialiased))
-        scene = LocalScene.of(file.gaussians, file.tags.origin)
+        gaussians = io.read(gaussians, on_bad="drop")
+    if isinstance(gaussians, io.SplatFile):
+        config = config or Config(antialiased=bool(gaussians.tags.antialiased))
+        scene = LocalScene.of(gaussians.gaussians, gaussians.tags.origin)
     elif isinstance(gaussians, LocalScene):
         scene = gaussians
     elif isinstance(gaussians, Gaussians):
