@@ -1,6 +1,7 @@
 """Adds the controls that move the camera of one browser: views, field of view, reset, help."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,15 +34,17 @@ The saved picture is what is shown, in full resolution.
 class Navigation:
     """Moves the camera of a browser to the places of a tour."""
 
-    def __init__(self, client: Any, tour: Tour) -> None:
+    def __init__(self, client: Any, tour: Tour, moved: Callable[[], None]) -> None:
         """Add the controls.
 
         Args:
             client: A ``viser.ClientHandle``, or an object with its ``camera``, ``gui``, ``atomic``.
             tour: The places; the browser is at the first.
+            moved: Called, from any thread, when a control has moved the camera.
         """
         self._client = client
         self._tour = tour
+        self._moved = moved
         self._labels = [place.label for place in tour.places]
         self._at = tour.start
         gui, several = client.gui, len(tour.places) > 1
@@ -97,11 +100,13 @@ class Navigation:
         # A slider that follows the camera is rounded, and must not round the camera.
         if abs(self._fov.value - math.degrees(self._client.camera.fov)) > 0.51 * _STEP:
             self._client.camera.fov = math.radians(self._fov.value)
+            self._moved()
 
     def _on_level(self) -> None:
         camera = self._client.camera
         if abs(_cosine(self._tour.up, camera.look_at - camera.position)) < _ALONG:
             camera.up_direction = self._tour.up
+            self._moved()
 
     def _go(self, index: int) -> None:
         place = self._tour.places[index]
@@ -120,6 +125,7 @@ class Navigation:
                 camera.up_direction = place.up
             camera.fov = place.fov_y(*self._canvas())
         self._fov.value = self._fov_of(place)
+        self._moved()
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -87,7 +87,7 @@ class Session:
         self._drawn: tuple[DrawnView, Pose, Look] | None = None
         self._save_wanted = False
         self._add_controls(client.gui, depth_range)
-        navigation = None if tour is None else Navigation(client, tour)
+        navigation = None if tour is None else Navigation(client, tour, self._on_change)
         self._save = client.gui.add_button("Save picture", hint="As a PNG, as it is shown")
         self._save.on_click(lambda _: self._on_save())
         self._status = client.gui.add_text("Drawn", initial_value="", disabled=True)

@@ -133,7 +133,8 @@ def test_camera_goes_where_the_controls_say():
     scene = frames.LocalScene.of(box_of_gaussians())
     tour = Tour.of(scene, views(), None)
     client = Client(Pose(np.zeros(3), np.eye(4)[0], 0.8, 300, 600))
-    navigation = Navigation(client, tour)
+    moves = []
+    navigation = Navigation(client, tour, lambda: moves.append(client.fov))
     navigation.add_help()
     assert "drag with the left button" in client.texts[0]
     assert {"View", "Go", "Field of view", "Level the horizon", "Reset view"} == client.visible()
@@ -177,12 +178,13 @@ def test_camera_goes_where_the_controls_say():
     controls["View"].set("straight down")
     controls["Level the horizon"].changed(None)
     assert is_at("straight down")
+    assert len(moves) == 10
 
 
 def test_without_cameras_there_is_no_list():
     tour = Tour.of(frames.LocalScene.of(box_of_gaussians()), None, (0, 0, 2))
     client = Client(Pose(np.zeros(3), np.eye(4)[0], 0.8, 300, 600))
-    Navigation(client, tour)
+    Navigation(client, tour, lambda: None)
     assert {"Field of view", "Level the horizon", "Reset view"} == client.visible()
     client.controls["Reset view"].changed(None)
     np.testing.assert_allclose(client.position, tour.first.position)
