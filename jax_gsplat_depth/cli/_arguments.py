@@ -80,6 +80,8 @@ def flags_of(settings: type) -> list[str]:
     flags = []
     for field in dataclasses.fields(settings):
         flag = field.name.replace("_", "-")
+        if tyro.conf.Positional in parts_of(hints_of(settings)[field.name])[1]:
+            continue
         if not dataclasses.is_dataclass(field.default):
             flags.append(f"--{flag}")
             continue

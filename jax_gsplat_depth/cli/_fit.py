@@ -77,7 +77,7 @@ class Fit:
         lr_means: Learning rate of the centres, in scene extents; falls exponentially.
     """
 
-    photos: Annotated[tyro.conf.Positional[Path | None], shown_as("PHOTOS")] = None
+    photos: Annotated[tyro.conf.Positional[Path | None], shown_as("[PHOTOS]")] = None
     data: Annotated[Path | None, shown_as("DIR"), stated_default("as PHOTOS says")] = None
     out: Annotated[Path, shown_as("DIR")] = Path("fit_out")
     settings: Annotated[FitSettings, Flat(_GROUPS, {"seed": "S"})] = FitSettings()
@@ -126,6 +126,12 @@ def completed(command: Fit, read_again: Callable[[Fit], Fit]) -> Fit:
     return given
 
 
+def options_to_save(command: Fit) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the options, for those who resume it from any folder."""
+    data = None if command.data is None else command.data.resolve()
+    return saved_form(dataclasses.replace(command, data=data), _NOT_SAVED)
+
+
 def _saved(command: Fit) -> Fit | None:
     """Return the options that the fit in the output folder was started with, if it says so."""
     try:
@@ -172,15 +178,13 @@ def run(command: Fit) -> int:
     settings = chosen_settings(command)
     # Before the work, because finding out at the end would lose all of it.
     check_folder(command.out, resume=command.resume)
-    data = BUILT_IN if command.data is None else str(command.data.resolve())
     checkpoints = None
     if command.resume or command.checkpoint_every is not None:
-        options = saved_form(command, _NOT_SAVED)
         checkpoints = Checkpoints(
             command.out,
             every=command.checkpoint_every,
             resume=command.resume,
-            options=options if command.data is None else options | {"data": data},
+            options=options_to_save(command),
         )
     capture = _capture(command)
     with stop_on_interrupt() as interrupt, Progress(settings.steps) as progress:
@@ -199,7 +203,7 @@ def run(command: Fit) -> int:
             should_stop=interrupt.requested,
             checkpoints=checkpoints,
             started=started,
-            data=data,
+            data=BUILT_IN if command.data is None else str(command.data.resolve()),
             options={"downscale": command.downscale, "views": command.views},
         )
     say(_summary(metrics, command.out, saved=checkpoints is not None))

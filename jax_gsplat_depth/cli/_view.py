@@ -37,7 +37,7 @@ class View:
         port: Port to listen at, 0 for any that is free.
         host: Interface to listen at, and its name in the browser; 0.0.0.0 (all interfaces) or the
             address of one lets other machines in.
-        up: Axis of the world that is up: x, y or z, or .
+        up: Axis of the world that is up: x, y, z, -x, -y or -z.
         antialiased: Draw with the antialiasing compensation, for Gaussians trained with it.
         max_expansion: Largest ratio of the Gaussians of an .spz to its bytes, beyond 4 MiB.
     """

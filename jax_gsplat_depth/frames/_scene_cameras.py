@@ -142,7 +142,7 @@ def save_scene_cameras(
             "held_out": bool(cameras.held_out[i]),
         }
         entries.append(entry | {_BLOCK: common} if i == 0 else entry)
-    text = json.dumps(entries, indent=1) + "\n"
+    text = "[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n"
     atomic_write(Path(path), lambda stream: stream.write(text.encode()))
 
 

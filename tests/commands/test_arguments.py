@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
+import tyro
 from helpers.commands import run
 
 from jax_gsplat_depth._common.settings import hints_of, parts_of, range_of
@@ -28,6 +29,7 @@ POSITIONALS = {
 
 # Every flag that the commands had before their settings were the command line.
 COMMAND_LINES = [
+    ("fit d --steps 5", {"photos": Path("d"), "data": None, "settings.steps": 5}),
     (
         "fit --data d --out o --steps 5 --max-gaussians 7 --densify adc --downscale 2 --seed 3 "
         "--views 4 --depth-loss ssi --depth-weight 0.5 --lr-means 0.01 --checkpoint-every 9 "
@@ -71,6 +73,10 @@ COMMAND_LINES = [
             "settings.depth_format": "npy",
         },
     ),
+    (
+        "render a.ply --up -y --elevation -1e1 --depth-range 0 9",
+        {"up": "-y", "elevation": -10.0, "settings.depth_range": (0.0, 9.0)},
+    ),
     ("render --data builtin --views heldout a.ply", {"data": "builtin", "views": "heldout"}),
     ("render --cameras c.json a.ply", {"cameras": Path("c.json"), "splats": Path("a.ply")}),
     (
@@ -78,7 +84,7 @@ COMMAND_LINES = [
         {"splats": Path("a.ply"), "data": "d", "downscale": 2, "out": Path("o")},
     ),
     (
-        "view a.ply --port 0 --host 0.0.0.0 --up=-z",
+        "view --up -z a.ply --port 0 --host 0.0.0.0",
         {"splats": Path("a.ply"), "port": 0, "host": "0.0.0.0", "up": "-z"},
     ),
     ("convert a.ply b.spz", {"input": Path("a.ply"), "output": Path("b.spz")}),
@@ -103,7 +109,7 @@ def leaves(settings, path="", prefix="", taken=()):
     names = {field.name for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
         hint = hints_of(settings)[field.name]
-        if field.name in taken:
+        if field.name in taken or tyro.conf.Positional in parts_of(hint)[1]:
             continue
         if dataclasses.is_dataclass(field.default):
             flat = any(isinstance(entry, Flat) for entry in parts_of(hint)[1])
@@ -212,7 +218,13 @@ SENTENCES = [
     ("fit --lr-quats nan", "--lr-quats: expected a number above 0, got 'nan'"),
     ("fit --densify-start 0.9", "densify_start must be below densify_stop, got 0.9 and 0.8"),
     ("fit --no-resume", "unrecognized arguments: --no-resume"),
-    ("fit extra words", "unrecognized arguments: extra words"),
+    ("fit photos --data photos", "argument --data: not allowed with argument PHOTOS"),
+    ("fit --step 3", "unrecognized arguments: --step 3: did you mean --steps? (see"),
+    ("fit --growth=1", "unrecognized arguments: --growth=1: did you mean --mcmc.growth? (see"),
+    ("train photos", "view, convert, info): did you mean fit? (see"),
+    ("rendr a.ply", "view, convert, info): did you mean render? (see"),
+    ("eval a.ply .", "unrecognized arguments: .: photos are given as --data . (see"),
+    ("fit extra words", "unrecognized arguments: words (see"),
     ("render", "the following arguments are required: SPLATS"),
     ("render a.ply --depth-range 1", "argument --depth-range: expected 2 arguments"),
     ("render a.ply --depth-range 1 -2", "--depth-range: expected a number of at least 0, got '-2'"),

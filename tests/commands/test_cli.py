@@ -97,7 +97,7 @@ def assert_complete(out, n_gaussians, names):
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert found == metrics["files"]
     assert found == sorted(
-        ["loss.csv", "loss.png", "metrics.json", "splats.ply"]
+        ["cameras.json", "loss.csv", "loss.png", "metrics.json", "splats.ply"]
         + [f"heldout/{name}.png" for name in names]
     )
     for path in [*out.glob("heldout/*.png"), out / "loss.png"]:

@@ -108,7 +108,12 @@ def test_capture_without_depth(fitted, tmp_path, capsys):
         (["a.obj"], "unknown suffix"),
         (["a.ply", "--data", "none"], "none does not exist"),
         (["a.ply", "--data", "other"], "other holds no cameras"),
-        (["a.ply", "--downscale", "2"], "the built-in capture has one size"),
+        (["a.ply"], "--data is needed: no cameras.json of a fit beside a.ply names its capture"),
+        (
+            ["moved/a.ply"],
+            "/no/photos, to which moved/a.ply was fitted, is no longer there: name the",
+        ),
+        (["a.ply", "--data", "builtin", "--downscale", "2"], "the built-in capture has one size"),
         (["a.ply", "--downscale", "0"], "--downscale: expected a whole number"),
         (["a.ply", "--data", "data", "--downscale", "2"], "SSIM needs at least 11 pixels"),
         (["a.ply", "--out", "other"], "no earlier result of jax-gsplat-depth eval"),
@@ -123,6 +128,11 @@ def test_errors_of_the_user(fitted, tmp_path, monkeypatch, capsys, arguments, wo
     (tmp_path / "other" / "thesis.txt").write_text("")
     (tmp_path / "data").mkdir()
     nerf_folder(tmp_path / "data", Scene())
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "a.ply").write_bytes((fitted / "splats.ply").read_bytes())
+    record = json.loads((fitted / "cameras.json").read_text())
+    record[0]["jax_gsplat_depth"]["data"] = "/no/photos"
+    (tmp_path / "moved" / "cameras.json").write_text(json.dumps(record))
     before = sorted(tmp_path.rglob("*"))
     assert run("eval", *arguments) == 2
     printed = capsys.readouterr()

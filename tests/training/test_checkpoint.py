@@ -482,7 +482,8 @@ def test_kill_and_resume(capture, tmp_path, monkeypatch, capsys):
     assert "add --resume" in capsys.readouterr().err
     assert cli.main([*arguments(out, "--resume"), "--seed", "1"]) == 2
     assert "belongs to a fit with seed = 0, not 1" in capsys.readouterr().err
-    assert cli.main(arguments(out, "--resume")) == 0
+    # It goes on with the settings that it was started with.
+    assert cli.main(["fit", "--resume", "--out", str(out)]) == 0
     for name in ("splats.ply", "loss.csv"):
         assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert not (out / "checkpoint").exists()
@@ -504,7 +505,9 @@ def test_ctrl_c_saves_where_it_was_asked_to(capture, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(fit.Checkpoints, "save", save_and_interrupt)
     assert cli.main(arguments(out, "--checkpoint-every", "2")) == 130
-    assert "--resume goes on from here" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--resume goes on from here" in error
+    assert f"next: jax-gsplat-depth fit --resume --out {out}\n" in error
     assert (out / "metrics.json").exists()
     assert (out / "checkpoint" / "3").is_dir()
     assert cli.main(arguments(out, "--resume")) == 0
