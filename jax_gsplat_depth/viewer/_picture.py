@@ -1,11 +1,13 @@
 """Draws the picture of the viewer: a pure function of Gaussians, pose and controls."""
 
 import dataclasses
+import io
 import math
 
 import numpy as np
 
 from jax_gsplat_depth._common.depth_colors import color_range
+from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets._geometry import inverted, pinhole_matrix, rotation_matrix
@@ -31,6 +33,9 @@ SIZES = tuple(
     if max(width, height) <= 2 * min(width, height) and width * height <= _MOST_PIXELS
 )
 """The 45 sizes that pictures have: each is compiled once, whatever becomes of a window."""
+
+_LARGEST_PNG = 4096
+"""Longest side of a picture to be saved, pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,3 +156,20 @@ def range_of(view: DrawnView, min_weight: float) -> tuple[float, float] | None:
     """Return the range of depth colours that suits the solid pixels of a view, None without any."""
     solid = view.depth[(view.depth > 0) & (view.weight >= min_weight)]
     return color_range(solid) if len(solid) else None
+
+
+def png_of(picture: np.ndarray, pose: Pose, look: Look) -> bytes:
+    """Return a PNG of a picture with square pixels, of the size that the canvas has.
+
+    Args:
+        picture: ``[H, W, 3]`` uint8 of that canvas, which the browser stretches.
+        pose: The camera that it shows.
+        look: What it shows: colours that mean depths are not mixed.
+    """
+    image = require("PIL.Image", "viewer")
+    scale = min(1.0, _LARGEST_PNG / max(pose.canvas))
+    width, height = (max(1, round(scale * side)) for side in pose.canvas)
+    how = image.Resampling.LANCZOS if look.output == "image" else image.Resampling.NEAREST
+    stream = io.BytesIO()
+    image.fromarray(picture).resize((width, height), how).save(stream, "PNG")
+    return stream.getvalue()

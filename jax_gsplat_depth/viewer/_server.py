@@ -1,8 +1,9 @@
 """Serves the viewer: one thread draws for all browsers, and viser shows the pictures."""
 
+import atexit
 import contextlib
+import html
 import ipaddress
-import math
 import socket
 import threading
 from collections.abc import Callable
@@ -13,20 +14,20 @@ import numpy as np
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._common.memory import is_out_of_memory
 from jax_gsplat_depth._types import Config, Gaussians
-from jax_gsplat_depth.datasets import camera_centers
-from jax_gsplat_depth.frames import depth_range, orbit, scene_box
+from jax_gsplat_depth.frames import depth_range
 from jax_gsplat_depth.viewer._guard import start_server
+from jax_gsplat_depth.viewer._places import Cameras, Tour
 from jax_gsplat_depth.viewer._session import Session
 
-_FOV_X, _ELEVATION = math.radians(60), math.radians(20)
-"""Horizontal field of view and elevation of the first camera, radians."""
-
-_WIDTH, _HEIGHT = 160, 120
-"""Size in pixels of the picture that gives the first range of depths."""
+_FRAME_HEIGHT = 600
+"""Height in a notebook, pixels."""
 
 
 class Viewer:
-    """A running viewer; ``stop`` ends it and all of its threads.
+    """A running viewer; ``stop`` ends it and all of its threads, as the end of the program does.
+
+    All of its work is done by threads of its own. A notebook shows its page where it is the value
+    of a cell.
 
     Attributes:
         url: Address for a browser.
@@ -36,7 +37,8 @@ class Viewer:
         self,
         gaussians: Gaussians | LocalScene,
         *,
-        up: np.ndarray,
+        up: np.ndarray | None = None,
+        cameras: Cameras | None = None,
         say: Callable[[str], None],
         host: str = "localhost",
         port: int = 8080,
@@ -46,7 +48,10 @@ class Viewer:
 
         Args:
             gaussians: Activated Gaussians with 3 colour channels.
-            up: ``[3]`` upward direction, world frame.
+            up: ``[3]`` upward direction, world frame; None takes that of the cameras, else z.
+            cameras: The views of the list, of which the first that was not held out is shown at
+                first: ``frames.SceneCameras``, a capture, a ``CameraPath``, a ``Camera``, or a
+                list of these last. None starts in front of the scene.
             say: Called, from any thread, with a sentence about a browser that cannot be served, or
                 a warning.
             host: Name or address of a network interface of this machine. Browsers have to call the
@@ -56,23 +61,17 @@ class Viewer:
 
         Raises:
             OSError: The address cannot be used; the message is one sentence.
-            ValueError: No Gaussian can be drawn.
+            ValueError: No Gaussian can be drawn, ``up`` is no direction, or a camera is none.
             ImportError: viser is not installed, or not of a version that can be made safe.
         """
         address, port = _free_address(host, port)
         scene = LocalScene.of(gaussians)
-        start = orbit(
-            scene,
-            up=up,
-            n_frames=1,
-            width=_WIDTH,
-            height=_HEIGHT,
-            fov_x=_FOV_X,
-            elevation=_ELEVATION,
-        )
+        tour = Tour.of(scene, cameras, up)
+        start = tour.first.small_view(scene.frame)
         depths = depth_range(scene, start, np.zeros(3), 0.5, config=config)
         self._scene = scene
         self._config = config
+        self._tour = tour
         self._depth_range = depths.low, depths.high
         self._sessions: dict[int, Session] = {}
         self._changed = threading.Event()
@@ -88,18 +87,24 @@ class Viewer:
                     f"{self.url}"
                 )
             self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-            self._server.scene.set_up_direction(tuple(float(x) for x in up))
-            first = self._server.initial_camera
+            self._server.scene.set_up_direction(tuple(float(x) for x in tour.up))
             # The world of the browser is the local frame, whatever the units of the scene.
-            (first.position,) = camera_centers(scene.frame.local_viewmats(start.viewmats))
-            # The point around which the mouse turns the camera.
-            first.look_at = scene.frame.local_points(scene_box(scene, up).center)
-            first.fov = 2 * math.atan(0.5 * _HEIGHT / float(start.Ks[0, 1, 1]))
+            first, place = self._server.initial_camera, tour.first
+            first.position = place.position
+            first.look_at = place.look_at
+            first.up = place.up
+            first.fov = place.fov_y(0, 0)  # Until it says how large its canvas is.
             self._server.on_client_connect(self._connect)
             self._server.on_client_disconnect(self._disconnect)
             self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
             self._thread.start()
+            atexit.register(self.stop)
             stack.pop_all()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was not stopped."""
+        return not self._done.is_set()
 
     def wait(self) -> None:
         """Wait until the viewer is stopped."""
@@ -107,6 +112,7 @@ class Viewer:
 
     def stop(self) -> None:
         """Close all connections and end all threads; further calls do nothing."""
+        atexit.unregister(self.stop)
         self._done.set()
         self._changed.set()
         self._thread.join()
@@ -127,6 +133,20 @@ class Viewer:
         """Stop the viewer."""
         self.stop()
 
+    def __repr__(self) -> str:
+        """Return where it is."""
+        return f"<Viewer at {self.url}>" if self.running else "<Viewer, stopped>"
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, for notebooks."""
+        if not self.running:
+            return html.escape(repr(self))
+        url = html.escape(self.url, quote=True)
+        return (
+            f'<iframe src="{url}" width="100%" height="{_FRAME_HEIGHT}" '
+            f'style="border: 0"></iframe><br><a href="{url}" target="_blank">{url}</a>'
+        )
+
     # Coroutines, because viser keeps their order: no session outlives its browser.
     async def _connect(self, client: Any) -> None:
         self._sessions[client.client_id] = Session(
@@ -135,6 +155,7 @@ class Viewer:
             self._depth_range,
             self._changed.set,
             config=self._config,
+            tour=self._tour,
         )
         self._changed.set()
 

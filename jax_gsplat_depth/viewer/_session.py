@@ -9,9 +9,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Config
-from jax_gsplat_depth.viewer._picture import DrawnView, Look, Pose, draw, picture_size, range_of
+from jax_gsplat_depth.viewer._color_bar import color_bar
+from jax_gsplat_depth.viewer._navigation import Navigation
+from jax_gsplat_depth.viewer._picture import (
+    DrawnView,
+    Look,
+    Pose,
+    draw,
+    picture_size,
+    png_of,
+    range_of,
+)
+from jax_gsplat_depth.viewer._places import Tour
 
 _RESTS_AFTER = 0.25
 """Seconds without a new pose after which the camera rests."""
@@ -45,16 +58,19 @@ class Session:
         clock: Callable[[], float] = time.perf_counter,
         *,
         config: Config | None = None,
+        tour: Tour | None = None,
     ) -> None:
         """Add the controls.
 
         Args:
-            client: A ``viser.ClientHandle``, or an object with its ``camera``, ``gui``, ``scene``.
+            client: A ``viser.ClientHandle``, or an object with its ``camera``, ``gui``, ``scene``,
+                ``atomic`` and ``send_file_download``.
             scene: Activated Gaussians with 3 colour channels.
             depth_range: First range of depth colours, world units.
             wake: Called, from any thread, when ``step`` should be called.
             clock: Returns the time in seconds.
             config: Settings of the renderer; None for its defaults.
+            tour: The places that the camera can go to; None leaves out these controls.
         """
         self._client = client
         self._scene = scene
@@ -68,8 +84,15 @@ class Session:
         # out.
         self._pace: float | None = None
         self._sizes: set[tuple[int, ...]] = set()
-        self._view: DrawnView | None = None
+        self._drawn: tuple[DrawnView, Pose, Look] | None = None
+        self._save_wanted = False
         self._add_controls(client.gui, depth_range)
+        navigation = None if tour is None else Navigation(client, tour, self._on_change)
+        self._save = client.gui.add_button("Save picture", hint="As a PNG, as it is shown")
+        self._save.on_click(lambda _: self._on_save())
+        self._status = client.gui.add_text("Drawn", initial_value="", disabled=True)
+        if navigation is not None:
+            navigation.add_help()
         client.camera.on_update(lambda _: self._on_move())
 
     def _add_controls(self, gui: Any, depth_range: tuple[float, float]) -> None:
@@ -91,6 +114,11 @@ class Session:
             for label, end, depth in (("Near", "first", low), ("Far", "last", high))
         )
         self._fit_range = gui.add_button("Fit range to view", visible=False)
+        # Drawn when it is first shown.
+        self._bar_range: tuple[float, float] | None = None
+        self._bar = gui.add_image(
+            np.zeros((1, 1, 4), np.uint8), label="Depth, world units (grey: none)", visible=False
+        )
         self._min_weight = gui.add_slider(
             "Least weight",
             min=0.0,
@@ -101,7 +129,6 @@ class Session:
             hint="Pixels of less weight are left out",
         )
         self._background = gui.add_rgb("Background", initial_value=(0, 0, 0))
-        self._status = gui.add_text("Drawn", initial_value="", disabled=True)
         self._output.on_update(lambda _: self._on_output())
         for control in (self._low, self._high, self._min_weight, self._background):
             control.on_update(lambda _: self._on_change())
@@ -117,21 +144,25 @@ class Session:
 
     def _on_output(self) -> None:
         output = self._output.value
-        for control in (self._low, self._high, self._fit_range):
+        for control in (self._low, self._high, self._fit_range, self._bar):
             control.visible = output == "depth"
         self._min_weight.visible = output != "image"
         self._on_change()
 
     def _on_fit_range(self) -> None:
-        if self._view is None:
+        if self._drawn is None:
             return
-        depths = range_of(self._view, self._min_weight.value)
+        depths = range_of(self._drawn[0], self._min_weight.value)
         if depths is None:
             return
         for slider, depth in zip((self._low, self._high), depths, strict=True):
             slider.max = max(slider.max, depth)
             slider.value = depth
         self._on_change()
+
+    def _on_save(self) -> None:
+        self._save_wanted = True
+        self._wake()
 
     def step(self) -> float | None:
         """Draw if something has changed, or in full resolution when the camera has come to rest.
@@ -147,6 +178,9 @@ class Session:
             self._draw(moving)
             self._sharp = not moving
         if self._sharp and not self._dirty:
+            if self._save_wanted:
+                self._save_wanted = False
+                self._send_picture()
             return None
         return max(0.0, self._moved + _RESTS_AFTER - self._clock())
 
@@ -175,18 +209,28 @@ class Session:
         started = self._clock()
         pose = self.pose()
         factor = self._coarse_factor(pose) if moving else 1.0
-        view = draw(self._scene, pose, self.look(), factor, config=self._config)
+        look = self.look()
+        view = draw(self._scene, pose, look, factor, config=self._config)
         self._client.scene.set_background_image(
             view.picture, format="jpeg", jpeg_quality=_QUALITY[moving]
         )
         seconds = self._clock() - started
-        self._view = view
+        self._drawn = view, pose, look
         size = view.depth.shape
         if size in self._sizes:
             self._pace = seconds / view.depth.size
         self._sizes.add(size)
         rate = f"{1 / seconds:.0f} fps" if seconds > 0 else "-"
         self._status.value = f"{size[1]}x{size[0]}, {1000 * seconds:.0f} ms, {rate}"
+        if look.output == "depth" and look.depth_range != self._bar_range:
+            self._bar_range = look.depth_range
+            self._bar.image = color_bar(*look.depth_range)
+
+    def _send_picture(self) -> None:
+        assert self._drawn is not None
+        view, pose, look = self._drawn
+        content = png_of(view.picture, pose, look)
+        self._client.send_file_download(f"{look.output}.png", content, save_immediately=True)
 
     def _coarse_factor(self, pose: Pose) -> float:
         """Return the finest factor whose picture takes no longer than the budget."""

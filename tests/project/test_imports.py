@@ -35,6 +35,7 @@ ALLOWED = {
     ("frames._scene_cameras", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._scene_path", "datasets._geometry"): "NumPy camera geometry has one home",
     ("viewer._picture", "datasets._geometry"): "NumPy camera geometry has one home",
+    ("viewer._places", "datasets._geometry"): "NumPy camera geometry has one home",
 }
 
 
