@@ -13,7 +13,8 @@ from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
 from jax_gsplat_depth.io._ply import ply_record, write_ply
-from jax_gsplat_depth.io._record import NOT_FINITE, Record, drop_bad, to_file
+from jax_gsplat_depth.io._ply_file import read_header
+from jax_gsplat_depth.io._record import NOT_FINITE, Record, to_file
 from jax_gsplat_depth.io._splat import splat_record, write_splat
 from jax_gsplat_depth.io._spz import MAX_EXPANSION, spz_record, write_spz
 from jax_gsplat_depth.io._tags import OnBad, Saved, SplatFile, Tags, without_tags
@@ -38,9 +39,6 @@ FORMATS = {
 
 _COMPRESSED = ".spz"
 """The format in which a few bytes can stand for many."""
-
-_MAX_PLY_HEADER = 1 << 16
-"""Bytes of a PLY file in which its form is looked for."""
 
 
 def read(
@@ -150,7 +148,8 @@ def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
     """
     path = Path(path)
     name, record, tags = _read(path, max_expansion)
-    shown, counts = drop_bad(record)
+    good, counts = record.drawable()
+    shown = slice(None) if good is None else good
     not_finite = sum(counts.get(reason, 0) for reason in NOT_FINITE)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     lines = {
@@ -162,11 +161,11 @@ def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
         "not drawable": f"{sum(counts.values())} Gaussians" + (f": {reasons}" if reasons else ""),
         **_lines_of(tags),
     }
-    if len(shown.means) > 0:
+    if len(record.means) > sum(counts.values()):
         for i, axis in enumerate("xyz"):
-            lines[axis] = _range(shown.means[:, i])
-        lines["scale"] = _range(shown.scales)
-        lines["opacity"] = _range(shown.opacities)
+            lines[axis] = _range(record.means[shown, i])
+        lines["scale"] = _range(record.scales[shown])
+        lines["opacity"] = _range(record.opacities[shown])
     return "\n".join(f"{key + ':':<17}{value}" for key, value in lines.items())
 
 
@@ -208,7 +207,7 @@ def _suffix_of_content(path: Path) -> str:
     if not suffix.endswith(".ply"):
         return suffix
     with open_regular(path) as stream:
-        header = stream.read(_MAX_PLY_HEADER).partition(b"\nend_header")[0]
+        header, _ = read_header(path, stream)
     # A comment may name it as well.
     packed = re.search(rb"^property[ \t].*[ \t]packed_position\s*$", header, re.MULTILINE)
     return ".compressed.ply" if packed else ".ply"
