@@ -65,7 +65,7 @@ def arranged(path: Path, record: Record) -> Arrangement:
     shared, own = np.split(stray, [-len(ordinary) % CHUNK])
     pieces = [part[morton_order(record.means[part])] for part in (ordinary, own)]
     order = np.concatenate([pieces[0], shared, pieces[1]])
-    clipped = Record(**{k: a.astype(np.float64) for k, a in record[shared].fields().items()})
+    clipped = record[shared].as_float64()
     if len(shared) == 0:
         return Arrangement(order, 0, clipped)
     warnings.warn(
@@ -96,9 +96,8 @@ def morton_order(means: np.ndarray) -> np.ndarray:
     for axis in range(3):
         column = means[:, axis].astype(np.float64)
         low, high = column.min(), column.max()
-        cells[:, axis] = (2**_MORTON_BITS - 1) * (
-            (column - low) / (high - low if high > low else 1)
-        )
+        extent = high - low if high > low else 1.0
+        cells[:, axis] = (2**_MORTON_BITS - 1) * ((column - low) / extent)
     code = np.zeros(len(means), np.uint64)
     for part in parts(len(means)):
         own = cells[part].astype(np.uint64)

@@ -32,6 +32,7 @@ _FIRST_BYTES = 1 << 16
 """Bytes in which it nearly always does."""
 
 _REMARKS = (["comment"], ["obj_info"])
+_COUNT = re.compile(rb"^(element[ \t].*)[ \t][0-9]+$", re.MULTILINE)
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 _TYPE_BYTES = {
@@ -167,9 +168,7 @@ def open_ply(
                 source = io.TextIOWrapper(raw, "ascii")
             else:
                 # Without rows: only their layout is wanted.
-                source = io.BytesIO(
-                    re.sub(rb"(?m)^(element[ \t].*)[ \t][0-9]+$", rb"\1 0", header.text)
-                )
+                source = io.BytesIO(_COUNT.sub(rb"\1 0", header.text))
             with np.errstate(over="ignore"):  # A number of a text file may be beyond float32.
                 data = plyfile.PlyData.read(source)
         except (plyfile.PlyParseError, ValueError, KeyError, EOFError, OverflowError) as error:

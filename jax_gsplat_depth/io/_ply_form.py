@@ -155,10 +155,9 @@ def _white(vertex: Element, colors: tuple[str, ...]) -> float:
     largest = 0.0
     for part in parts(len(vertex)):
         rows = vertex.rows(part)
-        with np.errstate(invalid="ignore"):
-            largest = max(
-                largest, *(float(np.nan_to_num(rows[name], posinf=0).max()) for name in colors)
-            )
+        for name in colors:
+            values = rows[name]
+            largest = max(largest, float(values[np.isfinite(values)].max(initial=0)))
     return 1.0 if largest <= 1 else 255.0
 
 

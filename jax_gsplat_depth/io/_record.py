@@ -118,9 +118,11 @@ class Record:
         """
         for part in parts(len(self.means)):
             block = self[part if order is None else order[part]]
-            yield Record(
-                **{name: array.astype(np.float64) for name, array in block.fields().items()}
-            )
+            yield block.as_float64()
+
+    def as_float64(self) -> "Record":
+        """Return a copy in float64."""
+        return Record(**{name: array.astype(np.float64) for name, array in self.fields().items()})
 
     def take(self, name: str) -> np.ndarray:
         """Return an array and forget it: its memory is free when the caller has done with it."""

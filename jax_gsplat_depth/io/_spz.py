@@ -280,9 +280,8 @@ def _unpacked_4(
     path: Path, data: bytes, max_expansion: float
 ) -> tuple["_Header", list[memoryview], bytes]:
     header = _Header(path, data, len(data), (4,), max_expansion)
-    offset = _TABLE_OFFSET.unpack_from(data[:_HEADER_4_BYTES].ljust(_HEADER_4_BYTES), _HEADER.size)[
-        0
-    ]
+    start = data[:_HEADER_4_BYTES].ljust(_HEADER_4_BYTES)
+    offset = _TABLE_OFFSET.unpack_from(start, _HEADER.size)[0]
     n_streams = data[_HEADER.size - 1]
     if n_streams != len(header.sizes):
         raise ValueError(f"{path} has {n_streams} streams: expected {len(header.sizes)}")
