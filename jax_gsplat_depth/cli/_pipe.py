@@ -41,10 +41,9 @@ def quiet_if_closed(run: Callable[[], int]) -> int:
 def _written() -> bool:
     """Write what Python still holds back; return whether it arrived, or nobody wants it."""
     arrived = True
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except BrokenPipeError:
             _forget(stream)
         except OSError as error:

@@ -54,13 +54,14 @@ def arranged(path: Path, record: Record) -> Arrangement:
     fields = ((record.means, np.positive), (record.scales, np.log), (record.sh[:, 0], np.positive))
     how_stray, centers, limits = np.zeros(len(record.means)), [], []
     for values, change in fields:
-        center, distances, limit = reach(values, _STRAY, change)
-        centers.append(center)
-        limits.append(limit)
-        np.maximum(how_stray, distances / limit, out=how_stray)
+        found = reach(values, _STRAY, change)
+        centers.append(found.center)
+        limits.append(found.limit)
+        np.maximum(how_stray, found.distances / found.limit, out=how_stray)
+        del found
     ordinary, stray = np.nonzero(how_stray <= 1)[0], np.nonzero(how_stray > 1)[0]
     stray = stray[np.argsort(how_stray[stray], kind="stable")]
-    del how_stray, distances
+    del how_stray
     # The mildest of them fill up the last chunk of the others.
     shared, own = np.split(stray, [-len(ordinary) % CHUNK])
     pieces = [part[morton_order(record.means[part])] for part in (ordinary, own)]

@@ -71,7 +71,8 @@ class Element:
         return self.fetch(part.start, part.stop)
 
 
-class NewElement(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class NewElement:
     """The rows of an element of a new file.
 
     Attributes:
@@ -190,15 +191,16 @@ def _rows_of(data: np.ndarray) -> Callable[[int, int], np.ndarray]:
 
 
 def _rows_in(
-    path: Path, stream: io.BufferedReader, dtype: np.dtype, place: int
+    path: Path, stream: BinaryIO, dtype: np.dtype, place: int
 ) -> Callable[[int, int], np.ndarray]:
     def fetch(start: int, stop: int) -> np.ndarray:
-        rows = np.empty(stop - start, dtype)
-        if rows.nbytes:
-            stream.seek(place + start * dtype.itemsize)
-            # The file was long enough when it was opened.
-            if stream.readinto(rows.view(np.uint8)) < rows.nbytes:
-                raise ValueError(f"{path} became shorter while it was read")
+        if dtype.itemsize == 0:
+            return np.zeros(stop - start, dtype)
+        stream.seek(place + start * dtype.itemsize)
+        rows = np.fromfile(stream, dtype, stop - start)
+        # The file was long enough when it was opened.
+        if len(rows) < stop - start:
+            raise ValueError(f"{path} became shorter while it was read")
         return rows
 
     return fetch

@@ -108,8 +108,8 @@ def splat_record(path: Path) -> tuple[Record, Tags]:
         means, quats, scales = aligned((n, 3)), aligned((n, 4)), aligned((n, 3))
         opacities, sh = aligned((n,)), aligned((n, 1, 3))
         for part in parts(n):
-            rows = np.empty(part.stop - part.start, _LAYOUT)
-            if stream.readinto(rows.view(np.uint8)) < rows.nbytes:
+            rows = np.fromfile(stream, _LAYOUT, part.stop - part.start)
+            if len(rows) < part.stop - part.start:
                 raise ValueError(f"{path} became shorter while it was read")
             means[part], scales[part] = rows["means"], rows["scales"]
             quats[part] = (rows["quats"].astype(np.float32) - 128) / 128

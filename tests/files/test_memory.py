@@ -34,6 +34,7 @@ def peak(call, *arguments):
         tracemalloc.stop()
 
 
+@pytest.mark.quick(suffix=[".ply"])
 @pytest.mark.parametrize("suffix", [".ply", ".compressed.ply", ".splat", ".spz"])
 def test_peaks(tmp_path, gaussians, suffix):
     path = tmp_path / f"a{suffix}"
@@ -64,7 +65,7 @@ print(most() - before)
 @pytest.mark.slow
 def test_peak_of_a_process(tmp_path):
     """Counts the memory of JAX and the parts of files that are mapped, too."""
-    n, names = 200_000, ["x", "y", "z", *(f"f_dc_{i}" for i in range(3))]
+    n, names = 100_000, ["x", "y", "z", *(f"f_dc_{i}" for i in range(3))]
     names += [f"f_rest_{i}" for i in range(45)] + ["opacity"]
     names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {n}\n"

@@ -321,6 +321,20 @@ def test_unknown_extensions_are_left_out_with_a_warning(tmp_path, version):
     np.testing.assert_array_equal(after.sh, plain.sh)
 
 
+@pytest.mark.parametrize(
+    "data, name",
+    [
+        (ORBIT[:4] + ORBIT[8:], "SPZ_ADOBE_safe_orbit_camera"),  # The first form: no length.
+        (extension(0xADBE0001, b"\5\4"), "SPZ_ADOBE_sh_quantization"),  # Of the usual range.
+    ],
+)
+def test_extensions_that_change_nothing(tmp_path, data, name):
+    plain = io.load(write_spz(tmp_path / "a.spz", 3))
+    with pytest.warns(io.FileWarning, match=f"{name}.*left out"):
+        after = io.load(write_spz(tmp_path / "b.spz", 3, data))
+    np.testing.assert_array_equal(after.sh, plain.sh)
+
+
 def test_unknown_flags_are_named(tmp_path):
     with pytest.warns(io.FileWarning, match="unknown flags 0xc0"):
         assert io.read(write_spz(tmp_path / "a.spz", 3, flags=0xC1)).tags.antialiased
