@@ -48,7 +48,7 @@ def read(
 
     What a file holds beyond that, such as other elements and properties of a PLY or unknown
     extensions of ``.spz``, is left out with a ``FileWarning`` that names it; lines ``obj_info`` of
-    a PLY are left out without one.
+    a PLY are left out without one. ``read_ply`` has the values for what a PLY may lack.
 
     Args:
         path: ``.ply`` (plain or compressed: the header decides), ``.splat`` or ``.spz``.
