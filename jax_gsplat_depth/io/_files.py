@@ -37,6 +37,9 @@ FORMATS = {
 }
 """The formats by suffix; where one suffix ends with another, the longer comes first."""
 
+_MOST_COMMENTS = 2000
+"""Letters of the comments of a PLY that are described; some programs write very many."""
+
 _COMPRESSED = ".spz"
 """The format in which a few bytes can stand for many."""
 
@@ -176,7 +179,9 @@ def _lines_of(tags: Tags) -> dict[str, Any]:
     if tags.fractional_bits is not None:
         lines["fractional bits"] = str(tags.fractional_bits)
     if tags.comments:
-        lines["comments"] = one_line("; ".join(tags.comments))
+        text = one_line("; ".join(tags.comments))
+        cut = f"... ({len(tags.comments)} comments)" if len(text) > _MOST_COMMENTS else ""
+        lines["comments"] = text[:_MOST_COMMENTS] + cut
     return lines
 
 

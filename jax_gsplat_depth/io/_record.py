@@ -171,7 +171,8 @@ def to_file(path: Path, record: Record, tags: Tags, on_bad: OnBad) -> SplatFile:
     if good is not None and not good.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise ValueError(f"{path} holds no Gaussian that can be drawn ({reasons})")
-    arrays = {name: _to_jax(record, name, good) for name in record.fields()}
+    names = list(record.fields())
+    arrays = {name: _to_jax(record, name, good) for name in names}
     sh = arrays.pop("sh")
     return SplatFile(Gaussians(**arrays, sh=sh), tags, dropped)
 

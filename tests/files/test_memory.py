@@ -63,6 +63,16 @@ print(most() - before)
 
 
 @pytest.mark.slow
+def test_peak_where_some_are_dropped(tmp_path, gaussians):
+    path = tmp_path / "a.splat"
+    io.save(path, gaussians)
+    content = path.read_bytes()
+    path.write_bytes(b"\0\0\xc0\x7f" + content[4:])
+    used, file = peak(lambda: io.read(path, on_bad="drop"))
+    assert file.dropped == {"with NaN": 1} and used < 3 * len(content)
+
+
+@pytest.mark.slow
 def test_peak_of_a_process(tmp_path):
     """Counts the memory of JAX and the parts of files that are mapped, too."""
     n, names = 100_000, ["x", "y", "z", *(f"f_dc_{i}" for i in range(3))]
