@@ -83,6 +83,8 @@ def guarded(
             try:
                 with _told_if_aborted(out_of_memory), _warnings_said():
                     result = run(settings)
+            except BrokenPipeError:
+                raise  # Nobody reads what the command says; see _pipe.
             except Exception as error:
                 if is_out_of_memory(error):
                     return fail(out_of_memory)

@@ -76,7 +76,7 @@ def run(command: Eval) -> str:
 
 
 def _capture_of(command: Eval) -> tuple[str, int | None, frames.SceneCameras | None]:
-    """Return the capture, its downscale if it is stated, and the record of the fit if they come from there.
+    """Return the capture, its downscale if one is stated, and the fit's record if it was asked.
 
     Raises:
         ValueError: Neither the command nor the record names a capture that is there.

@@ -1,6 +1,7 @@
 """Runs ``jax-gsplat-depth``: chooses the command, reads its arguments, returns its exit code.
 
-Exit codes: 0 done, 2 the arguments or the input cannot be used, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 2 the arguments or the input cannot be used, 130 stopped by Ctrl-C, 141 cut off
+because nobody reads the output.
 """
 
 import functools
@@ -21,6 +22,7 @@ from jax_gsplat_depth.cli import _convert, _eval, _fit, _info, _render, _view
 from jax_gsplat_depth.cli._arguments import REGISTRY
 from jax_gsplat_depth.cli._common import USAGE_ERROR
 from jax_gsplat_depth.cli._hints import hint_for_arguments, hint_for_command
+from jax_gsplat_depth.cli._pipe import quiet_if_closed
 from jax_gsplat_depth.cli._refusals import Refusal, Unrecognized, invalid_choice, refusals
 
 _PROGRAM = "jax-gsplat-depth"
@@ -67,7 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After ``--help`` (code 0).
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return quiet_if_closed(lambda: _run(given))
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"{_PROGRAM} {_version()}")
         return 0

@@ -7,10 +7,7 @@ import numpy as np
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._geometry import LARGEST
 from jax_gsplat_depth.datasets._paths import is_there
-from jax_gsplat_depth.io._ply import read_elements
-
-_COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
-"""Names that programs give the colour of a vertex."""
+from jax_gsplat_depth.io._ply_file import COLORS, read_elements
 
 _GREY = 128
 """Colour of points whose file has none."""
@@ -48,7 +45,7 @@ def read_points(path: Path, scale: float) -> tuple[np.ndarray, np.ndarray]:
         points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=-1)
         points *= scale
     finite = (np.abs(points) < LARGEST).all(axis=1)
-    channels = next((colors for colors in _COLORS if set(colors) <= set(names)), None)
+    channels = next((colors for colors in COLORS if set(colors) <= set(names)), None)
     if channels is None:
         return points[finite], np.full((int(finite.sum()), 3), _GREY, np.uint8)
     colors = np.stack([_to_8_bit(vertex[name]) for name in channels], axis=-1)

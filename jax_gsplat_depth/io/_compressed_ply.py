@@ -5,34 +5,28 @@ of scales, and colours; a Gaussian holds fractions of these ranges. An optional 
 one byte per higher coefficient: all of red, then all of green, then all of blue.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._ply import read_elements, warn_unused, write_elements
+from jax_gsplat_depth.io._arrange import CHUNK, arranged
+from jax_gsplat_depth.io._ply_file import Element, NewElement, open_ply, write_elements
+from jax_gsplat_depth.io._ply_form import warn_unused
 from jax_gsplat_depth.io._record import (
     N_BASES,
     SH_C0,
     Record,
+    aligned,
     from_gaussians,
+    parts,
     quantise,
     require_some,
     to_file,
     with_unit_quats,
 )
-from jax_gsplat_depth.io._stray import Reach, pulled_in, reach
-from jax_gsplat_depth.io._tags import (
-    FileWarning,
-    Saved,
-    Tags,
-    comments_of,
-    tags_of_comments,
-    without_tags,
-)
+from jax_gsplat_depth.io._tags import Saved, Tags, comments_of, tags_of_comments, without_tags
 
-_CHUNK = 256
 _RANGES = ("", "scale_"), ("x", "y", "z")
 _CHUNK_NAMES = [
     *(
@@ -47,9 +41,7 @@ _VERTEX_NAMES = ["packed_position", "packed_rotation", "packed_scale", "packed_c
 _XYZ_BITS = (11, 10, 11)
 _RGBA_BITS = (8, 8, 8, 8)
 _ROTATION_BITS = (2, 10, 10, 10)
-_MORTON_BITS = 16
 _MAX_SH_DEGREE = 3
-_STRAY = 8
 
 # The SH coefficient of each byte: the middles of 256 equal parts of -4..4, except that the first
 # and the last byte stand for the ends themselves.
@@ -81,27 +73,45 @@ def write_compressed_ply(path: str | Path, gaussians: Gaussians, tags: Tags | No
     """
     path = Path(path)
     record, dropped = from_gaussians(gaussians)
-    record = _arranged(path, with_unit_quats(require_some(record, path)))
-    positions, position_ends = _normalised(record.means)
-    scales, scale_ends = _normalised(np.log(record.scales))
-    colors, color_ends = _normalised(0.5 + SH_C0 * record.sh[:, 0])
+    arrangement = arranged(path, require_some(record, path))
+    n, n_bases = len(record.means), min(record.sh.shape[1], N_BASES[_MAX_SH_DEGREE])
+    chunks = np.empty((-(-n // CHUNK), len(_CHUNK_NAMES)), "<f4")
+    vertices = np.empty((n, len(_VERTEX_NAMES)), "<u4")
+    codes = np.empty((n, 3 * (n_bases - 1)), np.uint8)
+    for part, block in zip(parts(n), arrangement.blocks(record), strict=True):
+        own_chunks = slice(part.start // CHUNK, -(-part.stop // CHUNK))
+        chunks[own_chunks], vertices[part] = _packed(with_unit_quats(block))
+        codes[part] = _sh_codes(block.sh[:, 1:n_bases])
+    elements = [
+        NewElement("chunk", _CHUNK_NAMES, "<f4", len(chunks), [chunks]),
+        NewElement("vertex", _VERTEX_NAMES, "<u4", n, [vertices]),
+    ]
+    if n_bases > 1:
+        names = [f"f_rest_{i}" for i in range(codes.shape[1])]
+        elements.append(NewElement("sh", names, "u1", n, [codes]))
+    write_elements(path, elements, comments_of(tags or Tags()))
+    return Saved(n, dropped, min(record.sh_degree, _MAX_SH_DEGREE))
+
+
+def _packed(block: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of some chunks, and those of their vertices."""
+    positions, position_ends = _normalised(block.means)
+    scales, scale_ends = _normalised(np.log(block.scales))
+    colors, color_ends = _normalised(0.5 + SH_C0 * block.sh[:, 0])
     packed = [
         _pack(positions, _XYZ_BITS),
-        _pack_rotation(record.quats),
+        _pack_rotation(block.quats),
         _pack(scales, _XYZ_BITS),
-        _pack(np.concatenate([colors, record.opacities[:, None]], axis=1), _RGBA_BITS),
+        _pack(np.concatenate([colors, block.opacities[:, None]], axis=1), _RGBA_BITS),
     ]
-    elements = {
-        "chunk": (_CHUNK_NAMES, np.concatenate([position_ends, scale_ends, color_ends], axis=1)),
-        "vertex": (_VERTEX_NAMES, np.stack(packed, axis=1).astype("<u4")),
-    }
-    if record.sh.shape[1] > 1:
-        rest = record.sh[:, 1 : N_BASES[_MAX_SH_DEGREE]].swapaxes(1, 2).reshape(len(record.sh), -1)
-        middles = (_SH_LEVELS[1:] + _SH_LEVELS[:-1]) / 2
-        names = [f"f_rest_{i}" for i in range(rest.shape[1])]
-        elements["sh"] = (names, np.searchsorted(middles, rest).astype("u1"))
-    write_elements(path, elements, comments_of(tags or Tags()))
-    return Saved(len(record.means), dropped, min(record.sh_degree, _MAX_SH_DEGREE))
+    ends = np.concatenate([position_ends, scale_ends, color_ends], axis=1)
+    return ends, np.stack(packed, axis=1)
+
+
+def _sh_codes(rest: np.ndarray) -> np.ndarray:
+    """Return the bytes of ``(N, bases, 3)`` coefficients, in the order of the file."""
+    middles = (_SH_LEVELS[1:] + _SH_LEVELS[:-1]) / 2
+    return np.searchsorted(middles, rest.swapaxes(1, 2).reshape(len(rest), -1))
 
 
 def read_compressed_ply(path: str | Path) -> Gaussians:
@@ -122,108 +132,69 @@ def read_compressed_ply(path: str | Path) -> Gaussians:
 
 def compressed_ply_record(path: Path) -> tuple[Record, Tags]:
     """Return the Gaussians as they are stored, NaN included, and what the header says of them."""
-    elements, comments = read_elements(path)
-    vertex = _columns(path, elements, "vertex", _VERTEX_NAMES, np.uint32)
+    with open_ply(path) as (elements, comments):
+        chunks = _chunks(path, elements)
+        # Some writers name the element at degree 0 too, without properties.
+        has_sh = "sh" in elements and bool(elements["sh"].names)
+        n = len(elements["vertex"])
+        n_rest = _n_rest(path, elements["sh"], n) if has_sh else 0
+        sh_names = [f"f_rest_{i}" for i in range(n_rest)]
+        if has_sh:
+            _require(path, elements, "sh", sh_names, np.uint8)
+        # In float64, where a number beyond float32 is not yet infinite.
+        means, scales = np.empty((n, 3)), np.empty((n, 3))
+        quats, opacities, sh = aligned((n, 4)), aligned((n,)), aligned((n, n_rest // 3 + 1, 3))
+        for part in parts(n):
+            words = _values(elements["vertex"].rows(part), _VERTEX_NAMES, np.uint32)
+            chunk = np.arange(len(words)) // CHUNK
+            ends = chunks[part.start // CHUNK :][: chunk[-1] + 1]
+            rgba = _unpack(words[:, 3], _RGBA_BITS)
+            fractions = [_unpack(words[:, i], _XYZ_BITS) for i in (0, 2)] + [rgba[:, :3]]
+            with np.errstate(invalid="ignore", over="ignore"):  # The ranges may hold them.
+                means[part], log_scales, colors = (
+                    ends[chunk, i, 0] + fraction * (ends[:, i, 1] - ends[:, i, 0])[chunk]
+                    for i, fraction in enumerate(fractions)
+                )
+                scales[part] = np.exp(log_scales)
+                sh[part, 0] = (colors - 0.5) / SH_C0
+            quats[part], opacities[part] = _unpack_rotation(words[:, 1]), rgba[:, 3]
+            if has_sh:
+                codes = _values(elements["sh"].rows(part), sh_names, np.uint8)
+                rest = _SH_LEVELS.astype(np.float32)[codes].reshape(len(codes), 3, -1)
+                sh[part, 1:] = rest.swapaxes(1, 2)
+        warn_unused(path, "elements", {*elements} - {"chunk", "vertex", "sh"})
+        unused = {*elements["vertex"].names} - {*_VERTEX_NAMES}
+        warn_unused(path, "vertex properties", unused)
+    return Record(means, quats, scales, opacities, sh), tags_of_comments(path, comments)
+
+
+def _chunks(path: Path, elements: dict[str, Element]) -> np.ndarray:
+    """Return the ``(chunks, 3, 2, 3)`` ends of positions, logarithms of scales, and colours."""
+    _require(path, elements, "vertex", _VERTEX_NAMES, np.uint32)
     # Early files store no range of colours; theirs is 0..1.
-    early = "chunk" in elements and "min_r" not in (elements["chunk"].dtype.names or ())
+    early = "chunk" in elements and "min_r" not in elements["chunk"].names
     names = _CHUNK_NAMES[:12] if early else _CHUNK_NAMES
-    chunks = _columns(path, elements, "chunk", names, np.float32)
-    with np.errstate(invalid="ignore"):  # The file may hold a signaling NaN.
-        chunks = chunks.astype(np.float64)
-    n = len(vertex)
+    _require(path, elements, "chunk", names, np.float32)
+    n, n_chunks = len(elements["vertex"]), len(elements["chunk"])
     if n == 0:
         raise ValueError(f"{path} holds no Gaussian")
-    if len(chunks) != -(-n // _CHUNK):
+    if n_chunks != -(-n // CHUNK):
         raise ValueError(
-            f"{path} has {len(chunks)} chunks for {n} vertices: expected one for each {_CHUNK}"
+            f"{path} has {n_chunks} chunks for {n} vertices: expected one for each {CHUNK}"
         )
+    with np.errstate(invalid="ignore"):  # The file may hold a signaling NaN.
+        chunks = _values(elements["chunk"].rows(slice(0, n_chunks)), names, np.float64)
     if early:
-        chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (len(chunks), 1))], axis=1)
-    chunks, chunk = chunks.reshape(-1, 3, 2, 3), np.arange(n) // _CHUNK
-    rgba = _unpack(vertex[:, 3], _RGBA_BITS)
-    with np.errstate(invalid="ignore", over="ignore"):  # The ranges may hold them.
-        means, log_scales, colors = (
-            chunks[chunk, i, 0] + fraction * (chunks[:, i, 1] - chunks[:, i, 0])[chunk]
-            for i, fraction in enumerate(
-                [_unpack(vertex[:, 0], _XYZ_BITS), _unpack(vertex[:, 2], _XYZ_BITS), rgba[:, :3]]
-            )
-        )
-        scales = np.exp(log_scales)
-        sh = ((colors - 0.5) / SH_C0).astype(np.float32)[:, None]
-    # Some writers name the element at degree 0 too, without properties.
-    if "sh" in elements and elements["sh"].dtype.names:
-        sh = np.concatenate([sh, _sh_rest(path, elements, n)], axis=1)
-    warn_unused(path, "elements", {*elements} - {"chunk", "vertex", "sh"})
-    unused = {*(elements["vertex"].dtype.names or ())} - {*_VERTEX_NAMES}
-    warn_unused(path, "vertex properties", unused)
-    record = Record(means, _unpack_rotation(vertex[:, 1]), scales, rgba[:, 3], sh)
-    return record, tags_of_comments(path, comments)
-
-
-def _arranged(path: Path, record: Record) -> Record:
-    """Return the Gaussians in the order of the file, so that no stray one spoils a chunk."""
-    log_scales, colors = np.log(record.scales), record.sh[:, 0]
-    reaches = [reach(values, _STRAY) for values in (record.means, log_scales, colors)]
-    how_stray = np.max([found.distances / found.limit for found in reaches], axis=0)
-    ordinary, stray = np.nonzero(how_stray <= 1)[0], np.nonzero(how_stray > 1)[0]
-    stray = stray[np.argsort(how_stray[stray], kind="stable")]
-    # The mildest of them fill up the last chunk of the others.
-    shared, own = np.split(stray, [-len(ordinary) % _CHUNK])
-    order = [part[morton_order(record.means[part])] for part in (ordinary, own)]
-    record = record[np.concatenate([order[0], shared, order[1]])]
-    if len(shared) == 0:
-        return record
-    place = slice(len(ordinary), len(ordinary) + len(shared))
-    warnings.warn(
-        f"{path}: {len(shared)} of {len(record.means)} Gaussians are stray, and were clipped to "
-        f"{_STRAY} times the range of the others",
-        FileWarning,
-        stacklevel=3,
-    )
-    (center, _, limit), scale_reach, color_reach = reaches
-    # The arrays are copies of those of the caller.
-    clipped, _ = pulled_in(record[place], center, center - limit, center + limit)
-    record.means[place] = clipped.means
-    record.scales[place] = np.exp(_clipped(np.log(clipped.scales), scale_reach))
-    record.sh[place, 0] = _clipped(record.sh[place, 0], color_reach)
-    return record
-
-
-def _clipped(values: np.ndarray, within: Reach) -> np.ndarray:
-    return np.clip(values, within.center - within.limit, within.center + within.limit)
-
-
-def morton_order(means: np.ndarray) -> np.ndarray:
-    """Return the indices that sort points along a Z-order curve, where neighbours are close.
-
-    More points than fit into a chunk never stay unsorted because something far away makes the
-    cells of the curve large.
-    """
-    if len(means) == 0:
-        return np.zeros(0, int)
-    low, high = means.min(axis=0), means.max(axis=0)
-    extent = np.where(high > low, high - low, 1.0)
-    cells = ((2**_MORTON_BITS - 1) * ((means - low) / extent)).astype(np.uint64)
-    code = np.zeros(len(means), np.uint64)
-    for bit in range(_MORTON_BITS):
-        for axis in range(3):
-            code |= ((cells[:, axis] >> np.uint64(bit)) & np.uint64(1)) << np.uint64(3 * bit + axis)
-    order = np.argsort(code, kind="stable")
-    ends = np.append(np.nonzero(np.diff(code[order]))[0] + 1, len(order))
-    starts = np.append(0, ends[:-1])
-    for run in np.nonzero(ends - starts > _CHUNK)[0]:
-        same = order[starts[run] : ends[run]]
-        if np.ptp(means[same], axis=0).any():
-            order[starts[run] : ends[run]] = same[morton_order(means[same])]
-    return order
+        chunks = np.concatenate([chunks, np.tile([0.0] * 3 + [1.0] * 3, (n_chunks, 1))], axis=1)
+    return chunks.reshape(n_chunks, 3, 2, 3)
 
 
 def _normalised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(N, 3)`` fractions of the chunk's range, and the ``(chunks, 6)`` ranges."""
-    starts = np.arange(0, len(values), _CHUNK)
+    starts = np.arange(0, len(values), CHUNK)
     low = np.minimum.reduceat(values, starts).astype("<f4")
     high = np.maximum.reduceat(values, starts).astype("<f4")
-    chunk = np.arange(len(values)) // _CHUNK
+    chunk = np.arange(len(values)) // CHUNK
     # The file stores the ends in float32, so the fractions refer to the rounded ends.
     extent = (high.astype(np.float64) - low)[chunk]
     fractions = (values - low[chunk]) / np.where(extent > 0, extent, 1.0)
@@ -273,30 +244,31 @@ def _others(largest: np.ndarray) -> np.ndarray:
     return np.arange(4) != largest[:, None]
 
 
-def _columns(
-    path: Path, elements: dict[str, np.ndarray], element: str, names: list[str], kind: type
-) -> np.ndarray:
-    """Return ``(N, names)`` values of an element; the file's byte order does not matter."""
-    rows = elements.get(element)
+def _require(
+    path: Path, elements: dict[str, Element], element: str, names: list[str], kind: type
+) -> None:
+    """Raise a ValueError if an element lacks a property or has one of another type."""
+    found = elements.get(element)
     for name in names:
-        if rows is None or name not in (rows.dtype.names or ()):
+        if found is None or name not in found.names:
             raise ValueError(f"{path} has no {element} property {name}: expected a compressed PLY")
-        if rows.dtype[name].newbyteorder("=") != np.dtype(kind):
+        # The byte order of the file does not matter.
+        if found.dtype[name].newbyteorder("=") != np.dtype(kind):
             raise ValueError(
-                f"{path} has {name} of type {rows.dtype[name]}: expected {np.dtype(kind)}"
+                f"{path} has {name} of type {found.dtype[name]}: expected {np.dtype(kind)}"
             )
-    assert rows is not None
-    with np.errstate(invalid="ignore"):
-        return np.stack([rows[name].astype(kind) for name in names], axis=1)
 
 
-def _sh_rest(path: Path, elements: dict[str, np.ndarray], n: int) -> np.ndarray:
-    n_rest = len(elements["sh"].dtype.names or ())
-    if n_rest not in (9, 24, 45) or len(elements["sh"]) != n:
+def _values(rows: np.ndarray, names: list[str], kind: type) -> np.ndarray:
+    """Return ``(N, names)`` values of some rows."""
+    return np.stack([rows[name].astype(kind) for name in names], axis=1)
+
+
+def _n_rest(path: Path, sh: Element, n: int) -> int:
+    """Return how many coefficients each of ``n`` Gaussians has in the element for them."""
+    n_rest = len(sh.names)
+    if n_rest not in (9, 24, 45) or len(sh) != n:
         raise ValueError(
-            f"{path} has {len(elements['sh'])} SH records of {n_rest} properties: expected {n} of "
-            "9, 24 or 45"
+            f"{path} has {len(sh)} SH records of {n_rest} properties: expected {n} of 9, 24 or 45"
         )
-    names = [f"f_rest_{i}" for i in range(n_rest)]
-    codes = _columns(path, elements, "sh", names, np.uint8)
-    return _SH_LEVELS.astype(np.float32)[codes].reshape(n, 3, n_rest // 3).swapaxes(1, 2)
+    return n_rest

@@ -14,7 +14,8 @@ from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._compressed_ply import compressed_ply_record, write_compressed_ply
 from jax_gsplat_depth.io._ksplat import ksplat_record
 from jax_gsplat_depth.io._ply import ply_record, write_ply
-from jax_gsplat_depth.io._record import NOT_FINITE, Record, drop_bad, to_file
+from jax_gsplat_depth.io._ply_file import read_header
+from jax_gsplat_depth.io._record import NOT_FINITE, Record, to_file
 from jax_gsplat_depth.io._sog import sog_record
 from jax_gsplat_depth.io._sog_source import META
 from jax_gsplat_depth.io._sog_write import write_sog
@@ -46,8 +47,8 @@ FORMATS = {
 _COMPRESSED = (".spz", ".sog", META)
 """The formats in which a few bytes can stand for many."""
 
-_MAX_PLY_HEADER = 1 << 16
-"""Bytes of a PLY file in which its form is looked for."""
+_MOST_COMMENTS = 2000
+"""Letters of the comments of a PLY that are described; some programs write very many."""
 
 
 def read(
@@ -57,7 +58,7 @@ def read(
 
     What a file holds beyond that, such as other elements and properties of a PLY or unknown
     extensions of ``.spz``, is left out with a ``FileWarning`` that names it; lines ``obj_info`` of
-    a PLY are left out without one.
+    a PLY are left out without one. ``read_ply`` has the values for what a PLY may lack.
 
     Args:
         path: ``.ply`` (plain or compressed: the header decides), ``.splat``, ``.spz``, ``.sog``,
@@ -178,7 +179,8 @@ def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
     """
     path = Path(path)
     name, record, tags = _read(path, max_expansion)
-    shown, counts = drop_bad(record)
+    good, counts = record.drawable()
+    shown = slice(None) if good is None else good
     not_finite = sum(counts.get(reason, 0) for reason in NOT_FINITE)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     lines = {
@@ -190,11 +192,11 @@ def describe(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> str:
         "not drawable": f"{sum(counts.values())} Gaussians" + (f": {reasons}" if reasons else ""),
         **_lines_of(tags),
     }
-    if len(shown.means) > 0:
+    if len(record.means) > sum(counts.values()):
         for i, axis in enumerate("xyz"):
-            lines[axis] = _range(shown.means[:, i])
-        lines["scale"] = _range(shown.scales)
-        lines["opacity"] = _range(shown.opacities)
+            lines[axis] = _range(record.means[shown, i])
+        lines["scale"] = _range(record.scales[shown])
+        lines["opacity"] = _range(record.opacities[shown])
     return "\n".join(f"{key + ':':<17}{value}" for key, value in lines.items())
 
 
@@ -205,7 +207,9 @@ def _lines_of(tags: Tags) -> dict[str, Any]:
     if tags.fractional_bits is not None:
         lines["fractional bits"] = str(tags.fractional_bits)
     if tags.comments:
-        lines["comments"] = one_line("; ".join(tags.comments))
+        text = one_line("; ".join(tags.comments))
+        cut = f"... ({len(tags.comments)} comments)" if len(text) > _MOST_COMMENTS else ""
+        lines["comments"] = text[:_MOST_COMMENTS] + cut
     return lines
 
 
@@ -239,7 +243,7 @@ def _suffix_of_content(path: Path) -> str:
     if not suffix.endswith(".ply"):
         return suffix
     with open_regular(path) as stream:
-        header = stream.read(_MAX_PLY_HEADER).partition(b"\nend_header")[0]
+        header, _ = read_header(path, stream)
     # A comment may name it as well.
     packed = re.search(rb"^property[ \t].*[ \t]packed_position\s*$", header, re.MULTILINE)
     return ".compressed.ply" if packed else ".ply"

@@ -2,15 +2,17 @@
 
 A reader checks the layout of its file and returns a ``Record``, the numbers as they are stored;
 ``to_file`` then refuses or drops what makes no Gaussian. The command ``info`` describes the record
-before that.
+before that. Readers and writers convert ``BLOCK`` Gaussians at a time, so that a large file takes
+little more memory than its Gaussians.
 """
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jax_gsplat_depth._types import Gaussians
@@ -23,12 +25,19 @@ MAX_SH_DEGREE = 4
 N_BASES = tuple((degree + 1) ** 2 for degree in range(MAX_SH_DEGREE + 1))
 """Number of basis functions by degree."""
 
+BLOCK = 1 << 13
+"""Gaussians that are converted at a time; a multiple of what shares anything in a format."""
+
+_ALIGNMENT = 64
+"""Bytes; JAX uses an array at such an address in place instead of copying it."""
+
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
 _NAN, _INFINITE = "with NaN", "with infinity"
 _BEYOND = "with a number beyond float32"
 _FLAT = "with a scale of zero or less"
 _NO_ROTATION = "with a zero rotation"
+_REASONS = (_NAN, _INFINITE, _BEYOND, _FLAT, _NO_ROTATION)
 NOT_FINITE = (_NAN, _INFINITE, _BEYOND)
 """The reasons that are about numbers alone."""
 
@@ -65,6 +74,14 @@ class Record:
 
         Each Gaussian has one reason at most; there is an entry for each reason.
         """
+        n = len(self.means)
+        found = {reason: np.zeros(n, bool) for reason in _REASONS}
+        for part in parts(n):
+            for reason, mask in self[part]._bad().items():
+                found[reason][part] = mask
+        return found
+
+    def _bad(self) -> dict[str, np.ndarray]:
         with np.errstate(invalid="ignore", over="ignore"):  # The numbers are what is asked about.
             largest = np.stack([_largest(array) for array in self.fields().values()]).max(axis=0)
             found = {
@@ -80,9 +97,50 @@ class Record:
             seen |= mask
         return found
 
+    def drawable(self) -> tuple[np.ndarray | None, dict[str, int]]:
+        """Return ``(N,)`` bool, which can be drawn, and how many others there are by reason.
+
+        Where there are no others, None stands for the mask.
+        """
+        bad = self.bad()
+        counts = {reason: int(mask.sum()) for reason, mask in bad.items() if mask.any()}
+        return (~np.logical_or.reduce(list(bad.values())) if counts else None), counts
+
     def __getitem__(self, chosen: Any) -> "Record":
         """Return the chosen Gaussians; ``chosen`` indexes the first axis."""
         return Record(**{name: array[chosen] for name, array in self.fields().items()})
+
+    def blocks(self, order: np.ndarray | None = None) -> Iterator["Record"]:
+        """Yield all Gaussians as copies in float64, ``BLOCK`` at a time.
+
+        Args:
+            order: ``(N,)`` indices; None keeps the order.
+        """
+        for part in parts(len(self.means)):
+            block = self[part if order is None else order[part]]
+            yield block.as_float64()
+
+    def as_float64(self) -> "Record":
+        """Return a copy in float64."""
+        return Record(**{name: array.astype(np.float64) for name, array in self.fields().items()})
+
+    def take(self, name: str) -> np.ndarray:
+        """Return an array and forget it: its memory is free when the caller has done with it."""
+        return vars(self).pop(name)
+
+
+def parts(n: int) -> Iterator[slice]:
+    """Yield the places of ``n`` Gaussians, ``BLOCK`` at a time."""
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """Return an array without values which JAX uses in place on the CPU, for readers to fill."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
@@ -91,17 +149,15 @@ def _largest(values: np.ndarray) -> np.ndarray:
     return np.maximum(values.max(axis=axes), -values.min(axis=axes))
 
 
-def drop_bad(record: Record) -> tuple[Record, dict[str, int]]:
-    """Return the Gaussians that can be drawn, and how many others there are by reason."""
-    bad = record.bad()
-    counts = {reason: int(mask.sum()) for reason, mask in bad.items() if mask.any()}
-    if not counts:
-        return record, counts
-    return record[~np.logical_or.reduce(list(bad.values()))], counts
-
-
 def to_file(path: Path, record: Record, tags: Tags, on_bad: OnBad) -> SplatFile:
     """Return float32 Gaussians, with their quaternions as they are stored.
+
+    Args:
+        path: The file, for messages.
+        record: Its Gaussians; the arrays are taken out of it one by one, so that no more than one
+            of them is in memory twice.
+        tags: Its tags.
+        on_bad: As for ``io.read``.
 
     Raises:
         ValueError: A Gaussian cannot be drawn and ``on_bad`` is "error", or none can be drawn; the
@@ -109,15 +165,29 @@ def to_file(path: Path, record: Record, tags: Tags, on_bad: OnBad) -> SplatFile:
     """
     if on_bad not in ("error", "drop"):
         raise ValueError(f"on_bad is {on_bad!r}: expected 'error' or 'drop'")
-    kept, dropped = drop_bad(record)
+    good, dropped = record.drawable()
     if dropped and on_bad == "error":
         raise ValueError(_first_bad(path, record))
-    if dropped and len(kept.means) == 0:
+    if good is not None and not good.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise ValueError(f"{path} holds no Gaussian that can be drawn ({reasons})")
-    arrays = {name: jnp.asarray(array, jnp.float32) for name, array in kept.fields().items()}
+    names = list(record.fields())
+    arrays = {name: _to_jax(record, name, good) for name in names}
     sh = arrays.pop("sh")
     return SplatFile(Gaussians(**arrays, sh=sh), tags, dropped)
+
+
+def _to_jax(record: Record, name: str, good: np.ndarray | None) -> jax.Array:
+    array = record.take(name)
+    if good is not None or array.dtype != np.float32 or not array.flags.c_contiguous:
+        n = len(array) if good is None else int(good.sum())
+        kept, start = aligned((n, *array.shape[1:])), 0
+        for part in parts(len(array)):
+            rows = array[part] if good is None else array[part][good[part]]
+            kept[start : start + len(rows)] = rows
+            start += len(rows)
+        array = kept
+    return jax.device_put(array)
 
 
 def _first_bad(path: Path, record: Record) -> str:
@@ -137,9 +207,11 @@ def _first_bad(path: Path, record: Record) -> str:
 
 
 def from_gaussians(gaussians: Gaussians) -> tuple[Record, dict[str, int]]:
-    """Return the Gaussians that can be drawn, in float64, and how many others there are by reason.
+    """Return the Gaussians that can be drawn, and how many others there are by reason.
 
-    The others are left out of files.
+    The others are left out of files. The arrays are float32 or float64, as they are, and those of
+    the caller where all can be drawn: ``Record.blocks`` returns copies in float64, in which writers
+    compute.
 
     Raises:
         ValueError: A field is missing or has the wrong shape.
@@ -147,7 +219,7 @@ def from_gaussians(gaussians: Gaussians) -> tuple[Record, dict[str, int]]:
     if gaussians.quats is None or gaussians.scales is None:
         raise ValueError("gaussians has no quats and scales: the file formats cannot hold covars")
     fields = {
-        name: np.asarray(getattr(gaussians, name), np.float64)
+        name: _floats(getattr(gaussians, name))
         for name in ("means", "quats", "scales", "opacities", "sh", "colors")
         if getattr(gaussians, name) is not None
     }
@@ -156,7 +228,7 @@ def from_gaussians(gaussians: Gaussians) -> tuple[Record, dict[str, int]]:
         colors = fields.pop("colors", np.zeros(0))
         if colors.shape != (n, 3):
             raise ValueError(f"gaussians.colors has shape {colors.shape}, expected ({n}, 3) or sh")
-        fields["sh"] = ((colors - 0.5) / SH_C0)[:, None]
+        fields["sh"] = ((colors.astype(np.float64) - 0.5) / SH_C0)[:, None]
     fields.pop("colors", None)
     n_bases = fields["sh"].shape[1] if fields["sh"].ndim == 3 else 0
     shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
@@ -165,7 +237,14 @@ def from_gaussians(gaussians: Gaussians) -> tuple[Record, dict[str, int]]:
         if name not in fields or fields[name].shape != shape:
             found = fields[name].shape if name in fields else None
             raise ValueError(f"gaussians.{name} has shape {found}, expected {shape}")
-    return drop_bad(Record(**fields))
+    record = Record(**fields)
+    good, dropped = record.drawable()
+    return (record if good is None else record[good]), dropped
+
+
+def _floats(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def with_unit_quats(record: Record) -> Record:

@@ -11,8 +11,8 @@ import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
 from jax_gsplat_depth._types import Gaussians
+from jax_gsplat_depth.io._arrange import morton_order
 from jax_gsplat_depth.io._codebook import codebook, palette
-from jax_gsplat_depth.io._compressed_ply import morton_order
 from jax_gsplat_depth.io._placing import in_world, is_coarse
 from jax_gsplat_depth.io._record import (
     N_BASES,
@@ -67,7 +67,7 @@ def write_sog(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) 
     """
     path, tags = Path(path), tags or Tags()
     record, dropped = from_gaussians(gaussians)
-    record = in_world(path, require_some(record, path), tags, _median_step)
+    record = in_world(path, require_some(record, path).as_float64(), tags, _median_step)
     if len(record.means) > _width(MAX_SIDE**2) * MAX_SIDE:
         raise ValueError(f"{path} cannot hold {len(record.means)} Gaussians: choose .ply")
     record = with_unit_quats(record)[morton_order(record.means)]

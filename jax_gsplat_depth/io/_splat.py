@@ -4,18 +4,22 @@ A record holds the position and the linear scales as float32, then red, green, b
 steps of 1/255, then the quaternion wxyz in steps of 1/128 with 0 at 128. The axes are those of PLY.
 """
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from jax_gsplat_depth._common.atomic import atomic_write
-from jax_gsplat_depth._common.regular_file import read_regular
+from jax_gsplat_depth._common.regular_file import open_regular
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._placing import in_world, refuse_antialiased
 from jax_gsplat_depth.io._record import (
     SH_C0,
     Record,
+    aligned,
     from_gaussians,
+    parts,
     quantise,
     require_some,
     to_file,
@@ -49,21 +53,30 @@ def write_splat(path: str | Path, gaussians: Gaussians, tags: Tags | None = None
     path, tags = Path(path), tags or Tags()
     refuse_antialiased(path, tags)
     record, dropped = from_gaussians(gaussians)
-    record = with_unit_quats(in_world(path, require_some(record, path), tags, _step))
-    rows = np.zeros(len(record.means), _LAYOUT)
-    rows["means"], rows["scales"] = record.means, record.scales
-    rows["rgba"][:, :3] = quantise(255 * (0.5 + SH_C0 * record.sh[:, 0]), 255)
-    rows["rgba"][:, 3] = quantise(255 * record.opacities, 255)
+    record = in_world(path, require_some(record, path), tags, _step)
+
+    def write(stream: BinaryIO) -> None:
+        for block in record.blocks():
+            stream.write(_rows(with_unit_quats(block)).data)
+
+    atomic_write(path, write)
+    return Saved(len(record.means), dropped, 0)
+
+
+def _rows(block: Record) -> np.ndarray:
+    rows = np.zeros(len(block.means), _LAYOUT)
+    rows["means"], rows["scales"] = block.means, block.scales
+    rows["rgba"][:, :3] = quantise(255 * (0.5 + SH_C0 * block.sh[:, 0]), 255)
+    rows["rgba"][:, 3] = quantise(255 * block.opacities, 255)
     # q and -q are one rotation; -1 has a code, but +1 has none.
-    largest = np.abs(record.quats).argmax(axis=1)[:, None]
-    sign = -np.sign(np.take_along_axis(record.quats, largest, axis=1))
-    rows["quats"] = quantise(128 * sign * record.quats + 128, 255)
-    atomic_write(path, lambda stream: stream.write(rows.tobytes()))
-    return Saved(len(rows), dropped, 0)
+    largest = np.abs(block.quats).argmax(axis=1)[:, None]
+    sign = -np.sign(np.take_along_axis(block.quats, largest, axis=1))
+    rows["quats"] = quantise(128 * sign * block.quats + 128, 255)
+    return rows
 
 
 def _step(means: np.ndarray) -> float:
-    return float(np.spacing(np.abs(means).max().astype(np.float32)))
+    return float(np.spacing(np.float32(max(means.max(), -means.min()))))
 
 
 def read_splat(path: str | Path) -> Gaussians:
@@ -84,19 +97,22 @@ def read_splat(path: str | Path) -> Gaussians:
 
 def splat_record(path: Path) -> tuple[Record, Tags]:
     """Return the Gaussians as they are stored, NaN included; such a file has no tags."""
-    data = read_regular(path)
-    size = len(data)
-    if size == 0 or size % _LAYOUT.itemsize:
-        raise ValueError(
-            f"{path} has {size} bytes: expected a .splat file, one or more records of "
-            f"{_LAYOUT.itemsize} bytes"
-        )
-    rows = np.frombuffer(data, _LAYOUT)
-    record = Record(
-        means=rows["means"],
-        quats=(rows["quats"].astype(np.float32) - 128) / 128,
-        scales=rows["scales"],
-        opacities=rows["rgba"][:, 3] / 255,
-        sh=(rows["rgba"][:, None, :3] / 255 - 0.5) / SH_C0,
-    )
-    return record, Tags()
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0 or size % _LAYOUT.itemsize:
+            raise ValueError(
+                f"{path} has {size} bytes: expected a .splat file, one or more records of "
+                f"{_LAYOUT.itemsize} bytes"
+            )
+        n = size // _LAYOUT.itemsize
+        means, quats, scales = aligned((n, 3)), aligned((n, 4)), aligned((n, 3))
+        opacities, sh = aligned((n,)), aligned((n, 1, 3))
+        for part in parts(n):
+            rows = np.fromfile(stream, _LAYOUT, part.stop - part.start)
+            if len(rows) < part.stop - part.start:
+                raise ValueError(f"{path} became shorter while it was read")
+            means[part], scales[part] = rows["means"], rows["scales"]
+            quats[part] = (rows["quats"].astype(np.float32) - 128) / 128
+            opacities[part] = rows["rgba"][:, 3] / 255
+            sh[part] = (rows["rgba"][:, None, :3] / 255 - 0.5) / SH_C0
+    return Record(means, quats, scales, opacities, sh), Tags()

@@ -13,6 +13,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from jax_gsplat_depth.io._record import (
     N_BASES,
     Record,
     from_gaussians,
+    parts,
     require_some,
     to_file,
     with_unit_quats,
@@ -33,6 +35,9 @@ from jax_gsplat_depth.io._spz_extensions import turn_of
 from jax_gsplat_depth.io._stray import pulled_in, reach
 from jax_gsplat_depth.io._tags import MOST_BITS, FileWarning, Saved, Tags, without_tags
 from jax_gsplat_depth.io._zstd import zstd_compress, zstd_decompress
+
+Columns = list[tuple[np.ndarray, ...]]
+"""Each the parts of a column, uint8."""
 
 _MAGIC = b"NGSP"
 _HEADER = struct.Struct("<4sII4B")
@@ -120,29 +125,42 @@ def write_spz(
         raise ValueError(f"version is {version}: expected 2, 3 or 4")
     record, dropped = from_gaussians(gaussians)
     record = in_world(path, require_some(record, path), tags, _step)
-    if spoilt := _spz_columns.spoilt_scales(record.scales):
+    n = len(record.means)
+    if spoilt := sum(_spz_columns.spoilt_scales(record.scales[part]) for part in parts(n)):
         _warn(
-            f"{path}: {spoilt} of {len(record.means)} Gaussians have scales that .spz cannot hold; "
+            f"{path}: {spoilt} of {n} Gaussians have scales that .spz cannot hold; "
             "they were clipped to 4.5e-05..380"
         )
     record, fractional_bits = _placed(path, record, fractional_bits, tags.fractional_bits)
-    columns = _spz_columns.encode(with_unit_quats(record), version, fractional_bits)
+    encoded = (
+        _spz_columns.encode(with_unit_quats(block), version, fractional_bits)
+        for block in record.blocks()
+    )
+    columns = list(zip(*encoded, strict=True))  # Of each the parts, one after another.
     flags = _ANTIALIASED if tags.antialiased else 0
-    header = [_MAGIC, version, len(record.means), record.sh_degree, fractional_bits, flags]
-    if version < 4:
-        content = _HEADER.pack(*header, 0) + b"".join(columns)
-        packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
-        data = packer.compress(content) + packer.flush()
-    else:
-        streams = [zstd_compress(column) for column in columns]
-        start = _HEADER.pack(*header, len(streams)) + _TABLE_OFFSET.pack(_HEADER_4_BYTES)
-        table = [
-            _TABLE_ENTRY.pack(len(stream), len(column))
-            for stream, column in zip(streams, columns, strict=True)
-        ]
-        data = b"".join([start.ljust(_HEADER_4_BYTES, b"\0"), *table, *streams])
-    atomic_write(path, lambda stream: stream.write(data))
-    return Saved(len(record.means), dropped, record.sh_degree)
+    header = [_MAGIC, version, n, record.sh_degree, fractional_bits, flags]
+    write = _write_gzip if version < 4 else _write_zstd
+    atomic_write(path, lambda stream: write(stream, header, columns))
+    return Saved(n, dropped, record.sh_degree)
+
+
+def _write_gzip(stream: BinaryIO, header: list[Any], columns: Columns) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
+    stream.write(packer.compress(_HEADER.pack(*header, 0)))
+    for column in columns:
+        for part in column:
+            stream.write(packer.compress(part.data))
+    stream.write(packer.flush())
+
+
+def _write_zstd(stream: BinaryIO, header: list[Any], columns: Columns) -> None:
+    streams = [zstd_compress(b"".join(part.data for part in column)) for column in columns]
+    start = _HEADER.pack(*header, len(streams)) + _TABLE_OFFSET.pack(_HEADER_4_BYTES)
+    stream.write(start.ljust(_HEADER_4_BYTES, b"\0"))
+    for packed, column in zip(streams, columns, strict=True):
+        stream.write(_TABLE_ENTRY.pack(len(packed), sum(part.nbytes for part in column)))
+    for packed in streams:
+        stream.write(packed)
 
 
 def _placed(
@@ -151,7 +169,7 @@ def _placed(
     """Return the Gaussians where the file can hold them, and the fractional bits."""
     found = reach(record.means, _STRAY)
     ordinary = record.means[~found.stray]
-    farthest = float(np.abs(ordinary).max())
+    farthest = _farthest(ordinary)
     bits = _most_bits(farthest)
     if wanted is not None:
         bits = wanted
@@ -178,8 +196,11 @@ def _placed(
 
 def _rounds(means: np.ndarray, bits: int) -> bool:
     """Return whether positions move; those of a file with the same steps do not."""
-    steps = means * 2.0**bits
-    return bool(np.any(np.abs(steps - np.rint(steps)) > 0.1))
+    for part in parts(len(means)):
+        steps = means[part].astype(np.float64) * 2.0**bits
+        if np.any(np.abs(steps - np.rint(steps)) > 0.1):
+            return True
+    return False
 
 
 def _fits(farthest: float, bits: int) -> bool:
@@ -194,8 +215,11 @@ def _most_bits(farthest: float) -> int:
 
 
 def _step(means: np.ndarray) -> float:
-    stray = reach(means, _STRAY).stray
-    return 2.0 ** -_most_bits(float(np.abs(means[~stray]).max()))
+    return 2.0 ** -_most_bits(_farthest(means[~reach(means, _STRAY).stray]))
+
+
+def _farthest(means: np.ndarray) -> float:
+    return float(max(means.max(), -means.min()))
 
 
 def read_spz(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> Gaussians:
@@ -221,9 +245,16 @@ def read_spz(path: str | Path, *, max_expansion: float = MAX_EXPANSION) -> Gauss
 
 def spz_record(path: Path, max_expansion: float = MAX_EXPANSION) -> tuple[Record, Tags]:
     """Return the Gaussians as they are stored, NaN included, and what the header says of them."""
-    data = read_regular(path)
+    header, columns, extensions = _unpacked(path, read_regular(path), max_expansion)
+    return header.decode(columns, extensions)
+
+
+def _unpacked(
+    path: Path, data: bytes, max_expansion: float
+) -> tuple["_Header", list[memoryview], bytes]:
+    """Return the header, the columns, and the extension records."""
     if data[:4] == _MAGIC:
-        return _read_4(path, data, max_expansion)
+        return _unpacked_4(path, data, max_expansion)
     unpacker = zlib.decompressobj(_GZIP)
     try:
         start = unpacker.decompress(data, _HEADER.size)
@@ -241,13 +272,16 @@ def spz_record(path: Path, max_expansion: float = MAX_EXPANSION) -> tuple[Record
     if unpacker.unused_data:
         raise ValueError(f"{path} has {len(unpacker.unused_data)} bytes after its gzip stream")
     ends = np.cumsum([0, *header.sizes])
-    columns = [content[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    return header.decode(columns, content[size:])
+    columns = [memoryview(content)[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return header, columns, content[size:]
 
 
-def _read_4(path: Path, data: bytes, max_expansion: float) -> tuple[Record, Tags]:
+def _unpacked_4(
+    path: Path, data: bytes, max_expansion: float
+) -> tuple["_Header", list[memoryview], bytes]:
     header = _Header(path, data, len(data), (4,), max_expansion)
-    offset = _TABLE_OFFSET.unpack_from(data.ljust(_HEADER_4_BYTES), _HEADER.size)[0]
+    start = data[:_HEADER_4_BYTES].ljust(_HEADER_4_BYTES)
+    offset = _TABLE_OFFSET.unpack_from(start, _HEADER.size)[0]
     n_streams = data[_HEADER.size - 1]
     if n_streams != len(header.sizes):
         raise ValueError(f"{path} has {n_streams} streams: expected {len(header.sizes)}")
@@ -265,11 +299,11 @@ def _read_4(path: Path, data: bytes, max_expansion: float) -> tuple[Record, Tags
         _check_length(path, unpacked, size)
         column = zstd_decompress(path, data[end : end + packed], size)
         _check_length(path, len(column), size)
-        columns.append(column)
+        columns.append(memoryview(column))
         end += packed
     if end != len(data):
         raise ValueError(f"{path} has {len(data) - end} bytes after its last stream")
-    return header.decode(columns, data[_HEADER_4_BYTES:offset])
+    return header, columns, data[_HEADER_4_BYTES:offset]
 
 
 class _Header:
@@ -311,7 +345,7 @@ class _Header:
                 "memory"
             )
 
-    def decode(self, columns: list[bytes], extensions: bytes) -> tuple[Record, Tags]:
+    def decode(self, columns: list[memoryview], extensions: bytes) -> tuple[Record, Tags]:
         """Return what the columns hold, and the tags."""
         if unknown := self.flags & ~(_ANTIALIASED | _HAS_EXTENSIONS):
             _warn(f"{self.path} has unknown flags {unknown:#04x}, which are left out")

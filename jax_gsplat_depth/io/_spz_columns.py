@@ -1,8 +1,10 @@
 """Encodes and decodes the columns of ``.spz``: each holds one attribute of all Gaussians."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jax_gsplat_depth.io._record import N_BASES, Record, quantise
+from jax_gsplat_depth.io._record import N_BASES, Record, aligned, parts, quantise
 
 _COLOR_SCALE = 0.15 * 255
 """Steps per unit of the first SH coefficient; they leave room for colours beyond 0..1."""
@@ -45,22 +47,28 @@ def sizes(version: int, n: int, degree: int) -> list[int]:
     return [n * size for size in per_gaussian]
 
 
-def encode(record: Record, version: int, fractional_bits: int) -> list[bytes]:
-    """Return the columns of a record in the layout of version 2 or later."""
-    fixed = np.rint(record.means * TURN * 2.0**fractional_bits).astype("<i4")
-    signs = _sh_signs(record.sh.shape[1], TURN)
-    quats = record.quats * _quat_signs(TURN)
+def encode(block: Record, version: int, fractional_bits: int) -> list[np.ndarray]:
+    """Return the columns of some Gaussians in the layout of version 2 or later, as uint8.
+
+    Args:
+        block: In float64, with unit quaternions.
+        version: That of the file.
+        fractional_bits: Those of the positions.
+    """
+    fixed = np.rint(block.means * TURN * 2.0**fractional_bits).astype("<i4")
+    signs = _sh_signs(block.sh.shape[1], TURN)
+    quats = block.quats * _quat_signs(TURN)
     columns = [
         fixed.view(np.uint8).reshape(-1, 4)[:, :3],
-        quantise(255 * record.opacities, 255),
-        quantise(_COLOR_SCALE * record.sh[:, 0] + 127.5, 255),
-        quantise(_SCALE_STEPS * (np.log(record.scales) - _LOWEST_LOG_SCALE), _HIGHEST_SCALE),
+        quantise(255 * block.opacities, 255),
+        quantise(_COLOR_SCALE * block.sh[:, 0] + 127.5, 255),
+        quantise(_SCALE_STEPS * (np.log(block.scales) - _LOWEST_LOG_SCALE), _HIGHEST_SCALE),
         _smallest_three(quats) if version > 2 else _first_three(quats),
     ]
-    if record.sh_degree:
-        rest = record.sh[:, 1:] * signs[1:, None]
+    if block.sh_degree:
+        rest = block.sh[:, 1:] * signs[1:, None]
         columns.append(quantise(_SH_STEPS * rest + 128, 255))
-    return [column.astype(np.uint8).tobytes() for column in columns]
+    return [column.astype(np.uint8) for column in columns]
 
 
 def spoilt_scales(scales: np.ndarray) -> int:
@@ -75,45 +83,55 @@ def spoilt_scales(scales: np.ndarray) -> int:
 
 
 def decode(
-    columns: list[bytes], version: int, n: int, degree: int, bits: int, turn: tuple[int, ...] = TURN
+    columns: Sequence[bytes | memoryview],
+    version: int,
+    n: int,
+    degree: int,
+    bits: int,
+    turn: tuple[int, ...] = TURN,
 ) -> Record:
     """Return the record that columns with the lengths of ``sizes`` hold.
 
     Args:
-        columns: As ``encode`` returns them.
+        columns: Bytes of the columns, one after another in a column as ``encode`` returns them.
         version: That of the file.
         n: Number of Gaussians.
         degree: That of their spherical harmonics.
         bits: Fractional bits of the positions.
         turn: Signs of x, y and z that convert the axes of the file to those of PLY.
     """
-    positions, alphas, colors, scales, rotations, *sh = (
-        np.frombuffer(column, np.uint8) for column in columns
-    )
+    rows = [np.frombuffer(column, np.uint8).reshape(n, -1) for column in columns]
+    means, quats, scales = aligned((n, 3)), aligned((n, 4)), aligned((n, 3))
+    opacities, sh = aligned((n,)), aligned((n, N_BASES[degree], 3))
+    scale_of = np.exp(_scale_logs()).astype(np.float32)
+    opacity_of = (np.arange(256) / 255).astype(np.float32)
+    signs = _sh_signs(N_BASES[degree], turn)[:, None].astype(np.float32)
+    from_codes = _from_smallest_three if version > 2 else _from_first_three
+    for part in parts(n):
+        positions, alphas, colors, scale_codes, rotations, *rest = (column[part] for column in rows)
+        with np.errstate(invalid="ignore"):  # Half floats may hold a signaling NaN.
+            means[part] = _positions(positions, version, bits) * np.array(turn, np.float32)
+        opacities[part] = opacity_of[alphas[:, 0]]
+        sh[part, 0] = _DC_OF[colors]
+        if rest:
+            sh[part, 1:] = _SH_OF[rest[0].reshape(len(colors), -1, 3)]
+        sh[part] *= signs
+        scales[part] = scale_of[scale_codes]
+        quats[part] = from_codes(rotations) * _quat_signs(turn)
+    return Record(means, quats, scales, opacities, sh)
+
+
+def _positions(codes: np.ndarray, version: int, bits: int) -> np.ndarray:
+    """Return ``(N, 3)`` float32 positions in the axes of the file."""
     if version == 1:
-        means = positions.view("<f2").astype(np.float32).reshape(n, 3)
-    else:
-        # In the upper three bytes of a word the sign bit is in its place.
-        words = np.zeros((3 * n, 4), np.uint8)
-        words[:, 1:] = positions.reshape(-1, 3)
-        # A power of two and 24 bits: exact in float32.
-        means = words.view("<i4").astype(np.float32).reshape(n, 3)
-        means *= np.float32(2.0 ** -(bits + 8))
-    coefficients = np.empty((n, N_BASES[degree], 3), np.float32)
-    coefficients[:, 0] = _DC_OF[colors.reshape(n, 3)]
-    if sh:
-        coefficients[:, 1:] = _SH_OF[sh[0].reshape(n, -1, 3)]
-    coefficients *= _sh_signs(N_BASES[degree], turn)[:, None].astype(np.float32)
-    quats = _from_smallest_three(rotations) if version > 2 else _from_first_three(rotations)
-    with np.errstate(invalid="ignore"):  # Half floats may hold a signaling NaN.
-        means = means * np.array(turn, np.float32)
-    return Record(
-        means=means,
-        quats=(quats * _quat_signs(turn)).astype(np.float32),
-        scales=np.exp(_scale_logs()).astype(np.float32)[scales.reshape(n, 3)],
-        opacities=(np.arange(256) / 255).astype(np.float32)[alphas],
-        sh=coefficients,
-    )
+        return codes.view("<f2").astype(np.float32)
+    # In the upper three bytes of a word the sign bit is in its place.
+    words = np.zeros((3 * len(codes), 4), np.uint8)
+    words[:, 1:] = codes.reshape(-1, 3)
+    # A power of two and 24 bits: exact in float32.
+    means = words.view("<i4").astype(np.float32).reshape(-1, 3)
+    means *= np.float32(2.0 ** -(bits + 8))
+    return means
 
 
 def _scale_logs() -> np.ndarray:
@@ -149,7 +167,7 @@ def _first_three(quats: np.ndarray) -> np.ndarray:
 
 
 def _from_first_three(codes: np.ndarray) -> np.ndarray:
-    xyz = codes.reshape(-1, 3) / 127.5 - 1
+    xyz = codes / 127.5 - 1
     w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(axis=1)))
     return np.concatenate([w[:, None], xyz], axis=1)
 
@@ -169,7 +187,7 @@ def _smallest_three(quats: np.ndarray) -> np.ndarray:
 
 
 def _from_smallest_three(codes: np.ndarray) -> np.ndarray:
-    words = codes.view("<u4").astype(np.uint32)
+    words = codes.view("<u4")[:, 0].astype(np.uint32)
     shifts = np.array([20, 10, 0], np.uint32)
     parts = words[:, None] >> shifts
     others = (parts & _MASK) / (_ROTATION_STEPS * np.sqrt(2))

@@ -14,10 +14,18 @@ _RECORD = struct.Struct("<II")
 """Layout: type and bytes of content."""
 
 _QUANTIZATION = 0xADBE0001
+_ORBIT = 0xADBE0002
 _COORDINATES = 0xADBE0003
+
+_ORBIT_BYTES, _TYPE_BYTES = 12, 4
+"""Content of the second; the first files that had it give no length after its type."""
+
+_QUANTIZATION_BYTES = 2
+"""Content of the first if it gives no range but the usual one."""
+
 _NAMES = {
     _QUANTIZATION: "SPZ_ADOBE_sh_quantization",
-    0xADBE0002: "SPZ_ADOBE_safe_orbit_camera",
+    _ORBIT: "SPZ_ADOBE_safe_orbit_camera",
     _COORDINATES: "SPZ_ADOBE_coordinate_system",
     0x4E530001: "SPZ_NIANTIC_georeference",
 }
@@ -50,12 +58,16 @@ def turn_of(path: Path, data: bytes) -> tuple[int, int, int]:
         kind, size = _RECORD.unpack_from(data, start)
         if kind == 0:  # Reserved; only padding has it.
             break
-        content = data[start + _RECORD.size :][:size]
+        begin = start + _RECORD.size
+        if kind == _ORBIT and size != _ORBIT_BYTES:
+            begin, size = start + _TYPE_BYTES, _ORBIT_BYTES
+        content = data[begin : begin + size]
         name = _NAMES.get(kind, "unknown")
         if len(content) < size:
             raise ValueError(f"{path} is truncated: its extension {kind:#010x} ({name}) has no end")
-        start += _RECORD.size + size
-        if kind == _QUANTIZATION:
+        start = begin + size
+        # Without the range of the coefficients, it only says how finely they were rounded.
+        if kind == _QUANTIZATION and size != _QUANTIZATION_BYTES:
             raise ValueError(f"{path} has the extension {name}, which changes its SH coefficients")
         if kind == _COORDINATES:
             system = _system(path, content)

@@ -4,11 +4,12 @@ Formats whose steps depend on a range must not lose their precision to a few str
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from jax_gsplat_depth.io._record import Record
+from jax_gsplat_depth.io._record import Record, parts
 
 _USUAL = 0.99
 """Share of the Gaussians from whose distances those of all are judged."""
@@ -33,16 +34,26 @@ class Reach(NamedTuple):
         return self.distances > self.limit
 
 
-def reach(values: np.ndarray, factor: float) -> Reach:
+def reach(
+    values: np.ndarray,
+    factor: float,
+    change: Callable[[np.ndarray], np.ndarray] = np.positive,
+) -> Reach:
     """Return how far the values should reach.
 
     Args:
         values: ``(N, 3)``, N > 0.
         factor: Ratio of the limit to the distance within which 99 % of the values lie, and of few
             values all but one.
+        change: Is applied to the values in float64 first.
     """
-    center = np.median(values, axis=0)
-    distances = np.abs(values - center).max(axis=1)
+    center, distances = np.zeros(3), np.zeros(len(values))
+    # One axis at a time, which takes less memory.
+    for axis in range(3):
+        column = change(values[:, axis].astype(np.float64))
+        center[axis] = np.median(column)
+        column -= center[axis]
+        np.maximum(distances, np.abs(column, out=column), out=distances)
     usual = float(np.quantile(distances, _USUAL, method="lower"))
     return Reach(center, distances, factor * usual if usual > 0 else np.inf)
 
@@ -63,11 +74,18 @@ def pulled_in(
     Returns:
         The Gaussians, and ``(N,)`` bool, which of them were moved.
     """
-    offsets = record.means - center
-    room = np.where(offsets > 0, high - center, center - low)
-    with np.errstate(divide="ignore"):
-        factors = np.where(offsets == 0, np.inf, room / np.abs(offsets)).min(axis=1)
+    factors = np.empty(len(record.means))
+    for part in parts(len(factors)):
+        offsets = record.means[part] - center
+        room = np.where(offsets > 0, high - center, center - low)
+        with np.errstate(divide="ignore"):
+            ratios = np.where(offsets == 0, np.inf, room / np.abs(offsets))
+        factors[part] = ratios.min(axis=1)
     moved = factors < 1
-    factors = np.where(moved, factors, 1.0)[:, None]
-    means = np.where(moved[:, None], center + factors * offsets, record.means)
-    return dataclasses.replace(record, means=means, scales=factors * record.scales), moved
+    if not moved.any():
+        return record, moved
+    means, scales = record.means.astype(np.float64), record.scales.astype(np.float64)
+    closer = factors[moved, None]
+    means[moved] = center + closer * (means[moved] - center)
+    scales[moved] *= closer
+    return dataclasses.replace(record, means=means, scales=scales), moved

@@ -11,7 +11,7 @@ from helpers.splats import HALF, angles, changed, difference, in_range, random_g
 
 import jax_gsplat_depth as jgd
 from jax_gsplat_depth import io
-from jax_gsplat_depth.io._compressed_ply import morton_order
+from jax_gsplat_depth.io._arrange import morton_order
 
 SH_C0 = 0.28209479177387814
 

@@ -97,7 +97,7 @@ def test_scales_that_spz_cannot_hold_are_counted(tmp_path):
 
 
 def test_morton_order_far_from_a_stray_point():
-    from jax_gsplat_depth.io._compressed_ply import morton_order
+    from jax_gsplat_depth.io._arrange import morton_order
 
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4096, 3))

@@ -26,7 +26,7 @@ SUBJECTS = tuple(
 # Importer, imported module, reason.
 ALLOWED = {
     ("fit._frame", "datasets._geometry"): "NumPy camera geometry has one home",
-    ("datasets._points", "io._ply"): "reads the vertices of any PLY file",
+    ("datasets._points", "io._ply_file"): "reads the vertices of any PLY file",
     ("frames._camera_file", "datasets._geometry"): "NumPy camera geometry has one home",
     ("frames._camera_file", "datasets._keys"): "says which keys of a file are not used",
     ("frames._camera_file", "datasets._transforms"): "reads the cameras of a transforms.json",
