@@ -86,7 +86,7 @@ def _capture_of(command: Eval) -> tuple[str, int | None, frames.SceneCameras | N
     try:
         recorded = frames.load_scene_cameras(command.splats)
     except CaptureError as error:
-        raise ValueError(f"{error}: name the capture with --data DIR") from error
+        raise ValueError(f"{error}; name the capture with --data DIR") from error
     if recorded is None or recorded.data is None:
         raise ValueError(
             f"--data is needed: no {frames.SCENE_CAMERAS} of a fit beside {command.splats} names "

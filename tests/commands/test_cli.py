@@ -123,10 +123,12 @@ def test_short_run_writes_everything(small_capture, tmp_path, capsys):
     assert not metrics["interrupted"]
     assert metrics["settings"]["seed"] == 7
     assert metrics["capture"]["width"] == 40
+    assert metrics["options"]["data"] == "builtin"
     assert metrics["versions"]["optax"]
     assert metrics["seconds"]["total"] >= metrics["seconds"]["of_that_in_steps"] > 0
     err = capsys.readouterr().err
-    for words in ("loss ", "PSNR ", "120 Gaussians", "step/s", "held-out PSNR"):
+    following = f"next: jax-gsplat-depth view {out}/splats.ply"
+    for words in ("loss ", "PSNR ", "120 Gaussians", "step/s", "held-out PSNR", following):
         assert words in err
 
     # The same seed gives the same splats to the bit, over the earlier result.

@@ -135,10 +135,13 @@ def test_fit_command_far_away(tmp_path, monkeypatch, capsys, scale, origin):
         monkeypatch.setattr("jax_gsplat_depth.cli._common.builtin_capture", lambda m=moved: m)
         out = tmp_path / f"out{len(psnrs)}"
         assert run("fit", "--out", out, "--steps", 25, "--max-gaussians", 400) == 0
-        said = capsys.readouterr().err.splitlines()[-1]
+        said = capsys.readouterr().err
         of_fit = json.loads((out / "metrics.json").read_text())
         assert ("relative to its origin" in said) == any(of_fit["origin"]) == move[1].any()
         assert list(io.read(out / "splats.ply").tags.origin) == of_fit["origin"]
+        views = frames.load_scene_cameras(out / "splats.ply")
+        assert views is not None
+        np.testing.assert_allclose(views.viewmats, moved.viewmats, rtol=0, atol=1e-6)
         assert run("eval", out / "splats.ply", "--out", tmp_path / f"eval{len(psnrs)}") == 0
         of_eval = json.loads((tmp_path / f"eval{len(psnrs)}" / "metrics.json").read_text())
         assert of_eval["psnr"] == pytest.approx(of_fit["psnr"], rel=1e-5)
