@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jax_gsplat_depth import _check, _depth, _ffi
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import Config, RenderOutput, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
@@ -74,6 +75,9 @@ def blend(
     )
     probe = _check.check_means2d_offset(
         absgrad_probe, camera_batch, n, dtype, name="absgrad_probe", source=source
+    )
+    splats, color_array, background, probe = reverse_only(
+        "blend", (splats, color_array, background, probe)
     )
     return blend_checked(
         splats, color_array, order_array, (width, height), background, probe, config

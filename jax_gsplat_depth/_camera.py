@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jax_gsplat_depth._check_camera import check_camera_values
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
 
 # What the constructors accept: nested sequences as well.
@@ -32,6 +33,7 @@ _MIN_SIN2 = 1e-10
 _LONGEST_RAY = 1e9
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:

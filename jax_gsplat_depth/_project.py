@@ -1,5 +1,6 @@
 """Projects 3D Gaussians to 2D splats: stage 1, project."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import Config, Gaussians, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
@@ -40,7 +42,8 @@ def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = Non
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "geometry", "opacities"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
-    return project_checked(gaussians, camera, config)
+    gaussians = dataclasses.replace(gaussians, sh=None, colors=None)  # not read
+    return project_checked(*reverse_only("project", (gaussians, camera)), config)
 
 
 def project_checked(

@@ -10,6 +10,7 @@ from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera, usable_ray_lengths
 from jax_gsplat_depth._depth import along_rays
 from jax_gsplat_depth._project import project_checked
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, RenderOutput
 
@@ -63,6 +64,9 @@ def render(
     background = _check.check_background(background, camera_batch, n_channels, dtype)
     offset = _check.check_means2d_offset(means2d_offset, camera_batch, n, dtype)
     probe = _check.check_means2d_offset(absgrad_probe, camera_batch, n, dtype, name="absgrad_probe")
+    gaussians, camera, background, offset, probe = reverse_only(
+        "render", (gaussians, camera, background, offset, probe)
+    )
 
     splats = project_checked(gaussians, camera, config)
     colors = shade_checked(gaussians, camera, degree, config, radii=splats.radii)

@@ -24,9 +24,11 @@ from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
 from jax_gsplat_depth._compiled import TILE_SIZE
 from jax_gsplat_depth._project import project_checked
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 from jax_gsplat_depth.compat import _recorder
@@ -39,6 +41,7 @@ _W_EPSILON = 1e-7
 _WEIGHT_EPSILON = 1e-6
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianRasterizationSettings:
@@ -177,6 +180,7 @@ class GaussianRasterizer:
             if arguments[name] is None:
                 del arguments[name]
         options, inputs = _checked(settings, arguments)
+        inputs = reverse_only("GaussianRasterizer", inputs)
         debug = _check.check_bool("raster_settings.debug", settings.debug)
         prefiltered = _check.check_bool("raster_settings.prefiltered", settings.prefiltered)
         run = functools.partial(_rasterize, options)
@@ -187,6 +191,7 @@ class GaussianRasterizer:
         return _recorder.recorded(run, header, inputs, hidden, watch_values=debug)
 
 
+@shown_by_shape
 class Snapshot(NamedTuple):
     """A call that ``debug`` or ``prefiltered`` saved, see ``load_snapshot``.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.densify._moments import clear_moments
 from jax_gsplat_depth.densify._population import (
     Population,
@@ -23,6 +24,7 @@ from jax_gsplat_depth.densify._strategy import RefineInfo, StepInfo
 _SPLIT_FACTOR = 1.6
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AdcState:

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.sh import sh_degrees
@@ -17,6 +18,7 @@ REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
 _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": ()}
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:

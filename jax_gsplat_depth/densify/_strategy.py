@@ -11,9 +11,11 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.densify._population import Population
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StepInfo:
@@ -38,6 +40,7 @@ class StepInfo:
     v_means2d: ArrayLike | None = None
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RefineInfo:
