@@ -19,7 +19,7 @@ def custom_vjp(function: Callable[..., Any]) -> Any:
     gradients with symbolic zeros. It has one for ``jit``, so the op is one there.
     """
     op = jax.custom_vjp(function, nondiff_argnums=(0,))
-    compiled = jax.jit(op, static_argnums=0, inline=True)
+    compiled = jax.jit(op, static_argnums=0)
 
     @functools.wraps(function)
     def call(static: Any, *inputs: Any) -> Any:
