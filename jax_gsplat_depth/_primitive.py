@@ -20,6 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_gsplat_depth import _compiled
+from jax_gsplat_depth._debug import check_results, unwatched
 from jax_gsplat_depth._explicit import gathered, split_like
 
 
@@ -56,8 +57,11 @@ def _compiled_call(*operands: Array, params: tuple[tuple[str, Any], ...]) -> lis
 
 
 def _evaluate(*operands: Array, **params: Any) -> list[Array]:
-    with jax.disable_jit(False):
-        return _compiled_call(*operands, params=tuple(params.items()))
+    # JAX's debugging repeats a compiled function that returns NaN op by op: this op, endlessly.
+    with jax.disable_jit(False), unwatched():
+        out = _compiled_call(*operands, params=tuple(params.items()))
+    check_results(params["target"], out)
+    return out
 
 
 def _batch(

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
 from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import Config, Gaussians, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
+@takes_any_data()
 def project(gaussians: Gaussians, camera: Camera, *, config: Config | None = None) -> Splats:
     """Project 3D Gaussians to the 2D splats that a camera sees.
 

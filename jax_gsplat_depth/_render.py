@@ -8,6 +8,7 @@ from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera, usable_ray_lengths
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._depth import along_rays
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._reverse_mode import reverse_only
@@ -15,6 +16,7 @@ from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, RenderOutput
 
 
+@takes_any_data()
 def render(
     gaussians: Gaussians,
     camera: Camera,

@@ -10,12 +10,14 @@ from jax import Array
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
 from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import SH_CONVENTIONS, Config, Gaussians
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
+@takes_any_data(returns_any=True)
 def shade(
     gaussians: Gaussians,
     camera: Camera,

@@ -27,6 +27,7 @@ from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
 from jax_gsplat_depth._compiled import TILE_SIZE
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
@@ -104,6 +105,7 @@ class GaussianRasterizer:
 
     raster_settings: GaussianRasterizationSettings
 
+    @takes_any_data()
     def markVisible(self, positions: ArrayLike) -> Array:
         """Return which points are farther than the near plane, 0.2; they may miss the image.
 
@@ -118,6 +120,7 @@ class GaussianRasterizer:
         points, viewmatrix = _check.check_arrays(values, patterns).values()
         return _in_front(*map(jax.lax.stop_gradient, (points, viewmatrix)))
 
+    @takes_any_data()
     def __call__(
         self,
         means3D: ArrayLike,
