@@ -1,5 +1,7 @@
 """Blends splats in depth order into image, depth and weight: stage 4, blend."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -144,7 +146,7 @@ def blend_checked(
     )
 
 
-def _drawn(static: "_Static", inputs: "_Inputs") -> Array:
+def _drawn(static: _Static, inputs: _Inputs) -> Array:
     """Return which splats can appear in the image, ``[C, N]`` bool.
 
     These are the rules of the handlers (``drawable`` and ``footprint`` in ``csrc``), but for the
@@ -169,7 +171,7 @@ def _drawn(static: "_Static", inputs: "_Inputs") -> Array:
     return drawn & ((x.means2d + extent >= 0) & (x.means2d - extent <= size)).all(axis=-1)
 
 
-def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
+def _with_summands(inputs: _Inputs, summands: _depth.Summands) -> _Inputs:
     """Replace the depths by the summands, and append their channels to those of the image."""
     colors, background, channels = inputs.colors, inputs.background, summands.channels
     if channels.shape[2]:

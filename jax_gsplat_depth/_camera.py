@@ -4,6 +4,8 @@ A frozen dataclass and a pytree like those of ``_types.py``: the constructor nei
 converts. The class methods do both.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -95,7 +97,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera at ``eye`` that looks at ``target``.
 
         Args:
@@ -139,7 +141,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from an OpenGL pose, as in a NeRF-style ``transforms.json``.
 
         Args:
@@ -176,7 +178,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from a field of view: square pixels, principal point at the centre.
 
         Args:
@@ -207,7 +209,7 @@ class Camera:
         model: str,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from the pose and parameters of a COLMAP reconstruction.
 
         Args:

@@ -1,5 +1,7 @@
 """Runs the stages in order: project, shade, bin, blend."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from jax.typing import ArrayLike

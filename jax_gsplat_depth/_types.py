@@ -6,6 +6,8 @@ JAX rebuilds them with tracers, ``None`` and other placeholders; ``_check.py`` c
 stage is called. ``dataclasses.replace`` makes a changed copy.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math

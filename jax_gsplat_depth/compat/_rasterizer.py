@@ -9,6 +9,8 @@ covariances (quaternions as given, scale_modifier) and the centres, which follow
 the focal lengths are.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -89,7 +91,7 @@ class GaussianRasterizationSettings:
     debug: bool = dataclasses.field(metadata={"static": True})
     sh_convention: ShConvention = dataclasses.field(default="3dgs", metadata={"static": True})
 
-    def _replace(self, **changes: Any) -> "GaussianRasterizationSettings":
+    def _replace(self, **changes: Any) -> GaussianRasterizationSettings:
         """Return a changed copy, as the named tuple of the original rasterizers does."""
         return dataclasses.replace(self, **changes)
 

@@ -1,5 +1,7 @@
 """Holds the free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 

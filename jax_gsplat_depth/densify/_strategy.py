@@ -4,6 +4,8 @@ A strategy is static: everything that changes travels through its arguments and 
 its methods can be jitted.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any, Protocol
 
