@@ -18,6 +18,9 @@ from jax.core import Tracer
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# Its flags are set at run time, so that they have no types.
+_CONFIG: Any = jax.config
+
 
 def takes_any_data(*, returns_any: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a public function.
@@ -64,11 +67,11 @@ def check_results(name: str, results: Iterable[Any]) -> None:
         if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.floating):
             continue
         values = np.asarray(x)
-        if jax.config.jax_debug_nans and np.isnan(values).any():
+        if _CONFIG.jax_debug_nans and np.isnan(values).any():
             raise FloatingPointError(f"invalid value (nan) encountered in {name}")
-        if jax.config.jax_debug_infs and np.isinf(values).any():
+        if _CONFIG.jax_debug_infs and np.isinf(values).any():
             raise FloatingPointError(f"invalid value (inf) encountered in {name}")
 
 
 def _watched() -> bool:
-    return jax.config.jax_debug_nans or jax.config.jax_debug_infs
+    return _CONFIG.jax_debug_nans or _CONFIG.jax_debug_infs

@@ -234,8 +234,8 @@ def _register_for_export(cls: type) -> None:
     def serialize(aux: Any) -> bytes:
         return json.dumps([int(value) for value in aux]).encode()
 
-    def rebuild(aux: Any, children: Sequence[Any]) -> Any:
-        static, data = iter(aux), iter(children)
+    def rebuild(aux_data: Any, children: Sequence[Any]) -> Any:
+        static, data = iter(aux_data), iter(children)
         # The package may have been imported again.
         current = getattr(sys.modules.get("jax_gsplat_depth"), cls.__name__, cls)
         return current(**{k: next(static if is_static[k] else data) for k in is_static})

@@ -21,15 +21,15 @@ def custom_vjp(function: Callable[..., Any]) -> Any:
     op = jax.custom_vjp(function, nondiff_argnums=(0,))
     compiled = jax.jit(op, static_argnums=0)
 
-    @functools.wraps(function)
     def call(static: Any, *inputs: Any) -> Any:
         if not jax.sharding.get_abstract_mesh().manual_axes:
             return op(static, *inputs)
         with jax.disable_jit(False):
             return compiled(static, *inputs)
 
-    call.defvjp = op.defvjp  # pyright: ignore[reportFunctionMemberAccess]
-    return call
+    decorated: Any = functools.wraps(function)(call)
+    decorated.defvjp = op.defvjp
+    return decorated
 
 
 @jax.tree_util.register_static

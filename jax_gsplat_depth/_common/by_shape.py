@@ -17,8 +17,9 @@ def shown_by_shape(cls: Class) -> Class:
 
     Fields that are None, as by default, are left out.
     """
-    cls.__repr__ = _by_shape
-    return cls
+    decorated: Any = cls
+    decorated.__repr__ = _by_shape
+    return decorated
 
 
 def _by_shape(self: Any) -> str:
@@ -39,7 +40,7 @@ def _short(value: Any) -> str:
         return f"{{{_items([f'{key!r}: {_short(item)}' for key, item in value.items()])}}}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return _by_shape(value)
-    if type(value) in (list, tuple):
+    if isinstance(value, (list, tuple)):
         items = _items([_short(item) for item in value[:_MOST_ITEMS]], len(value))
         return f"[{items}]" if isinstance(value, list) else f"({items})"
     return repr(value)
