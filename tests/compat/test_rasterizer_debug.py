@@ -119,6 +119,27 @@ def test_debug_changes_nothing_and_leaves_nothing(backend, folder, mode):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.quick(option=["debug"], mode=["jit"])
+@pytest.mark.parametrize("mode", ["eager", "jit"])
+@pytest.mark.parametrize("option", ["debug", "prefiltered"])
+def test_under_checkpoint(folder, option, mode):
+    """The files are written again when the forward pass is repeated, and removed."""
+    x = gaussians()
+
+    def run(raster_settings, x):
+        return render(raster_settings, x)["rendered_image"].sum()
+
+    grads = [
+        modes(jax.grad(jax.checkpoint(functools.partial(run, settings(**options)))))[mode](x)
+        for options in ({}, {option: True})
+    ]
+    jax.block_until_ready(grads)
+    jax.effects_barrier()
+    for a, e in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.slow
 def test_debug_of_a_bad_input_that_is_only_culled(backend, folder):
     x = gaussians()
