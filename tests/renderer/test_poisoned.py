@@ -406,7 +406,8 @@ def test_debug_nans_still_finds_a_nan_in_a_result():
     background = jax.device_put(np.full(gaussians.colors.shape[1], np.nan, np.float32))
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"jax_gsplat_depth\.render"):
         jgd.render(gaussians, camera, background=background)
-    cotangent = jax.device_put(np.full(4, np.nan, np.float32))
-    _, pullback = jax.vjp(lambda g: jgd.project(g, camera).depths, gaussians)
+    cameras = jax.tree.map(lambda x: x[None], camera)
+    cotangent = jax.device_put(np.full((1, 4), np.nan, np.float32))
+    _, pullback = jax.vjp(lambda g: jgd.project(g, cameras).depths, gaussians)
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="jgd_project_bwd"):
         pullback(cotangent)
