@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from jax_gsplat_depth._check_camera import check_camera_values
 from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
+from jax_gsplat_depth._explicit import gathered
 
 # What the constructors accept: nested sequences as well.
 Numbers = ArrayLike | Sequence[Any]
@@ -272,7 +273,8 @@ def _with_cameras(**inputs: tuple[Any, tuple[int, ...]]) -> dict[str, Array]:
             batch, source = lead, name
     check_camera_values({name: value for name, (value, _) in inputs.items()}, dtype)
     return {
-        name: jnp.broadcast_to(arrays[name], batch + shape) for name, (_, shape) in inputs.items()
+        name: jnp.broadcast_to(gathered(arrays[name]), batch + shape)
+        for name, (_, shape) in inputs.items()
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -20,11 +21,18 @@ def gathered(x: Array) -> Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
-def split_like(operands: Sequence[Array], results: Sequence[Array]) -> list[Array]:
-    """Split the first axis of the results, which ``jax.vmap`` made, like that of the operands."""
+def split_like(operands: Sequence[Array], arrays: Sequence[Array], axes: int = 1) -> list[Array]:
+    """Split the leading axes of arrays, which ``jax.vmap`` maps, like those of the operands.
+
+    Args:
+        operands: Arrays of which some may be split along their leading axes.
+        arrays: Arrays with the same leading axes; their others become whole.
+        axes: Number of leading axes.
+    """
     for x in operands:
         sharding: Any = jax.typeof(x).sharding
-        if sharding.spec and sharding.spec[0] is not None:
-            split = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
-            return [jax.sharding.reshard(y, split) for y in results]
-    return list(results)
+        lead = sharding.spec[:axes]
+        if any(axis is not None for axis in lead):
+            split = NamedSharding(sharding.mesh, PartitionSpec(*lead))
+            return [jax.sharding.reshard(jnp.asarray(y), split) for y in arrays]
+    return list(arrays)

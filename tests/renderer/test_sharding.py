@@ -21,6 +21,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_gsplat_depth as jgd
+from jax_gsplat_depth import losses
 
 
 def make_mesh(kind, n=4):
@@ -64,6 +65,26 @@ def test_vmap_over_split_cameras():
     expected = single(inputs, size)
     names = (*OUTPUTS, *(f"grad {k}" for k in CAMERA))
     same_tree({k: np.asarray(result[k]) for k in names}, {k: expected[k] for k in names})
+
+
+def test_losses_and_cameras_of_split_arrays():
+    """A loss of whole images and split photos, and a camera from split positions."""
+    rng = np.random.default_rng(0)
+    images, photos = rng.uniform(size=(2, 4, 12, 13, 1)).astype(np.float32)
+    eyes = rng.normal((0, -5, 0), size=(4, 3)).astype(np.float32)
+
+    @jax.jit
+    def run(images, photos, eyes):
+        camera = jgd.Camera.look_at(eyes, (0.0, 0.0, 0.0), fov_x=0.8, width=4, height=4)
+        return jax.grad(losses.ssim)(images, photos), camera.viewmat
+
+    expected = run(images, photos, eyes)
+    mesh = make_mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        split = [jax.device_put(x, NamedSharding(mesh, P("d"))) for x in (photos, eyes)]
+        result = run(jax.device_put(images, NamedSharding(mesh, P())), *split)
+    for a, e in zip(result, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6)
 
 
 def test_eager_gradient_of_shard_map_of_a_stage():
