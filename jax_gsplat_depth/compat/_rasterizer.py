@@ -26,6 +26,7 @@ from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common import flax_states
 from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
 from jax_gsplat_depth._compiled import TILE_SIZE
@@ -194,6 +195,9 @@ class GaussianRasterizer:
         header = {name: getattr(settings, name) for name in _STATIC}
         hidden = ~_in_front(inputs["means3D"], inputs["viewmatrix"]) if prefiltered else None
         return _recorder.recorded(run, header, inputs, hidden, watch_values=debug)
+
+
+flax_states.register(GaussianRasterizationSettings, GaussianRasterizer)
 
 
 @shown_by_shape

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jax_gsplat_depth._common import flax_states
 from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.densify._moments import clear_moments
 from jax_gsplat_depth.densify._population import (
@@ -42,6 +43,9 @@ class AdcState:
     views: Array
     sizes: Array
     was_reset: Array
+
+
+flax_states.register(AdcState)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common import flax_states
 from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
@@ -47,6 +48,9 @@ class Population:
     def n_alive(self) -> Array:
         """Return the number of Gaussians that are alive, int32, on the device."""
         return jnp.sum(self.alive, dtype=jnp.int32)
+
+
+flax_states.register(Population)
 
 
 def pad(params: Mapping[str, ArrayLike], capacity: int) -> Population:

@@ -67,6 +67,7 @@ def test_vmap_over_split_cameras():
     same_tree({k: np.asarray(result[k]) for k in names}, {k: expected[k] for k in names})
 
 
+@pytest.mark.slow
 def test_losses_and_cameras_of_split_arrays():
     """A loss of whole images and split photos, and a camera from split positions."""
     rng = np.random.default_rng(0)
