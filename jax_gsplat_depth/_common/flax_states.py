@@ -61,9 +61,11 @@ class _Waiting(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != _MODULE:
+        if fullname != _MODULE or self not in sys.meta_path:
             return None
-        specs = (f.find_spec(fullname, path, target) for f in sys.meta_path if f is not self)
+        # Only those behind: where the package was imported twice, another of these is among them.
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec: Any = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module

@@ -231,6 +231,7 @@ def test_flax_is_not_loaded_but_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     before = len(sys.meta_path)
     flax_states.register(jgd.Camera)
+    sys.meta_path.insert(0, flax_states._Waiting())  # as a second import of the package does
     assert "stand_in" not in sys.modules
     assert importlib.util.find_spec("stand_in.serialization")  # does not load it
     try:
