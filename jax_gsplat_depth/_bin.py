@@ -6,9 +6,11 @@ from jax import Array
 
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._types import Bins, Config, Splats
 
 
+@takes_any_data()
 def bin(splats: Splats, *, width: int, height: int, config: Config | None = None) -> Bins:
     """Sort splats by depth and count those that touch each 16x16 tile.
 

@@ -1,5 +1,7 @@
 """Blends splats in depth order into image, depth and weight: stage 4, blend."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +12,14 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth import _check, _depth, _ffi
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import Config, RenderOutput, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
+@takes_any_data()
 def blend(
     splats: Splats,
     colors: ArrayLike,
@@ -75,6 +80,9 @@ def blend(
     )
     probe = _check.check_means2d_offset(
         absgrad_probe, camera_batch, n, dtype, name="absgrad_probe", source=source
+    )
+    splats, color_array, background, probe = reverse_only(
+        "blend", (splats, color_array, background, probe)
     )
     return blend_checked(
         splats, color_array, order_array, (width, height), background, probe, config
@@ -139,7 +147,7 @@ def blend_checked(
     )
 
 
-def _drawn(static: "_Static", inputs: "_Inputs") -> Array:
+def _drawn(static: _Static, inputs: _Inputs) -> Array:
     """Return which splats can appear in the image, ``[C, N]`` bool.
 
     These are the rules of the handlers (``drawable`` and ``footprint`` in ``csrc``), but for the
@@ -164,7 +172,7 @@ def _drawn(static: "_Static", inputs: "_Inputs") -> Array:
     return drawn & ((x.means2d + extent >= 0) & (x.means2d - extent <= size)).all(axis=-1)
 
 
-def _with_summands(inputs: "_Inputs", summands: _depth.Summands) -> "_Inputs":
+def _with_summands(inputs: _Inputs, summands: _depth.Summands) -> _Inputs:
     """Replace the depths by the summands, and append their channels to those of the image."""
     colors, background, channels = inputs.colors, inputs.background, summands.channels
     if channels.shape[2]:

@@ -4,6 +4,8 @@ A frozen dataclass and a pytree like those of ``_types.py``: the constructor nei
 converts. The class methods do both.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -16,7 +18,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jax_gsplat_depth._check_camera import check_camera_values
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
+from jax_gsplat_depth._explicit import gathered
 
 # What the constructors accept: nested sequences as well.
 Numbers = ArrayLike | Sequence[Any]
@@ -32,6 +36,7 @@ _MIN_SIN2 = 1e-10
 _LONGEST_RAY = 1e9
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Camera:
@@ -93,7 +98,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera at ``eye`` that looks at ``target``.
 
         Args:
@@ -137,7 +142,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from an OpenGL pose, as in a NeRF-style ``transforms.json``.
 
         Args:
@@ -174,7 +179,7 @@ class Camera:
         fov_y: Numbers | None = None,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from a field of view: square pixels, principal point at the centre.
 
         Args:
@@ -205,7 +210,7 @@ class Camera:
         model: str,
         width: int,
         height: int,
-    ) -> "Camera":
+    ) -> Camera:
         """Build the camera from the pose and parameters of a COLMAP reconstruction.
 
         Args:
@@ -268,7 +273,8 @@ def _with_cameras(**inputs: tuple[Any, tuple[int, ...]]) -> dict[str, Array]:
             batch, source = lead, name
     check_camera_values({name: value for name, (value, _) in inputs.items()}, dtype)
     return {
-        name: jnp.broadcast_to(arrays[name], batch + shape) for name, (_, shape) in inputs.items()
+        name: jnp.broadcast_to(gathered(arrays[name]), batch + shape)
+        for name, (_, shape) in inputs.items()
     }
 
 

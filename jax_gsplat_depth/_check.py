@@ -87,12 +87,12 @@ def check_arrays(
 
 def check_sh_and_rotation(sh: Any, R: Any) -> tuple[Array, Array]:
     """Check coefficients ``[..., B, 3]`` and a rotation, one for all or one for each."""
-    sh = reference_array("sh", sh)
+    sh = reference_array("sh", sh, whole=False)
     if sh.ndim < 2 or sh.shape[-2] not in SH_BASES or sh.shape[-1] != 3:
         raise ValueError(
             f"sh has shape {sh.shape}, expected (..., B, 3) with B = 1, 4, 9, 16 or 25"
         )
-    R = float_array("R", R, sh.dtype, "sh")
+    R = float_array("R", R, sh.dtype, "sh", whole=False)
     if R.shape not in ((3, 3), (*sh.shape[:-2], 3, 3)):
         raise ValueError(
             f"R has shape {R.shape}, expected (3, 3) or {(*sh.shape[:-2], 3, 3)} (from sh)"

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_gsplat_depth._explicit import gathered
+
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 Dim = int | str
@@ -69,8 +71,8 @@ def static_int(name: str, value: Any) -> int:
     raise TypeError(f"{name} has type {type(value).__name__}, expected int: it is static")
 
 
-def reference_array(name: str, value: Any) -> Array:
-    """Convert the array that determines the dtype of all others."""
+def reference_array(name: str, value: Any, *, whole: bool = True) -> Array:
+    """Convert the array that determines the dtype of all others; ``whole`` as in the next one."""
     value = _read(name, value, "fiu")
     if isinstance(value, np.ndarray):
         # float64 is NumPy's default, and JAX's only with x64. [0, 1] may stand for [0.0, 1.0].
@@ -78,18 +80,23 @@ def reference_array(name: str, value: Any) -> Array:
         value = jnp.asarray(value, value.dtype if is_float32 else jnp.result_type(float))
     if value.dtype not in _FLOATS:
         raise TypeError(f"{name} has dtype {value.dtype}, expected float32 or float64")
-    return jnp.asarray(value, value.dtype)
+    array = jnp.asarray(value, value.dtype)
+    return gathered(array) if whole else array
 
 
-def float_array(name: str, value: Any, dtype: Any, source: str) -> Array:
-    """Return a JAX array of the dtype of ``source``; JAX arrays are not converted."""
+def float_array(name: str, value: Any, dtype: Any, source: str, *, whole: bool = True) -> Array:
+    """Return a JAX array of the dtype of ``source``; JAX arrays are not converted.
+
+    ``whole`` gathers an array that is split over the explicit axes of a mesh.
+    """
     value = _read(name, value, "fiu")
     if isinstance(value, np.ndarray):
         value = jnp.asarray(value, dtype)
     if value.dtype != dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype} (from {source})")
     # Drops a weak type, such as that of jnp.full((n,), 0.5).
-    return jnp.asarray(value, dtype)
+    array = jnp.asarray(value, dtype)
+    return gathered(array) if whole else array
 
 
 def int32_array(name: str, value: Any) -> Array:
@@ -99,7 +106,7 @@ def int32_array(name: str, value: Any) -> Array:
         value = jnp.asarray(value, jnp.int32)
     if value.dtype != jnp.int32:
         raise TypeError(f"{name} has dtype {value.dtype}, expected int32")
-    return value
+    return gathered(jnp.asarray(value))
 
 
 def _read(name: str, value: Any, kinds: str) -> Array | np.ndarray:

@@ -17,8 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_gsplat_depth import _compiled
+from jax_gsplat_depth._debug import check_results, unwatched
+from jax_gsplat_depth._explicit import gathered, split_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +42,13 @@ call_p.multiple_results = True
 
 
 def _abstract_eval(*operands: Any, results: tuple[Any, ...], **_: Any) -> list[Any]:
-    # Varying over the mesh axes of the operands; weak types would make a second executable.
-    like = operands[0]
-    return [like.update(shape=shape, dtype=dtype, weak_type=False) for shape, dtype in results]
+    # Varying over the mesh axes of the operands, and whole on each device of explicit axes; weak
+    # types would make a second executable.
+    like, whole = operands[0], NamedSharding(operands[0].sharding.mesh, PartitionSpec())
+    return [
+        like.update(shape=shape, dtype=dtype, weak_type=False, sharding=whole)
+        for shape, dtype in results
+    ]
 
 
 @functools.partial(jax.jit, static_argnames="params")
@@ -50,8 +57,11 @@ def _compiled_call(*operands: Array, params: tuple[tuple[str, Any], ...]) -> lis
 
 
 def _evaluate(*operands: Array, **params: Any) -> list[Array]:
-    with jax.disable_jit(False):
-        return _compiled_call(*operands, params=tuple(params.items()))
+    # JAX's debugging repeats a compiled function that returns NaN op by op: this op, endlessly.
+    with jax.disable_jit(False), unwatched():
+        out = _compiled_call(*operands, params=tuple(params.items()))
+    check_results(params["target"], out)
+    return out
 
 
 def _batch(
@@ -61,20 +71,19 @@ def _batch(
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     params["results"] = tuple(((size, *shape), dtype) for shape, dtype in params["results"])
     params["n_batch"] *= size
-    out = call_p.bind(
-        *(
-            jax.lax.expand_dims(x, [0]) if axis is None else jnp.moveaxis(x, axis, 0)
-            for x, axis in zip(operands, axes, strict=True)
-        ),
-        **params,
-    )
-    return out, [0] * len(out)
+    in_front = [
+        jax.lax.expand_dims(x, [0]) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    out = call_p.bind(*map(gathered, in_front), **params)
+    return split_like(in_front, out), [0] * len(out)
 
 
 def _jvp(*_: Any, target: str, **__: Any) -> Any:
+    stage = target.split("_")[1]
     raise ValueError(
-        f"{target} cannot be differentiated here: jax_gsplat_depth has reverse mode and first "
-        "derivatives only"
+        f"the gradient of jax_gsplat_depth.{stage} cannot be differentiated: jax_gsplat_depth has "
+        "first derivatives only, by reverse mode (jax.grad, jax.vjp, jax.jacrev)"
     )
 
 

@@ -10,11 +10,14 @@ from jax import Array
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import Config, Gaussians, Splats
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
+@takes_any_data()
 def project(
     gaussians: Gaussians,
     camera: Camera,
@@ -52,9 +55,12 @@ def project(
     gaussians = _check.check_gaussians(gaussians, need=("means", "geometry", "opacities"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
     keep_outside = _check.check_bool("keep_outside", keep_outside)
+    gaussians = dataclasses.replace(gaussians, sh=None, colors=None)  # not read
+    gaussians, camera = reverse_only("project", (gaussians, camera))
     return project_checked(gaussians, camera, config, keep_outside=keep_outside)
 
 
+@takes_any_data()
 def opacity_compensation(
     gaussians: Gaussians, camera: Camera, *, config: Config | None = None
 ) -> Array:
@@ -83,6 +89,8 @@ def opacity_compensation(
     config = _check.check_config(Config() if config is None else config)
     gaussians = _check.check_gaussians(gaussians, need=("means", "geometry"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
+    gaussians = dataclasses.replace(gaussians, sh=None, colors=None)  # not read
+    gaussians, camera = reverse_only("opacity_compensation", (gaussians, camera))
     # What is left of an opacity of 1.
     opaque = dataclasses.replace(gaussians, opacities=jnp.ones_like(gaussians.means[:, 0]))
     config = dataclasses.replace(config, antialiased=True)

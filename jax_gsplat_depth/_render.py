@@ -1,5 +1,7 @@
 """Runs the stages in order: project, shade, bin, blend."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from jax.typing import ArrayLike
@@ -8,12 +10,15 @@ from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera, usable_ray_lengths
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._depth import along_rays
 from jax_gsplat_depth._project import project_checked
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, RenderOutput
 
 
+@takes_any_data()
 def render(
     gaussians: Gaussians,
     camera: Camera,
@@ -64,6 +69,9 @@ def render(
     background = _check.check_background(background, camera_batch, n_channels, dtype)
     offset = _check.check_means2d_offset(means2d_offset, camera_batch, n, dtype)
     probe = _check.check_means2d_offset(absgrad_probe, camera_batch, n, dtype, name="absgrad_probe")
+    gaussians, camera, background, offset, probe = reverse_only(
+        "render", (gaussians, camera, background, offset, probe)
+    )
 
     splats = project_checked(gaussians, camera, config)
     colors = shade_checked(gaussians, camera, degree, config, radii=splats.radii)

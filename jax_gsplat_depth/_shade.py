@@ -1,5 +1,6 @@
 """Evaluates spherical harmonics to colours: stage 2, shade."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,11 +10,14 @@ from jax import Array
 from jax_gsplat_depth import _check, _ffi
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._ffi import Absent, Operand, Result, or_absent
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._types import SH_CONVENTIONS, Config, Gaussians
 from jax_gsplat_depth._vjp import custom_vjp, none_if_zero, same_axes, values_and_needed
 
 
+@takes_any_data(returns_any=True)
 def shade(
     gaussians: Gaussians,
     camera: Camera,
@@ -47,6 +51,11 @@ def shade(
     gaussians = _check.check_gaussians(gaussians, need=("means", "appearance"))
     camera = _check.check_camera(camera, gaussians.means.dtype)
     degree, _ = _check.check_appearance(gaussians, sh_degree, camera.viewmat.shape[:-2])
+    if gaussians.sh is not None:
+        read = (gaussians.means, gaussians.sh, camera.viewmat)
+        means, sh, viewmat = reverse_only("shade", read)
+        gaussians = Gaussians(means, sh=sh)
+        camera = dataclasses.replace(camera, viewmat=viewmat)
     return shade_checked(gaussians, camera, degree, config, radii=None)
 
 

@@ -6,10 +6,14 @@ JAX rebuilds them with tracers, ``None`` and other placeholders; ``_check.py`` c
 stage is called. ``dataclasses.replace`` makes a changed copy.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
-from typing import Literal
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.export
@@ -17,6 +21,8 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common import flax_states
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 
 Footprint = Literal["exact", "3sigma"]
 Depth = Literal["expected", "median", "inverse"]
@@ -28,6 +34,7 @@ DEPTHS = ("expected", "median", "inverse")
 SH_CONVENTIONS = ("3dgs", "e3nn", "e3nn-legacy")
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaussians:
@@ -60,6 +67,7 @@ class Gaussians:
     covars: Array | None = None
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splats:
@@ -80,6 +88,7 @@ class Splats:
     radii: Array
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bins:
@@ -94,6 +103,7 @@ class Bins:
     tile_counts: Array
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class RenderOutput:
@@ -250,13 +260,35 @@ class Config:
 
 def _register_for_export(cls: type) -> None:
     """Let functions that take or return ``cls`` be serialized by ``jax.export``."""
-    jax.export.register_pytree_node_serialization(
-        cls,
-        serialized_name=f"jax_gsplat_depth.{cls.__name__}",
-        serialize_auxdata=lambda aux: json.dumps([int(value) for value in aux]).encode(),
-        deserialize_auxdata=lambda data: tuple(json.loads(data)),
-    )
+    name = f"jax_gsplat_depth.{cls.__name__}"
+    is_static = {f.name: f.metadata.get("static", False) for f in dataclasses.fields(cls)}
+
+    def serialize(aux: Any) -> bytes:
+        return json.dumps([int(value) for value in aux]).encode()
+
+    def rebuild(aux_data: Any, children: Sequence[Any]) -> Any:
+        static, data = iter(aux_data), iter(children)
+        # The package may have been imported again.
+        current = getattr(sys.modules.get("jax_gsplat_depth"), cls.__name__, cls)
+        return current(**{k: next(static if is_static[k] else data) for k in is_static})
+
+    register = jax.export.register_pytree_node_serialization
+    try:
+        register(
+            cls,
+            serialized_name=name,
+            serialize_auxdata=serialize,
+            deserialize_auxdata=lambda data: tuple(json.loads(data)),
+            from_children=rebuild,
+        )
+    except ValueError:
+        # The name belongs to the class of an earlier import in this process, for good. JAX has no
+        # public way to give it to a second class.
+        known = getattr(register, "__globals__", {}).get("serialization_registry", {})
+        known[cls] = name, serialize
 
 
-for _cls in (Gaussians, Camera, Splats, Bins, RenderOutput, Contributors, ViewStatistics):
+_CONTAINERS = (Gaussians, Camera, Splats, Bins, RenderOutput, Contributors, ViewStatistics)
+for _cls in _CONTAINERS:
     _register_for_export(_cls)
+flax_states.register(*_CONTAINERS, Config)

@@ -1,6 +1,7 @@
 """Holds what the custom gradient rules of the stages share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,8 +13,23 @@ Tree = TypeVar("Tree")
 
 
 def custom_vjp(function: Callable[..., Any]) -> Any:
-    """Decorate an op whose first argument is static."""
-    return jax.custom_vjp(function, nondiff_argnums=(0,))
+    """Decorate an op whose first argument is static.
+
+    Without an outer ``jit`` JAX executes a ``shard_map`` op by op, and has no rule there for
+    gradients with symbolic zeros. It has one for ``jit``, so the op is one there.
+    """
+    op = jax.custom_vjp(function, nondiff_argnums=(0,))
+    compiled = jax.jit(op, static_argnums=0)
+
+    def call(static: Any, *inputs: Any) -> Any:
+        if not jax.sharding.get_abstract_mesh().manual_axes:
+            return op(static, *inputs)
+        with jax.disable_jit(False):
+            return compiled(static, *inputs)
+
+    decorated: Any = functools.wraps(function)(call)
+    decorated.defvjp = op.defvjp
+    return decorated
 
 
 @jax.tree_util.register_static

@@ -16,11 +16,13 @@ from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import list_capacity
 from jax_gsplat_depth._camera import Camera
 from jax_gsplat_depth._camera_axis import with_camera_axis, without_camera_axis
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._project import project_checked
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Contributors, Gaussians, Splats, ViewStatistics
 
 
+@takes_any_data()
 def contributors(
     gaussians: Gaussians,
     camera: Camera,
@@ -59,6 +61,7 @@ def contributors(
     return without_camera_axis(Contributors(ids, weights), view.has_camera_axis)
 
 
+@takes_any_data()
 def view_statistics(
     gaussians: Gaussians,
     camera: Camera,

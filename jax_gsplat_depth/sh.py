@@ -6,6 +6,8 @@ matrix of real harmonics. Since Y is orthonormal, D(R) is the integral of Y(R d)
 sphere, and a quadrature that is exact for degree 2 l gives it, and its derivative, exactly.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any

@@ -5,6 +5,8 @@ coordinates loses the digits, a scene in small units vanishes behind the plane. 
 own, it looks like every other scene.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 
@@ -34,9 +36,7 @@ class LocalFrame:
     unit: float
 
     @classmethod
-    def around(
-        cls, center: ArrayLike, length: float, origin: ArrayLike = (0, 0, 0)
-    ) -> "LocalFrame":
+    def around(cls, center: ArrayLike, length: float, origin: ArrayLike = (0, 0, 0)) -> LocalFrame:
         """Return a frame in which a scene is near zero and of the order of 1.
 
         Args:

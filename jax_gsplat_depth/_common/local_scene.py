@@ -1,5 +1,7 @@
 """Puts Gaussians into a frame of their own, in which float32 and the near plane suit them."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class Detail:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, gaussians: Gaussians) -> "Detail":
+    def of(cls, gaussians: Gaussians) -> Detail:
         """Select what can be drawn, as far as the Gaussians themselves decide it."""
         drawn = np.flatnonzero(_drawable(gaussians))
         drawn = drawn[:: max(1, len(drawn) // _MOST)]
@@ -73,8 +75,8 @@ class LocalScene:
 
     @classmethod
     def of(
-        cls, gaussians: "Gaussians | LocalScene", origin: ArrayLike = (0.0, 0.0, 0.0)
-    ) -> "LocalScene":
+        cls, gaussians: Gaussians | LocalScene, origin: ArrayLike = (0.0, 0.0, 0.0)
+    ) -> LocalScene:
         """Choose a frame for Gaussians and move them there; a scene is returned as it is.
 
         The unit follows from the sizes of the Gaussians and the distances between them, so the same

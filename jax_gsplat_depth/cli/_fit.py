@@ -215,7 +215,11 @@ def run(command: Fit) -> int:
             checkpoints=checkpoints,
             started=started,
             data=BUILT_IN if command.data is None else _absolute(command.data),
-            options={"downscale": command.downscale, "views": command.views},
+            options={
+                "downscale": command.downscale,
+                "holdout": command.holdout,
+                "views": command.views,
+            },
         )
     say(_summary(metrics, command.out, saved=checkpoints is not None))
     for line in _next_steps(command.out, goes_on=metrics["interrupted"] and bool(checkpoints)):

@@ -9,6 +9,8 @@ covariances (quaternions as given, scale_modifier) and the centres, which follow
 the focal lengths are.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -24,9 +26,13 @@ from jax_gsplat_depth import _check
 from jax_gsplat_depth._bin import depth_order
 from jax_gsplat_depth._blend import blend_checked
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common import flax_states
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.rotation import rotation_rows
 from jax_gsplat_depth._compiled import TILE_SIZE
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._project import project_checked
+from jax_gsplat_depth._reverse_mode import reverse_only
 from jax_gsplat_depth._shade import cull_by_color, shade_checked
 from jax_gsplat_depth._types import Config, Gaussians, ShConvention
 from jax_gsplat_depth.compat import _recorder
@@ -39,6 +45,7 @@ _W_EPSILON = 1e-7
 _WEIGHT_EPSILON = 1e-6
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianRasterizationSettings:
@@ -85,7 +92,7 @@ class GaussianRasterizationSettings:
     debug: bool = dataclasses.field(metadata={"static": True})
     sh_convention: ShConvention = dataclasses.field(default="3dgs", metadata={"static": True})
 
-    def _replace(self, **changes: Any) -> "GaussianRasterizationSettings":
+    def _replace(self, **changes: Any) -> GaussianRasterizationSettings:
         """Return a changed copy, as the named tuple of the original rasterizers does."""
         return dataclasses.replace(self, **changes)
 
@@ -101,6 +108,7 @@ class GaussianRasterizer:
 
     raster_settings: GaussianRasterizationSettings
 
+    @takes_any_data()
     def markVisible(self, positions: ArrayLike) -> Array:
         """Return which points are farther than the near plane, 0.2; they may miss the image.
 
@@ -115,6 +123,7 @@ class GaussianRasterizer:
         points, viewmatrix = _check.check_arrays(values, patterns).values()
         return _in_front(*map(jax.lax.stop_gradient, (points, viewmatrix)))
 
+    @takes_any_data()
     def __call__(
         self,
         means3D: ArrayLike,
@@ -177,6 +186,7 @@ class GaussianRasterizer:
             if arguments[name] is None:
                 del arguments[name]
         options, inputs = _checked(settings, arguments)
+        inputs = reverse_only("GaussianRasterizer", inputs)
         debug = _check.check_bool("raster_settings.debug", settings.debug)
         prefiltered = _check.check_bool("raster_settings.prefiltered", settings.prefiltered)
         run = functools.partial(_rasterize, options)
@@ -187,6 +197,10 @@ class GaussianRasterizer:
         return _recorder.recorded(run, header, inputs, hidden, watch_values=debug)
 
 
+flax_states.register(GaussianRasterizationSettings, GaussianRasterizer)
+
+
+@shown_by_shape
 class Snapshot(NamedTuple):
     """A call that ``debug`` or ``prefiltered`` saved, see ``load_snapshot``.
 

@@ -23,11 +23,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.experimental import io_callback
+from jax.interpreters import batching, mlir
 
 from jax_gsplat_depth._vjp import custom_vjp
 from jax_gsplat_depth.compat._snapshot import HEADER
@@ -162,13 +164,34 @@ def _write(layout: _Layout, inputs: dict[str, Array]) -> Array:
     step = _PIECE_BYTES // values.dtype.itemsize
     n_pieces = -(-layout.size // step)
     pieces = jnp.pad(values, (0, n_pieces * step - layout.size)).reshape(n_pieces, step)
-    scalar = jax.ShapeDtypeStruct((), np.int32)
-    receive = functools.partial(_receive, layout)
 
     def send(number: Array, piece: Array) -> tuple[Array, None]:
-        return io_callback(receive, scalar, number, piece), None
+        return _send_p.bind(number, piece, layout=layout), None
 
     return jax.lax.scan(send, jnp.int32(-1), pieces)[0]
+
+
+def _send(number: Array, piece: Array, *, layout: _Layout) -> Array:
+    scalar = jax.ShapeDtypeStruct((), np.int32)
+    return io_callback(functools.partial(_receive, layout), scalar, number, piece)
+
+
+def _send_batch(values: Any, axes: Any, *, layout: _Layout) -> tuple[Array, int]:
+    size = next(x.shape[axis] for x, axis in zip(values, axes, strict=True) if axis is not None)
+    mapped = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(values, axes, strict=True)
+    ]
+    return jax.lax.map(lambda x: _send_p.bind(*x, layout=layout), tuple(mapped)), 0
+
+
+# ``io_callback`` has an effect that ``jax.checkpoint`` refuses. As a primitive of its own the call
+# has none for JAX, which keeps it because its result is used; for XLA it has a side effect still.
+_send_p = jax.extend.core.Primitive("jax_gsplat_depth_send")
+_send_p.def_abstract_eval(lambda number, piece, **_: number.update(weak_type=False))
+_send_p.def_impl(_send)
+batching.primitive_batchers[_send_p] = _send_batch
+mlir.register_lowering(_send_p, mlir.lower_fun(_send, multiple_results=False))
 
 
 def _receive(layout: _Layout, number: Any, piece: Any) -> np.int32:

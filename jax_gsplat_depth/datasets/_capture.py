@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.one_line import one_line
 
 HOLD_OUT_EVERY = 8
@@ -36,6 +37,7 @@ class CaptureWarning(UserWarning):
         return one_line(super().__str__())
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Posed photos, ready for training: ``V`` views of one size ``(H, W)``.

@@ -4,6 +4,8 @@ Unless a name says otherwise, poses are world to camera with OpenCV axes (x righ
 forward). Pixel centres lie at +0.5.
 """
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
@@ -162,7 +164,7 @@ class PosedViews:
     masks: np.ndarray | None = None
 
     @classmethod
-    def training(cls, capture: Capture) -> "PosedViews":
+    def training(cls, capture: Capture) -> PosedViews:
         """Select the training views of a capture."""
         train = capture.train_indices
         viewmats = capture.viewmats[train].astype(np.float64)

@@ -5,6 +5,8 @@ Textures are sums of a few smooth waves and soft steps, which keeps detail above
 World axes: z up, the floor is z = 0, unit about one object. Colours are linear until the last step.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -207,7 +209,7 @@ class _Waves(NamedTuple):
     phases: jax.Array
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, per_unit: float, n: int = 5) -> "_Waves":
+    def draw(cls, rng: np.random.Generator, per_unit: float, n: int = 5) -> _Waves:
         k = rng.normal(size=(n, 3))
         k *= per_unit * rng.uniform(0.6, 1.4, (n, 1)) / np.linalg.norm(k, axis=1, keepdims=True)
         phases = rng.uniform(0, 1, n)
@@ -230,7 +232,7 @@ class _Random(NamedTuple):
     hills: tuple[_Waves, ...]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "_Random":
+    def draw(cls, rng: np.random.Generator) -> _Random:
         fields = [_Waves.draw(rng, per_unit) for per_unit in (2.1, 0.27, 0.16, 0.54, 1.4)]
         hills = [_Waves.draw(rng, per_unit, n) for per_unit, n in ((2.2, 9), (3.0, 7), (4.0, 7))]
         return cls(*fields, hills=tuple(hills))

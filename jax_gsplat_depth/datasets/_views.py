@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.datasets._capture import CaptureError
 from jax_gsplat_depth.datasets._lens import Lens
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class PosedPhoto:
     """One photo with its camera.

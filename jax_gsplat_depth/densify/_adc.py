@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jax_gsplat_depth._common import flax_states
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.densify._moments import clear_moments
 from jax_gsplat_depth.densify._population import (
     Population,
@@ -23,6 +25,7 @@ from jax_gsplat_depth.densify._strategy import RefineInfo, StepInfo
 _SPLIT_FACTOR = 1.6
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AdcState:
@@ -40,6 +43,9 @@ class AdcState:
     views: Array
     sizes: Array
     was_reset: Array
+
+
+flax_states.register(AdcState)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

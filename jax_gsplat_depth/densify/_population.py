@@ -1,5 +1,7 @@
 """Holds the free parameters of up to ``N_max`` Gaussians in arrays of fixed size."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
@@ -9,6 +11,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common import flax_states
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.fusion import unfused
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.sh import sh_degrees
@@ -17,6 +21,7 @@ REQUIRED = ("means", "quats", "log_scales", "opacity_logits")
 _WIDTHS = {"means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": ()}
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
@@ -43,6 +48,9 @@ class Population:
     def n_alive(self) -> Array:
         """Return the number of Gaussians that are alive, int32, on the device."""
         return jnp.sum(self.alive, dtype=jnp.int32)
+
+
+flax_states.register(Population)
 
 
 def pad(params: Mapping[str, ArrayLike], capacity: int) -> Population:

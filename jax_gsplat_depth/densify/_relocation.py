@@ -22,6 +22,8 @@ which has neither a cancellation nor a largest n. The function is entire and fal
 the trapezoidal rule converges faster than exponentially, and 26 nodes give 11 digits for any n.
 """
 
+from __future__ import annotations
+
 import math
 
 import jax.numpy as jnp

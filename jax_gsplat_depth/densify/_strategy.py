@@ -4,6 +4,8 @@ A strategy is static: everything that changes travels through its arguments and 
 its methods can be jitted.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any, Protocol
 
@@ -11,9 +13,11 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.densify._population import Population
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StepInfo:
@@ -38,6 +42,7 @@ class StepInfo:
     v_means2d: ArrayLike | None = None
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RefineInfo:

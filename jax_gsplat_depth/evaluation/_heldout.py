@@ -10,12 +10,14 @@ import numpy as np
 
 from jax_gsplat_depth import losses
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth._types import Config, Gaussians
 from jax_gsplat_depth.datasets import Capture
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class HeldOutView:
     """One held-out view: the photo, the rendering, and the distance between them.

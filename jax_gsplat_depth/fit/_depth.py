@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth import losses
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.datasets import Capture, PosedViews
 from jax_gsplat_depth.fit._settings import FitError, FitSettings
 
@@ -32,6 +33,7 @@ _OUTLIER = 3.0
 _SIGMA_PER_MEDIAN = 1.4826
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DepthTargets:

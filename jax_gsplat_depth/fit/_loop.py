@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth import densify, losses
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.local_frame import LocalFrame
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._types import Gaussians
@@ -38,6 +39,7 @@ from jax_gsplat_depth.fit._views import TrainingViews, view_order
 _ENOUGH_STEPS = 20
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class FitResult:
     """A fitted scene and how it came about.

@@ -15,6 +15,7 @@ import optax
 from jax import Array
 
 from jax_gsplat_depth import densify, losses
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._render import render
 from jax_gsplat_depth.fit._loss import loss_parts
 from jax_gsplat_depth.fit._optimizer import make_descent
@@ -22,6 +23,7 @@ from jax_gsplat_depth.fit._settings import FitSettings
 from jax_gsplat_depth.fit._views import TrainingViews
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
@@ -42,6 +44,7 @@ class TrainState:
     step: Array
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:

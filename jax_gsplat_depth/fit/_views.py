@@ -9,11 +9,13 @@ import numpy as np
 from jax import Array
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth.datasets import Capture
 from jax_gsplat_depth.fit._depth import DepthTargets
 from jax_gsplat_depth.fit._settings import FitSettings
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainingView:
@@ -36,6 +38,7 @@ class TrainingView:
     mask: Array | None = None
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainingViews:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.extras import require
 from jax_gsplat_depth._common.local_frame import LocalFrame
 from jax_gsplat_depth._common.local_scene import LocalScene
@@ -33,6 +34,7 @@ _LEAST_STEP = 1e-3
 """Least time between two views relative to the mean: equal cameras must not divide by 0."""
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class CameraPath:
     """``V`` cameras of one image size, in the order in which they are rendered.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_gsplat_depth._camera import Camera
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.depth_colors import color_range
 from jax_gsplat_depth._common.local_scene import LocalScene
 from jax_gsplat_depth._render import render
@@ -19,6 +20,7 @@ _N_SAMPLES = 20_000
 """Pixels of a frame, up to a factor of 2, that are sampled for the range of the depth colours."""
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class Frame:
     """One rendered view.

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._types import Gaussians
 from jax_gsplat_depth.io._tags import OnBad, SplatFile, Tags
 from jax_gsplat_depth.sh import SH_C0
@@ -42,6 +43,7 @@ NOT_FINITE = (_NAN, _INFINITE, _BEYOND)
 """The reasons that are about numbers alone."""
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True)
 class Record:
     """The Gaussians of a file, any of them possibly NaN; ``N`` is their number, B the SH bases.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_gsplat_depth._explicit import split_like
 from jax_gsplat_depth.losses._masked import (
     each_image,
     masked_mean,
@@ -183,7 +184,8 @@ def sparse_depth_l1(
     of_one = _error_at_points
     for _ in lead:
         of_one = jax.vmap(of_one)
-    return masked_mean(*of_one(jnp.asarray(depth), jnp.asarray(points2d), target, weights))
+    arrays = (jnp.asarray(depth), jnp.asarray(points2d), target, weights)
+    return masked_mean(*of_one(*split_like(arrays, arrays, len(lead))))
 
 
 def _error_at_points(

@@ -9,6 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jax_gsplat_depth._explicit import split_like
+
 
 def masked_mean(values: Array, mask: Array | None) -> Array:
     """Return the mean of the values where the mask is true, ``[]``; 0 if it is true nowhere.
@@ -39,9 +41,10 @@ def each_image(function: Callable[..., Any], *arrays: Array, axes: int) -> Any:
         arrays: With equal leading axes.
         axes: Number of axes of an image in the first of them; fewer are one image.
     """
-    for _ in range(arrays[0].ndim - axes):
+    n_batch = max(arrays[0].ndim - axes, 0)
+    for _ in range(n_batch):
         function = jax.vmap(function)
-    return function(*arrays)
+    return function(*split_like(arrays, arrays, n_batch))
 
 
 def mean_over_images(

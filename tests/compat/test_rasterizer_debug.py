@@ -119,6 +119,37 @@ def test_debug_changes_nothing_and_leaves_nothing(backend, folder, mode):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.quick(mode=["jit"])
+@pytest.mark.parametrize("watch_values", [True, False])
+@pytest.mark.parametrize("mode", ["eager", "jit"])
+def test_under_checkpoint(folder, mode, watch_values):
+    """The file is written again when the forward pass is repeated, and removed."""
+
+    def run(inputs):
+        image = jnp.square(inputs["means3D"])
+        return image, jnp.zeros(len(image), jnp.int32), image[:, 0], image[:, 1]
+
+    @jax.checkpoint
+    def total(means):
+        hidden = None if watch_values else means[:, 0] < 0
+        out = _rasterizer._recorder.recorded(
+            run, {}, {"means3D": means}, hidden, watch_values=watch_values
+        )
+        return out[0].sum()
+
+    means = jnp.arange(1.0, 7.0).reshape(2, 3)
+    with warnings.catch_warnings(action="error"):
+        grads = modes(jax.grad(total))[mode](means)
+        jax.block_until_ready(grads)
+        jax.effects_barrier()
+    np.testing.assert_array_equal(grads, 2 * means)
+    assert not list(folder.iterdir())
+    with pytest.warns(RuntimeWarning, match="not finite" if watch_values else "prefiltered"):
+        modes(jax.grad(total))[mode](means.at[0, 0].set(jnp.nan if watch_values else -1))
+        jax.effects_barrier()
+    assert list(folder.iterdir())
+
+
 @pytest.mark.slow
 def test_debug_of_a_bad_input_that_is_only_culled(backend, folder):
     x = gaussians()

@@ -381,3 +381,19 @@ def test_importing_is_light():
     assert {"optax", "matplotlib", "dm_pix"} <= heavy
     # JAX itself imports SciPy.
     assert not modules & (heavy - {"scipy"})
+
+
+def test_signatures_name_types():
+    """A signature shows ``ArrayLike``, not the union of eight types that it stands for."""
+    for name in jgd.__all__ + ["compat", "densify", "losses", "frames", "fit", "io", "datasets"]:
+        value = getattr(jgd, name)
+        members = [getattr(value, k) for k in value.__all__] if inspect.ismodule(value) else [value]
+        for member in members:
+            methods = list(vars(member)) if inspect.isclass(member) else []
+            public = [getattr(member, k) for k in methods if not k.startswith("_")]
+            for function in filter(callable, [member, *public]):
+                try:
+                    text = str(inspect.signature(function))
+                except ValueError:  # a class that is not made by calling it
+                    continue
+                assert "jax._src" not in text and "complex" not in text, function

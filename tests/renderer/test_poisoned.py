@@ -369,3 +369,45 @@ def test_garbage_radii_do_not_crash(every_backend, radius, footprint):
     np.testing.assert_array_equal(np.sort(bins.order), np.arange(40))
     counts = np.asarray(bins.tile_counts)
     assert (counts >= 0).all() and (counts <= 40).all()
+
+
+# ---------------------------------------------------------------------- JAX's debugging
+
+
+def poisoned_inputs(name):
+    """Four Gaussians with one NaN, and a camera; made before the flag is set, which sees them."""
+    scene = scenes.random_scene(4, 21, 18, seed=3, bases=4, sigma_px=(0.6, 5.0))
+    shape = "covars" if name == "covars" else "quats"
+    inputs = scene.inputs(np.float32, color="sh" if name == "sh" else "colors", shape=shape)
+    inputs[name] = inputs[name].copy()
+    inputs[name].reshape(len(inputs[name]), -1)[1, 0] = np.nan
+    return scenes.build({k: jax.device_put(v) for k, v in inputs.items()}, Size(21, 18))
+
+
+@pytest.mark.quick(name=["colors"])
+@pytest.mark.parametrize("name", ["means", "quats", "sh", "colors", "covars"])
+def test_debug_nans_in_eager_mode(name):
+    gaussians, camera = poisoned_inputs(name)
+    with jax.debug_nans(True):
+        out, pullback = jax.vjp(lambda g: jgd.render(g, camera), gaussians)
+        zero = np.zeros(out.radii.shape, jax.dtypes.float0)
+        ones = jax.tree.map(np.ones_like, out)
+        counts = np.zeros((), jax.dtypes.float0)
+        (grads,) = pullback(
+            dataclasses.replace(ones, radii=zero, n_isects=counts, n_isects_listed=counts)
+        )
+        jgd.render(jax.tree.map(np.asarray, gaussians), camera)
+    assert not any(np.isnan(x).any() for x in jax.tree.leaves((out, grads)))
+    assert out.radii[1] == 0
+
+
+def test_debug_nans_still_finds_a_nan_in_a_result():
+    gaussians, camera = poisoned_inputs("means")
+    background = jax.device_put(np.full(gaussians.colors.shape[1], np.nan, np.float32))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"jax_gsplat_depth\.render"):
+        jgd.render(gaussians, camera, background=background)
+    cameras = jax.tree.map(lambda x: x[None], camera)
+    cotangent = jax.device_put(np.full((1, 4), np.nan, np.float32))
+    _, pullback = jax.vjp(lambda g: jgd.project(g, cameras).depths, gaussians)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="jgd_project_bwd"):
+        pullback(cotangent)

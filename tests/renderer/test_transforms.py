@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import scenes
+from helpers import rasterizer_inputs, scenes
 from helpers.asserts import SAME_BITS, Size, same_bits
 from helpers.yardstick import (
     CAMERA,
@@ -149,6 +149,9 @@ FORWARD_MODE = {
     "jvp": lambda f, x: jax.jvp(f, (x,), (x,)),
     "jacfwd": lambda f, x: jax.jacfwd(f)(x),
     "jit of jvp": lambda f, x: jax.jit(lambda y: jax.jvp(f, (y,), (y,)))(x),
+    "jvp of jit": lambda f, x: jax.jvp(jax.jit(f), (x,), (x,)),
+    "jvp of checkpoint": lambda f, x: jax.jvp(jax.checkpoint(f), (x,), (x,)),
+    "linearize": lambda f, x: jax.linearize(f, x)[1](x),
 }
 
 
@@ -157,8 +160,42 @@ FORWARD_MODE = {
 @pytest.mark.parametrize("name", FORWARD_MODE)
 def test_forward_mode_is_refused(name, wrt):
     inputs, size = small(n=4)
-    with pytest.raises(TypeError, match="forward-mode"):
+    with pytest.raises(TypeError, match=r"jax_gsplat_depth\.render does not support forward-mode"):
         FORWARD_MODE[name](lambda x: loss(inputs | {wrt: x}, size), inputs[wrt])
+
+
+@pytest.mark.parametrize("function", ["project", "shade", "blend", "GaussianRasterizer"])
+def test_forward_mode_names_the_function(function):
+    inputs, size = small(n=4)
+    gaussians, camera = scenes.build(inputs, size)
+    splats = jgd.project(gaussians, camera)
+    order = jnp.arange(4, dtype=jnp.int32)
+
+    def run(opacities, sh):
+        if function == "project":
+            return jgd.project(dataclasses.replace(gaussians, opacities=opacities), camera)
+        if function == "shade":
+            return jgd.shade(dataclasses.replace(gaussians, sh=sh), camera)
+        if function == "blend":
+            changed = dataclasses.replace(splats, opacities=opacities)
+            return jgd.blend(changed, sh[:, 0], order, width=21, height=18)
+        arguments = rasterizer_inputs.gaussians(4) | {"opacities": opacities}
+        return rasterizer_inputs.render(rasterizer_inputs.settings(), arguments)
+
+    primals = (inputs["opacities"], inputs["sh"])
+    with pytest.raises(TypeError, match=rf"jax_gsplat_depth\.{function} does not support forward"):
+        jax.jvp(run, primals, primals)
+
+
+def test_forward_mode_of_what_a_stage_does_not_read():
+    """An input that no kernel reads is no reason to refuse."""
+    inputs, size = small(n=4)
+    gaussians, camera = scenes.build(inputs, size)
+
+    def depths(sh):
+        return jgd.project(dataclasses.replace(gaussians, sh=sh), camera).depths
+
+    assert not np.any(jax.jvp(depths, (inputs["sh"],), (inputs["sh"],))[1])
 
 
 SECOND_ORDER = {
@@ -173,7 +210,10 @@ SECOND_ORDER = {
 @pytest.mark.parametrize("name", SECOND_ORDER)
 def test_second_order_is_refused(name, wrt):
     inputs, size = small(n=4)
-    with pytest.raises((TypeError, ValueError), match="forward-mode|cannot be differentiated"):
+    with pytest.raises(
+        (TypeError, ValueError),
+        match="render does not support forward-mode|gradient of .* cannot be",
+    ):
         SECOND_ORDER[name](lambda x: loss(inputs | {wrt: x}, size))(inputs[wrt])
 
 

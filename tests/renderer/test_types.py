@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import importlib.util
 import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ import numpy as np
 import pytest
 
 import jax_gsplat_depth as jgd
+from jax_gsplat_depth import densify, frames
+from jax_gsplat_depth._common import flax_states
 
 
 def examples():
@@ -137,6 +142,110 @@ def test_export_round_trip(example):
     same, doubled = loaded.call(example)
     assert_same(same, example)
     assert_same(doubled, jax.tree.map(lambda y: y + y, example))
+
+
+def test_a_second_import_exports_too():
+    """Such as after ``importlib.reload``, or in a notebook that deletes modules."""
+    path = importlib.util.find_spec("jax_gsplat_depth._types")
+    second = importlib.util.module_from_spec(path)
+    path.loader.exec_module(second)
+    first = examples()["cameras"]
+    for cls in (jgd.Camera, second.Camera):
+        camera = cls(first.viewmat, first.K, width=17, height=33)
+        exported = jax.export.export(jax.jit(lambda x: x))(camera)
+        assert_same(jax.export.deserialize(exported.serialize()).call(first), first)
+
+
+@pytest.mark.slow
+def test_import_again_and_reload():
+    code = """if True:
+        import importlib, sys
+        import jax, jax.numpy as jnp
+        import jax_gsplat_depth
+        for name in [k for k in sys.modules if k.startswith("jax_gsplat_depth")]:
+            if not name.endswith("._cpu"):
+                importlib.reload(sys.modules[name])
+        for name in [k for k in sys.modules if k.startswith("jax_gsplat_depth")]:
+            del sys.modules[name]
+        import jax_gsplat_depth as jgd
+        one = jnp.ones((1, 3))
+        camera = jgd.Camera.look_at((0., -4., 0.), (0., 0., 0.), fov_x=.8, width=4, height=4)
+        splats = jgd.project(jgd.Gaussians(0 * one, jnp.ones((1, 4)), one, one[0, :1]), camera)
+        assert splats.depths[0] == 4
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_repr_shows_shapes(example):
+    text = repr(example)
+    assert text.startswith(type(example).__name__) and len(text) < 200 and "\n" not in text
+
+
+def test_repr():
+    shown = examples()
+    assert repr(shown["gaussians_colors"]) == (
+        "Gaussians(means=float32[5,3], opacities=float32[5], colors=float32[5,7], "
+        "covars=float32[5,6])"
+    )
+    assert (
+        repr(shown["camera"]) == "Camera(viewmat=float32[4,4], K=float32[3,3], width=17, height=33)"
+    )
+    spec = jax.eval_shape(lambda x: x, shown["bins"])
+    assert repr(spec) == "Bins(order=int32[5], tile_counts=int32[3,2])"
+    traced = []
+    jax.jit(lambda x: traced.append(repr(x)))(shown["camera"])
+    assert traced == [repr(shown["camera"])]
+    path = frames.CameraPath([f"{i:02}" for i in range(9)], np.zeros((9, 4, 4)), np.eye(3), 4, 3)
+    assert repr(path) == (
+        "CameraPath(names=['00', '01', '02', '03', '04', '05', ... 9 in all], "
+        "viewmats=float64[9,4,4], Ks=float64[3,3], width=4, height=3)"
+    )
+    population = densify.Population({"means": np.zeros((2, 3))}, np.ones(2, bool))
+    assert repr(population) == "Population(params={'means': float64[2,3]}, alive=bool[2])"
+
+
+# --------------------------------------------------------------------------------- Flax
+
+
+def test_flax_saves_and_restores(example):
+    flax = pytest.importorskip("flax.serialization")
+    state = {"it": example, "config": jgd.Config(near_plane=0.5)}
+    empty = {"it": jax.tree.map(jnp.zeros_like, example), "config": jgd.Config()}
+    restored = flax.from_bytes(empty, flax.to_bytes(state))
+    assert restored["config"] == state["config"]
+    same = jax.tree.map(np.array_equal, restored["it"], example)
+    assert jax.tree.structure(restored["it"]) == jax.tree.structure(example)
+    assert all(jax.tree.leaves(same))
+    with pytest.raises(ValueError, match=rf"the fields of {type(example).__name__}"):
+        flax.from_state_dict(example, {"means": 1, "something": 2})
+
+
+def test_flax_is_not_loaded_but_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in/__init__.py").write_text("")
+    (tmp_path / "stand_in/serialization.py").write_text(
+        "known = {}\ndef register_serialization_state(cls, *rules, override): known[cls] = rules\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(flax_states, "_MODULE", "stand_in.serialization")
+    monkeypatch.setattr(flax_states, "_waiting", [])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    before = len(sys.meta_path)
+    flax_states.register(jgd.Camera)
+    sys.meta_path.insert(0, flax_states._Waiting())  # as a second import of the package does
+    assert "stand_in" not in sys.modules
+    assert importlib.util.find_spec("stand_in.serialization")  # does not load it
+    try:
+        module = importlib.import_module("stand_in.serialization")
+        flax_states.register(jgd.Bins)
+        assert set(module.known) == {jgd.Camera, jgd.Bins} and len(sys.meta_path) == before
+    finally:
+        for name in ("stand_in", "stand_in.serialization"):
+            sys.modules.pop(name, None)
+
+
+# ---------------------------------------------------------------------------- static fields
 
 
 def test_camera_size_is_static():
