@@ -13,7 +13,7 @@ from PIL import Image
 
 from jax_gsplat_depth import io
 from jax_gsplat_depth.io import _codebook
-from jax_gsplat_depth.io._compressed_ply import morton_order
+from jax_gsplat_depth.io._arrange import morton_order
 
 
 def meta_of(path):

@@ -142,7 +142,7 @@ def test_bad_data_and_equal_axes_have_no_nan_gradients():
             "covars has shape (5, 3), expected (..., 6) or (..., 3, 3)",
         ),
     ],
-    ids=str,
+    ids=["quats", "scales", "dtype", "covars"],
 )
 def test_errors(function, arguments, error, message):
     raises(error, message, function, *arguments)
