@@ -230,7 +230,8 @@ def test_flax_is_not_loaded_but_waited_for(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(flax_states, "_MODULE", "stand_in.serialization")
     monkeypatch.setattr(flax_states, "_waiting", [])
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    others = [f for f in sys.meta_path if not isinstance(f, flax_states._Waiting)]
+    monkeypatch.setattr(sys, "meta_path", others)
     before = len(sys.meta_path)
     flax_states.register(jgd.Camera)
     sys.meta_path.insert(0, flax_states._Waiting())  # as a second import of the package does
