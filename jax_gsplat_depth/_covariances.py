@@ -4,6 +4,8 @@ The kernels do the first inside; these are for code that works on covariances: o
 a shape, linear maps of a scene (A C A^T), and files, which hold quaternions and scales only.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

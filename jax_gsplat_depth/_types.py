@@ -134,6 +134,7 @@ class RenderOutput:
     depth_variance: Array | None = None
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contributors:
@@ -149,6 +150,7 @@ class Contributors:
     weights: Array
 
 
+@shown_by_shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ViewStatistics:

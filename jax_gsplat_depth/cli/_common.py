@@ -160,7 +160,8 @@ def read_splats(
     Raises:
         ValueError: As ``io.read``.
     """
-    if path.is_dir():
+    # A folder may be the SOG format, whose pictures a meta.json names.
+    if path.is_dir() and not (path / "meta.json").is_file():
         inside = path / "splats.ply"
         hint = f" such as {inside}" if inside.is_file() else ""
         raise ValueError(f"{path} is a folder: expected a file of Gaussians{hint}")

@@ -14,6 +14,8 @@ of its own, which its readers pass over: ``cx``, ``cy``, ``held_out``, and in th
 ``jax_gsplat_depth`` for what holds for all views.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_gsplat_depth._common.atomic import atomic_write
+from jax_gsplat_depth._common.by_shape import shown_by_shape
 from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth.datasets import Capture, CaptureError, camera_centers
 from jax_gsplat_depth.datasets._geometry import pinhole, poses_at, rigid
@@ -39,6 +42,7 @@ _MODEL_FOLDER = "point_cloud"
 """Where graphdeco's trainer puts ``iteration_N/point_cloud.ply``, below its ``cameras.json``."""
 
 
+@shown_by_shape
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneCameras:
     """The ``V`` views that a scene was fitted to or measured on.
@@ -70,7 +74,7 @@ class SceneCameras:
     @classmethod
     def of_capture(
         cls, capture: Capture, data: str | None = None, downscale: int | None = None
-    ) -> "SceneCameras":
+    ) -> SceneCameras:
         """Return the cameras of a capture, the held-out ones included.
 
         Args:

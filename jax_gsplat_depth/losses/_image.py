@@ -1,5 +1,7 @@
 """Computes distances between images: of colours, and of a weight map from an object mask."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

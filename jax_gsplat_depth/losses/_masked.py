@@ -1,5 +1,7 @@
 """Averages over the pixels that a mask selects or weighs, each image of a batch on its own."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Shows Gaussians from Python: scripts, interactive sessions and notebooks."""
 
+from __future__ import annotations
+
 import sys
 import webbrowser
 from pathlib import Path

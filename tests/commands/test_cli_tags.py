@@ -228,6 +228,6 @@ def test_fit_trains_as_it_says():
 def test_commands_drop_what_cannot_be_drawn(spoilt, small_capture, tmp_path, capsys):
     assert run("render", spoilt, "--out", tmp_path / "a", "--frames", 2, "--width", 32) == 0
     assert LEFT_OUT in capsys.readouterr().err
-    assert run("eval", spoilt) == 0
+    assert run("eval", spoilt, "--data", "builtin") == 0
     said = capsys.readouterr().err
     assert LEFT_OUT in said and "17 Gaussians, 2 held-out views" in said

@@ -110,8 +110,16 @@ def test_values_and_gradients(every_backend, dtype, options):
 
 
 @pytest.mark.quick(scene=["boundary"], options=[TOGETHER[0]])
-@pytest.mark.parametrize("options", [ALONE[1], TOGETHER[0], TOGETHER[2]], ids=str)
-@pytest.mark.parametrize("scene", ["smooth", "boundary", "saturated"])
+@pytest.mark.parametrize(
+    ("scene", "options"),
+    [
+        ("smooth", ALONE[1]),
+        ("boundary", TOGETHER[0]),
+        ("boundary", TOGETHER[2]),
+        ("saturated", TOGETHER[2]),
+    ],
+    ids=str,
+)
 def test_scenes_with_cameras(every_backend, dtype, scene, options):
     scene = getattr(scenes, scene)(cameras=2)
     out, _ = check(scene, dtype, options, color="sh")
