@@ -16,12 +16,14 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth._check_arrays import float_array, reference_array
 from jax_gsplat_depth._common.rotation import rotation_rows
+from jax_gsplat_depth._debug import takes_any_data
 
 # Of a symmetric matrix: rows and columns of xx, xy, xz, yy, yz, zz, and back.
 _ROWS, _COLUMNS = np.triu_indices(3)
 _FULL = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
+@takes_any_data(returns_any=True)
 def covariances(quats: ArrayLike, scales: ArrayLike, *, triu: bool = False) -> Array:
     """Return the covariances R(q) diag(s)^2 R(q)^T of Gaussians, for ``Gaussians.covars``.
 
@@ -76,6 +78,7 @@ def _upper_triangles(quats: Array, scales: Array) -> Array:
     return jnp.where(usable, jnp.stack(entries, axis=-1), jnp.nan)
 
 
+@takes_any_data(returns_any=True)
 def quats_and_scales(covars: ArrayLike) -> tuple[Array, Array]:
     """Return quaternions and scales whose covariances are the given ones: ``covariances`` inverted.
 

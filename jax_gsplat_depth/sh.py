@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from jax_gsplat_depth import _check
 from jax_gsplat_depth._check_arrays import float_array, reference_array
+from jax_gsplat_depth._debug import takes_any_data
 from jax_gsplat_depth._types import SH_CONVENTIONS, ShConvention
 
 # (x, y, z) -> (z, x, y): a direction to the axes of the e3nn convention.
@@ -37,6 +38,7 @@ def sh_degrees(n_coefficients: int) -> np.ndarray:
     return np.floor(np.sqrt(np.arange(n_coefficients))).astype(np.int32)
 
 
+@takes_any_data(returns_any=True)
 def evaluate(
     sh: ArrayLike,
     directions: ArrayLike,
@@ -87,6 +89,7 @@ def _evaluate(sh: Array, directions: Array, degree: int, convention: str) -> Arr
     return _product(basis[..., None, :], sh)[..., 0, :]
 
 
+@takes_any_data(returns_any=True)
 def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs") -> Array:
     """Rotate spherical-harmonics coefficients together with what they belong to.
 
@@ -116,6 +119,7 @@ def rotate_sh(sh: ArrayLike, R: ArrayLike, *, convention: ShConvention = "3dgs")
     return _apply(sh, R)
 
 
+@takes_any_data(returns_any=True)
 def convert_sh(sh: ArrayLike, *, source: ShConvention, target: ShConvention) -> Array:
     """Convert spherical-harmonics coefficients from one convention to the other.
 

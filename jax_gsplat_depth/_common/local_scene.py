@@ -132,7 +132,10 @@ def _drawable(gaussians: Gaussians) -> np.ndarray:
     for field in dataclasses.fields(gaussians):
         value = getattr(gaussians, field.name)
         if value is not None:
-            drawn &= np.isfinite(np.asarray(value)).reshape(len(drawn), -1).all(axis=1)
+            finite = np.isfinite(np.asarray(value))
+            if field.name == "colors" and finite.ndim == 3:  # a set for each camera
+                finite = finite.all(axis=0)
+            drawn &= finite.all(axis=tuple(range(1, finite.ndim)))
     if gaussians.scales is not None:
         drawn &= (np.asarray(gaussians.scales) > 0).all(axis=1)
     if gaussians.quats is not None:

@@ -1,6 +1,7 @@
 """Runs ``jax-gsplat-depth eval``, which measures Gaussians on views they were not fitted to."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,12 +82,17 @@ def _capture_of(command: Eval) -> tuple[str, int | None, frames.SceneCameras | N
     Raises:
         ValueError: Neither the command nor the record names a capture that is there.
     """
-    if command.data is not None:
-        return command.data, command.downscale, None
     try:
         recorded = frames.load_scene_cameras(command.splats)
     except CaptureError as error:
-        raise ValueError(f"{error}; name the capture with --data DIR") from error
+        if command.data is None:
+            raise ValueError(f"{error}; name the capture with --data DIR") from error
+        recorded = None
+    if command.data is not None:
+        # Of the photos of the fit, those that it has seen are known, named or not.
+        named = command.data if command.data == BUILT_IN else os.path.realpath(command.data)
+        if recorded is None or recorded.data != named:
+            return command.data, command.downscale, None
     if recorded is None or recorded.data is None:
         raise ValueError(
             f"--data is needed: no {frames.SCENE_CAMERAS} of a fit beside {command.splats} names "
@@ -109,10 +115,18 @@ def _capture_of(command: Eval) -> tuple[str, int | None, frames.SceneCameras | N
 
 
 def _split_as(recorded: frames.SceneCameras, capture: Capture) -> Capture:
-    """Return the capture with the views held out that the fit has not seen."""
+    """Return the capture with the views held out that the fit has not seen.
+
+    Raises:
+        ValueError: One of them is gone; another in its place may have been trained on.
+    """
     held_out = {name for name, out in zip(recorded.names, recorded.held_out, strict=True) if out}
-    if not held_out <= set(capture.names):
-        return capture
+    missing = sorted(held_out - set(capture.names))
+    if missing:
+        raise ValueError(
+            f"{recorded.data} no longer has the held-out photo {missing[0]} of the fit: put it "
+            "back, or name other photos with --data DIR"
+        )
     indices = np.flatnonzero([name in held_out for name in capture.names])
     return dataclasses.replace(capture, test_indices=indices)
 

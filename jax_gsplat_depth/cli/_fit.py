@@ -148,11 +148,12 @@ def _saved(command: Fit) -> Fit | None:
         from jax_gsplat_depth.fit import saved_options
 
         options = saved_options(command.out)
-        if options is None:
-            return None
-        return restored(Fit, options, out=command.out, resume=True)
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError):
         return None  # Said where the checkpoint is opened.
+    if options is None:
+        return None
+    try:
+        return restored(Fit, options, out=command.out, resume=True)
     except (ValueError, TypeError, KeyError) as error:
         raise Refusal(
             f"argument --resume: the fit in {command.out} was started with options that this "
@@ -215,11 +216,7 @@ def run(command: Fit) -> int:
             checkpoints=checkpoints,
             started=started,
             data=BUILT_IN if command.data is None else _absolute(command.data),
-            options={
-                "downscale": command.downscale,
-                "holdout": command.holdout,
-                "views": command.views,
-            },
+            options={"holdout": command.holdout, "views": command.views},
         )
     say(_summary(metrics, command.out, saved=checkpoints is not None))
     for line in _next_steps(command.out, goes_on=metrics["interrupted"] and bool(checkpoints)):

@@ -210,7 +210,7 @@ def _cameras(
         size = None if width is None or height is None else (width, height)
         return frames.resized(frames.read_cameras(command.cameras, size), width, height), None
     assert command.data is not None  # As _mode says.
-    capture = load_any_capture(command.data)
+    capture = load_any_capture(command.data, None)
     indices = {"train": capture.train_indices, "heldout": capture.test_indices}
     all_indices = np.arange(len(capture.names))
     path = frames.views_of(capture, indices.get(command.views or "path", all_indices))

@@ -83,7 +83,7 @@ def run(command: View) -> str:
 
 def _cameras(command: View) -> frames.SceneCameras | None:
     if command.data is not None:
-        return frames.SceneCameras.of_capture(load_any_capture(command.data))
+        return frames.SceneCameras.of_capture(load_any_capture(command.data, None))
     from jax_gsplat_depth.viewer import cameras_beside
 
     return cameras_beside(command.splats, say)

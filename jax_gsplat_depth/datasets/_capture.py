@@ -65,6 +65,9 @@ class Capture:
         masks: ``(V, H, W)`` bool, True where the pixel counts. The others are neither fitted nor
             measured, whatever their colour and depth: a passer-by, say. They are not transparent,
             which ``alphas`` says. None if all count.
+        sizes: ``(V, 2)`` widths and heights of the parts of ``images`` that the photos fill, at the
+            top left; None if all fill them.
+        downscale: Pixels of the files per pixel of ``images``, per side.
     """
 
     names: list[str]
@@ -79,6 +82,8 @@ class Capture:
     background: np.ndarray
     depth_priors: np.ndarray | None = None
     masks: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+    downscale: int = 1
 
     @property
     def width(self) -> int:

@@ -119,6 +119,8 @@ def _assemble(root: Path, posed: Posed, downscale: int | None) -> Capture:
         background=np.full(3, 1.0 if transparent else 0.0, np.float32),
         # Masks that hide nothing need not cost anything.
         masks=None if masks is None or masks.all() else masks,
+        sizes=np.array([placing.filled for placing in placings]) if padded else None,
+        downscale=downscale,
     )
 
 

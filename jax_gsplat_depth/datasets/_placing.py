@@ -36,6 +36,12 @@ class Placing:
         """Width and height without the lens."""
         return self.lens.pinhole_size if self.lens else self.stored
 
+    @property
+    def filled(self) -> tuple[int, int]:
+        """Width and height, in pixels of the capture, of what the photo fills."""
+        width, height = np.minimum(self.pinhole_size, self.size) // self.downscale
+        return int(width), int(height)
+
     def box(self, path: Path) -> tuple[int, int, int, int]:
         """Return left, top, right and bottom of the pixels of ``size`` that fill whole ones.
 

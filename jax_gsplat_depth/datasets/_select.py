@@ -55,6 +55,7 @@ def select_views(capture: Capture, n: int) -> Capture:
         depth_priors=_rows(capture.depth_priors, views),
         alphas=_rows(capture.alphas, views),
         masks=_rows(capture.masks, views),
+        sizes=_rows(capture.sizes, views),
         test_indices=np.searchsorted(views, capture.test_indices),
     )
 

@@ -50,8 +50,7 @@ def fit_to_folder(
         started: ``time.perf_counter()`` from which the total time counts; None for now.
         data: Absolute path of the capture, or ``builtin``, for ``cameras.json``, by which ``eval``
             finds it; None if it has none.
-        options: How the capture was read, such as ``downscale``, for ``metrics.json`` and
-            ``cameras.json``.
+        options: How the capture was chosen from its files, for ``metrics.json``.
 
     Returns:
         What was written to ``metrics.json``.
@@ -84,7 +83,7 @@ def fit_to_folder(
         x, y, z = map(float, result.origin)
         tags = io.Tags(antialiased=settings.antialiased, origin=(x, y, z))
         io.save(folder / "splats.ply", result.gaussians, tags)
-        views = SceneCameras.of_capture(capture, data, (options or {}).get("downscale"))
+        views = SceneCameras.of_capture(capture, data)
         save_scene_cameras(folder / SCENE_CAMERAS, views, origin=result.origin)
         write_csv(result.reports, folder / "loss.csv")
         write_loss_curve(result.reports, folder / "loss.png")
@@ -108,7 +107,7 @@ def fit_to_folder(
                 "total": now - started,
             },
             capture=describe_capture(capture),
-            options={"data": data, **(options or {})},
+            options={"data": data, "downscale": capture.downscale, **(options or {})},
             settings=dataclasses.asdict(settings),
             versions=versions(),
         )

@@ -72,27 +72,26 @@ class SceneCameras:
     background: np.ndarray | None = None
 
     @classmethod
-    def of_capture(
-        cls, capture: Capture, data: str | None = None, downscale: int | None = None
-    ) -> SceneCameras:
+    def of_capture(cls, capture: Capture, data: str | None = None) -> SceneCameras:
         """Return the cameras of a capture, the held-out ones included.
 
         Args:
             capture: Posed photos.
             data: See the attribute.
-            downscale: See the attribute.
         """
         n_views = len(capture.names)
+        whole = np.full((n_views, 2), (capture.width, capture.height))
+        sizes = whole if capture.sizes is None else capture.sizes
         return cls(
             names=list(capture.names),
             viewmats=np.asarray(capture.viewmats, np.float64),
             Ks=np.asarray(capture.Ks, np.float64),
-            width=np.full(n_views, capture.width),
-            height=np.full(n_views, capture.height),
+            width=sizes[:, 0],
+            height=sizes[:, 1],
             up=up_of(capture.viewmats),
             held_out=np.isin(np.arange(n_views), capture.test_indices),
             data=data,
-            downscale=downscale,
+            downscale=capture.downscale,
             background=np.asarray(capture.background, np.float64),
         )
 
@@ -163,7 +162,9 @@ def load_scene_cameras(ply_path: str | Path) -> SceneCameras | None:
     Raises:
         CaptureError: The file is damaged.
     """
-    folder = Path(ply_path).absolute().parent
+    path = Path(ply_path).absolute()
+    # The folder and its meta.json are two names of one SOG.
+    folder = (path.parent if path.name.lower() == "meta.json" else path).parent
     folders = [folder]
     if folder.name.startswith("iteration_") and folder.parent.name == _MODEL_FOLDER:
         folders.append(folder.parent.parent)

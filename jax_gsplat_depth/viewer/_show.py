@@ -64,7 +64,10 @@ def show(
     if isinstance(gaussians, str | Path):
         if cameras is None:
             cameras = cameras_beside(gaussians, _say)
-        gaussians = io.read(gaussians, on_bad="drop")
+        path, gaussians = gaussians, io.read(gaussians, on_bad="drop")
+        if gaussians.dropped:
+            n_dropped = sum(gaussians.dropped.values())
+            _say(f"{path}: {n_dropped} Gaussians left out that cannot be drawn")
     if isinstance(gaussians, io.SplatFile):
         config = config or Config(antialiased=bool(gaussians.tags.antialiased))
         scene = LocalScene.of(gaussians.gaussians, gaussians.tags.origin)

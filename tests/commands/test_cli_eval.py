@@ -115,6 +115,8 @@ def test_capture_without_depth(fitted, tmp_path, capsys):
         ),
         (["moved"], "moved is a folder: expected a file of Gaussians"),
         (["all/a.ply"], "all/a.ply was fitted to all photos of builtin: none is left"),
+        (["all/a.ply", "--data", "builtin"], "was fitted to all photos of builtin: none is left"),
+        (["gone/a.ply"], "builtin no longer has the held-out photo lost of the fit"),
         (["a.ply", "--data", "builtin", "--downscale", "2"], "the built-in capture has one size"),
         (["a.ply", "--downscale", "0"], "--downscale: expected a whole number"),
         (["a.ply", "--data", "data", "--downscale", "2"], "SSIM needs at least 11 pixels"),
@@ -134,7 +136,8 @@ def test_errors_of_the_user(fitted, tmp_path, monkeypatch, capsys, arguments, wo
     all_seen = [view | {"held_out": False} for view in record]
     common = record[0]["jax_gsplat_depth"] | {"data": "/no/photos"}
     moved = [record[0] | {"jax_gsplat_depth": common}, *record[1:]]
-    for name, views in (("all", all_seen), ("moved", moved)):
+    gone = [record[0] | {"img_name": "lost", "held_out": True}, *record[1:]]
+    for name, views in (("all", all_seen), ("moved", moved), ("gone", gone)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.ply").write_bytes((fitted / "splats.ply").read_bytes())
         (tmp_path / name / "cameras.json").write_text(json.dumps(views))

@@ -80,6 +80,10 @@ def test_file_is_that_of_other_programs_and_comes_back(tmp_path, origin):
         else:
             assert one == other, field.name
     assert read.train_indices.tolist() == [1, 2]
+    (tmp_path / "sog").mkdir()
+    for name in ("sog", "sog/meta.json"):  # two names of one scene
+        beside = frames.load_scene_cameras(tmp_path / name)
+        assert beside is not None and beside.names == saved.names
 
 
 def test_files_of_other_trainers(tmp_path):

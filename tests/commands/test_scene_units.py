@@ -286,3 +286,23 @@ def test_a_view_without_anything_solid_keeps_its_range():
     view = DrawnView(np.zeros((4, 6, 3), np.uint8), np.ones((4, 6)), np.full((4, 6), 0.1))
     assert range_of(view, 0.5) is None
     assert range_of(view, 0.05) == (1.0, 1.001)
+
+
+def test_frame_of_colours_for_each_camera_and_of_none():
+    rng = np.random.default_rng(0)
+    n = 12
+    scene = jgd.Gaussians(
+        means=jnp.asarray(rng.normal(0, 1e3, (n, 3)), jnp.float32),
+        quats=jnp.ones((n, 4), jnp.float32),
+        scales=jnp.full((n, 3), 10.0, jnp.float32).at[3].set(1e5),
+        opacities=jnp.full(n, 0.9, jnp.float32),
+        colors=jnp.zeros((n, 0), jnp.float32),
+    )
+
+    def unit(colors):
+        return LocalScene.of(dataclasses.replace(scene, colors=jnp.asarray(colors))).frame.unit
+
+    one = np.full((n, 3), 0.5, np.float32)
+    assert unit(one) == LocalScene.of(scene).frame.unit
+    one[3, 1] = np.nan  # not drawn, and so no part of the detail
+    assert unit(np.stack([np.nan_to_num(one), one])) == unit(one)

@@ -18,7 +18,8 @@ from helpers.captures import (
 )
 from PIL import Image
 
-from jax_gsplat_depth.datasets import CaptureWarning, _canvas
+from jax_gsplat_depth.datasets import CaptureWarning, _canvas, select_views
+from jax_gsplat_depth.frames import SceneCameras
 
 
 def write_undistorted(folder, scene, sizes):
@@ -48,7 +49,7 @@ def test_sizes_that_hardly_differ_are_cut_to_the_smallest(tmp_path, scene):
         capture = load(tmp_path)
     np.testing.assert_array_equal(capture.images, [photo[:60, :80] for photo in photos])
     np.testing.assert_allclose(capture.Ks, Ks, rtol=1e-6)
-    assert capture.masks is None
+    assert capture.masks is None and capture.sizes is None
 
 
 @pytest.mark.parametrize("downscale", [1, 2])
@@ -64,6 +65,11 @@ def test_portrait_and_landscape_share_a_size_whose_rest_does_not_count(tmp_path,
     assert (capture.width, capture.height) == (14 // downscale, 15 // downscale)
     np.testing.assert_allclose(capture.Ks[:, :2], Ks[:, :2] / downscale, rtol=1e-6)
     assert capture.alphas is None
+    assert capture.downscale == downscale
+    np.testing.assert_array_equal(capture.sizes, np.array(sizes) // downscale)
+    cameras = SceneCameras.of_capture(capture)
+    np.testing.assert_array_equal(np.stack([cameras.width, cameras.height], 1), capture.sizes)
+    np.testing.assert_array_equal(select_views(capture, 3).sizes[0], capture.sizes[0])
     for i, (width, height) in enumerate(sizes):
         rows, columns = height // downscale, width // downscale
         counts = np.zeros((15 // downscale, 14 // downscale), bool)

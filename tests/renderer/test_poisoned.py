@@ -397,6 +397,11 @@ def test_debug_nans_in_eager_mode(name):
             dataclasses.replace(ones, radii=zero, n_isects=counts, n_isects_listed=counts)
         )
         jgd.render(jax.tree.map(np.asarray, gaussians), camera)
+        if name in ("quats", "covars"):
+            covars = gaussians.covars
+            if covars is None:
+                covars = jgd.covariances(gaussians.quats, gaussians.scales)
+            assert np.isnan(np.asarray(jgd.quats_and_scales(covars)[1])[1]).all()
     assert not any(np.isnan(x).any() for x in jax.tree.leaves((out, grads)))
     assert out.radii[1] == 0
 
