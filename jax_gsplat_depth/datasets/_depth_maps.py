@@ -115,7 +115,7 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _array(path: Path) -> np.ndarray:
-    """Return the array of a ``.npy``, or the only one of a ``.npz``, ``(height, width)``."""
+    """Return the array of a ``.npy``, or of a ``.npz`` the only one or ``depth``, as rows."""
     if not is_there(path):
         raise CaptureError(f"{path} is missing: expected a depth map")
     try:
@@ -124,11 +124,12 @@ def _array(path: Path) -> np.ndarray:
             if path.suffix.lower() == ".npz":
                 archive = stack.enter_context(zipfile.ZipFile(stream))
                 names = archive.namelist()
-                if len(names) != 1:
+                if len(names) != 1 and names.count("depth.npy") != 1:
                     raise CaptureError(
-                        f"{path} holds {len(names)} arrays: expected one, the depth map"
+                        f"{path} holds {len(names)} arrays: expected one, or one called depth"
                     )
-                stream = stack.enter_context(archive.open(names[0]))
+                name = names[0] if len(names) == 1 else "depth.npy"
+                stream = stack.enter_context(archive.open(name))
             return _array_of(path, stream)
     except CaptureError:
         raise

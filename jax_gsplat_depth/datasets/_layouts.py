@@ -56,9 +56,7 @@ def read_posed(root: Path) -> Posed:
     if is_there(root / "transforms_train.json"):
         return _read_blender_pair(root)
     if (folder := find_model(root)) is not None:
-        photos = next((root / name for name in _PHOTOS if (root / name).is_dir()), None)
-        if photos is None:
-            raise CaptureError(f"{root / 'images'} is missing: expected the photos of {folder}")
+        photos = _photos_of(root, folder)
         model = read_model(folder)
         return Posed(model.views(photos, root / "masks"), points=(model.points, model.colors))
     if is_tum(root):
@@ -70,6 +68,16 @@ def read_posed(root: Path) -> Posed:
         f"transforms_test.json, images with sparse/0 from COLMAP, {INTRINSICS} with *.color.png, "
         "or rgb.txt with groundtruth.txt"
     )
+
+
+def _photos_of(root: Path, model: Path) -> Path:
+    """Return the folder of the photos of a COLMAP model, the first that is not empty."""
+    # A project of COLMAP may lie in a folder of its own, with its photos.
+    projects = dict.fromkeys([root, *(p for p in model.parents if root in p.parents)])
+    for folder in (project / name for project in projects for name in _PHOTOS):
+        if folder.is_dir() and any(folder.iterdir()):
+            return folder
+    raise CaptureError(f"{root / 'images'} is missing: expected the photos of {model}")
 
 
 def _read_blender_pair(root: Path) -> Posed:

@@ -35,10 +35,10 @@ def load_capture(path: str | Path, *, downscale: int | None = 1) -> Capture:
     - ``rgb.txt``, ``depth.txt`` and ``groundtruth.txt``: one in the layout of TUM, with depth in
       1/5000 m, and ``camera-intrinsics.txt`` if its camera is not the collection's default.
 
-    Depth maps are pictures of one channel, ``.npy``, or ``.npz`` of one array. In pictures and in
-    arrays of whole numbers the unit is that of the layout (in ``transforms.json``, 0.001 or what it
-    says); in arrays of floats it is the world's, unless ``transforms.json`` says another. A map of
-    another size than its photo is resampled.
+    Depth maps are pictures of one channel, ``.npy``, or ``.npz`` of one array or one called
+    ``depth``. In pictures and in arrays of whole numbers the unit is that of the layout (in
+    ``transforms.json``, 0.001 or what it says); in arrays of floats it is the world's, unless
+    ``transforms.json`` says another. A map of another size than its photo is resampled.
 
     Photos with transparency are put on white. EXIF orientations are not applied. Pixels that are
     black in a mask do not count, and a photo without pixels that do is left out. Photos of several

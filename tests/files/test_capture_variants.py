@@ -82,9 +82,12 @@ def test_of_several_models_the_one_with_most_photos_is_read(tmp_path, scene, pla
         assert_same_cameras(load(tmp_path), scene)
 
 
-@pytest.mark.parametrize("place", [".", "colmap"])
-def test_models_in_other_places(tmp_path, scene, place):
-    write_photos(tmp_path / "input", scene)
+@pytest.mark.parametrize(
+    "place, photos", [(".", "input"), ("colmap", "input"), ("colmap/sparse/0", "colmap/images")]
+)
+def test_models_in_other_places(tmp_path, scene, place, photos):
+    write_photos(tmp_path / photos, scene)
+    (tmp_path / "images").mkdir()  # empty
     write_colmap(tmp_path / place, scene)
     assert_same_cameras(load(tmp_path), scene)
 

@@ -16,7 +16,7 @@ def picture(path, values):
 
 
 def npz(path, values):
-    np.savez(path, depth=values)
+    np.savez(path, confidence=np.ones(3), depth=values)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_maps_of_another_size_are_resampled_by_the_nearest(nerf, size):
 
 
 def two_arrays(path):
-    np.savez(path, depth=METRES[0], weight=METRES[0])
+    np.savez(path, near=METRES[0], far=METRES[0])
 
 
 def huge(path):
@@ -97,7 +97,7 @@ def cut(path):
 @pytest.mark.parametrize(
     "name, write, text",
     [
-        ("a.npz", two_arrays, "holds 2 arrays: expected one, the depth map"),
+        ("a.npz", two_arrays, "holds 2 arrays: expected one, or one called depth"),
         ("a.npz", lambda path: path.write_bytes(b"PK"), "cannot be read as a depth map"),
         ("a.npy", huge, "expected a depth map (height, width) of real numbers"),
         ("a.npy", objects, "expected a depth map (height, width) of real numbers"),
