@@ -135,6 +135,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-6)
 
 
+@pytest.mark.quick(mode=["RGB+ED"])
 @pytest.mark.parametrize("mode", ["RGB", "RGB+ED", "RGB+D", "D", "ED"])
 def test_gsplat_by_hand(mode):
     color = {"colors": SH, "sh_degree": 0} if mode == "RGB+D" else {"colors": COLOR[None]}
@@ -170,6 +171,7 @@ def test_gsplat_functions_by_hand():
     close(value, np.full((1, 3), -0.28209479))
 
 
+@pytest.mark.quick(antialiased=[True])
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_splax_by_hand(antialiased):
     image, alpha = peers.splax_render(

@@ -88,6 +88,7 @@ def test_losses_and_cameras_of_split_arrays():
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_eager_gradient_of_shard_map_of_a_stage():
     """JAX evaluates the ``shard_map`` op by op."""
     inputs, _ = small(n=4)

@@ -69,6 +69,7 @@ def test_weights_are_those_of_the_reference(every_backend, dtype, footprint):
         same_bits(v, measured[k], k)
 
 
+@pytest.mark.slow
 def test_transforms():
     """Jit, vmap and the camera axis agree, and the weights are constants of a derivative."""
     scene = scenes.dense(n=30, width=33, height=20, cameras=2)
