@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -135,7 +136,7 @@ def _drawable(gaussians: Gaussians) -> np.ndarray:
             finite = np.isfinite(np.asarray(value))
             if field.name == "colors" and finite.ndim == 3:  # a set for each camera
                 finite = finite.all(axis=0)
-            drawn &= finite.all(axis=tuple(range(1, finite.ndim)))
+            drawn &= finite.reshape(len(drawn), math.prod(finite.shape[1:])).all(axis=1)
     if gaussians.scales is not None:
         drawn &= (np.asarray(gaussians.scales) > 0).all(axis=1)
     if gaussians.quats is not None:
