@@ -299,6 +299,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [(["info", "--help"], 0, "FILE"), (["view", "a.ply", "--port", "-1"], 2, "--port")],

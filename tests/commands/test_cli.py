@@ -87,6 +87,7 @@ def test_errors_of_the_user(arguments, words, capsys, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_missing_extra_is_one_sentence(tmp_path):
     message = refusal_without("optax", ["fit"], tmp_path)
     assert "pip install 'jax-gsplat-depth[fit]'" in message

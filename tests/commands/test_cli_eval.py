@@ -41,6 +41,7 @@ def small_capture(capture, monkeypatch):
     monkeypatch.setattr("jax_gsplat_depth.cli._common.builtin_capture", lambda: capture)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_fit(fitted, capture, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("eval", fitted / "splats.ply", "--out", out) == 0

@@ -187,8 +187,8 @@ def test_all_frames_compile_once(ply, monkeypatch):
     assert traced == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["image,depth,weight", "depth", "weight,image"])
-@pytest.mark.quick(outputs=["depth"])
 def test_video(ply, tmp_path, outputs):
     iio = pytest.importorskip("imageio.v3")
     pytest.importorskip("av")

@@ -231,7 +231,7 @@ def test_gradient_of_each_setting(backend, x64, name):
     check_grads(jax.jit(total), (value,), order=1, modes=["rev"], eps=1e-6, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.quick(dtype=["float32"])
+@pytest.mark.slow
 def test_gradient_of_means2D_is_in_device_coordinates(backend, dtype):
     scene = scenes.random_scene(60, 44, 30, seed=7)
     inputs, size = scene.inputs(dtype), Size(scene.width, scene.height)

@@ -64,7 +64,7 @@ def needed(scene, dtype):
     return counts.sum((-2, -1)), counts.shape[-2] * counts.shape[-1]
 
 
-@pytest.mark.quick(scene=[CAMERAS])
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", [CROWDED, CAMERAS], ids=["one camera", "cameras"])
 def test_capacity_changes_nothing(cuda_host, dtype, scene):
     need, n_tiles = needed(scene, dtype)
@@ -131,7 +131,7 @@ def test_more_than_31_bits_of_pairs(cuda_host):
 # ------------------------------------------------------------------------------- order of execution
 
 
-@pytest.mark.quick(absgrad=[True])
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "absgrad"),
     [(jgd.Config(), False), (jgd.Config(capacity=40), True)],

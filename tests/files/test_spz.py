@@ -55,6 +55,7 @@ def test_spz_header_and_axes(tmp_path):
     np.testing.assert_allclose(sh * signs, gaussians.sh[0, 1:], atol=HALF / 128)
 
 
+@pytest.mark.slow
 def test_spz_of_a_rotated_scene_looks_the_same(tmp_path):
     """The signs of all SH bases: undone by hand, the stored scene is the one turned about x."""
     from jax_gsplat_depth.io._spz_columns import _sh_signs

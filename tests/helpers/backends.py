@@ -29,10 +29,15 @@ def stand_in(prefix):
         yield
 
 
-def jit(function, *, static_argnums=()):
+def jit(function, *, static_argnums=(), compiler_options=None):
     """``jax.jit`` for a function that several tests share: the stand-in is part of its key."""
 
-    @functools.partial(jax.jit, static_argnums=static_argnums, static_argnames="stand_in")
+    @functools.partial(
+        jax.jit,
+        static_argnums=static_argnums,
+        static_argnames="stand_in",
+        compiler_options=compiler_options,
+    )
     def keyed(*args, stand_in):
         assert stand_in == _ffi.cpu_stand_in
         return function(*args)

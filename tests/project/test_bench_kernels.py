@@ -151,6 +151,7 @@ def test_drawn_pairs(kernels):
     assert drawn_pairs < in_vectors
 
 
+@pytest.mark.slow
 def test_drawn_pairs_of_a_scene(kernels):
     """With what the stages return: as many as the sum of what changes the image's weight."""
     library, _ = kernels

@@ -117,6 +117,7 @@ def test_pose_refinement(main, weights):
     assert after[2] < 0.002
 
 
+@pytest.mark.slow
 def test_multi_camera(tmp_path):
     """As a script: the number of devices is chosen before JAX starts."""
     script = EXAMPLES / "multi_camera.py"

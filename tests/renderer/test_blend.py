@@ -58,7 +58,7 @@ def test_channels_are_independent(backend, dtype):
         same_bits(some["depth"], out["depth"], "depth")
 
 
-@pytest.mark.quick(dtype=["float32"])
+@pytest.mark.slow
 def test_three_sigma_footprint(every_backend, dtype):
     config = jgd.Config(footprint="3sigma")
     check_blend(scenes.saturated(), dtype, "3sigma", config=config)
@@ -186,7 +186,7 @@ def test_culled_entries_may_hold_anything(every_backend, dtype):
         same_bits(same_grads[k], grads[k], k)
 
 
-@pytest.mark.quick(dtype=["float32"])
+@pytest.mark.slow
 def test_list_much_longer_than_any_batch(every_backend, dtype):
     """Faint wide Gaussians, so that no pixel stops early and none is near the cutoff."""
     n = 1200

@@ -109,7 +109,7 @@ def test_values_and_gradients(every_backend, dtype, options):
     assert out["depth"].any()
 
 
-@pytest.mark.quick(scene=["boundary"], options=[TOGETHER[0]])
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scene", "options"),
     [
@@ -150,7 +150,7 @@ def test_three_sigma_footprint(every_backend, dtype, options):
     check(scenes.dense(), dtype, options | {"footprint": "3sigma"})
 
 
-@pytest.mark.quick(size=[(17, 15)], options=[TOGETHER[2]])
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [TOGETHER[1], TOGETHER[2]], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (17, 15), (40, 1)])
 def test_image_sizes(every_backend, dtype, size, options):
@@ -163,7 +163,7 @@ def test_channels(every_backend, dtype, channels):
     check(scenes.dense(channels=channels), dtype, TOGETHER[2])
 
 
-@pytest.mark.quick(capacity=[1], every_backend=["cuda_host"])
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [1, None])
 def test_lists_that_are_too_short(every_backend, dtype, capacity):
     check(scenes.dense(), dtype, TOGETHER[1] | {"capacity": capacity, "deterministic": True})
@@ -184,7 +184,7 @@ def test_nothing_visible(every_backend, dtype, what, options):
     assert not any(g.any() for k, g in grads.items() if k != "background")
 
 
-@pytest.mark.quick(options=[TOGETHER[1]])
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ALONE + TOGETHER, ids=str)
 def test_the_rest_stays_as_it_is(every_backend, dtype, options):
     scene = scenes.saturated(cameras=2)
@@ -219,7 +219,7 @@ def on_the_axis(alphas, dtype, u=0.5):
     return gaussians, jgd.Camera(viewmat, K, width=int(u + 0.5), height=1)
 
 
-@pytest.mark.quick(ray=[True], u=[3.5])
+@pytest.mark.slow
 @pytest.mark.parametrize("u", [0.5, 3.5])
 @pytest.mark.parametrize("ray", [False, True])
 def test_closed_forms(every_backend, dtype, ray, u):
@@ -312,6 +312,7 @@ def test_far_gaussians_do_not_spoil_the_depth_of_near_ones(backend, far):
     np.testing.assert_allclose(out.depth[0, 0], 1.2345, rtol=2e-7)
 
 
+@pytest.mark.slow
 def test_variance_of_one_gaussian_is_zero(backend, dtype):
     """It is not the one in the middle that the sums are about."""
     splats, size = beside_each_other([2.0, 3.5, 5.0], dtype)

@@ -260,6 +260,7 @@ def test_threads_with_one_large_image_each():
             same_tree(result, expected)
 
 
+@pytest.mark.slow
 def test_many_calls_in_one_executable():
     """Independent calls, which XLA may run at once on the pool that the handlers use."""
     inputs, size = small(cameras=40)

@@ -148,7 +148,7 @@ def test_poisoned_gaussians_are_culled_with_zero_gradient(name):
             assert not g[[2, 5]].any(), k
 
 
-@pytest.mark.quick(form=[("sh", "covars6")], footprint=["exact"])
+@pytest.mark.slow
 @pytest.mark.parametrize("footprint", ["exact", "3sigma"])
 @pytest.mark.parametrize("form", [("colors", "quats"), ("sh", "covars6"), ("colors", "covars33")])
 def test_gradients_are_finite_differences(form, footprint):

@@ -210,6 +210,7 @@ def test_nothing_visible(every_backend, dtype, what, color):
     assert not any(g.any() for k, g in grads.items() if k != "background")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["colors", "sh"])
 def test_background_forms(backend, dtype, color):
     scene = scenes.dense(cameras=3)

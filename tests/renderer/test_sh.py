@@ -205,7 +205,7 @@ def test_gradients(x64, convention):
     check_grads(jax.jit(rotate), arguments, order=1, modes=["rev", "fwd"])
 
 
-@pytest.mark.quick(degree=[3])
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("degree", [1, 3, 4])
 def test_a_rotated_scene_gives_the_same_picture(backend, dtype, degree, convention):

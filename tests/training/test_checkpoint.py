@@ -411,6 +411,7 @@ def test_ownership_of_a_folder_with_checkpoints(out):
         fit.check_folder(out, resume=True)
 
 
+@pytest.mark.slow
 def test_without_orbax_there_is_one_sentence(tmp_path):
     message = refusal_without("orbax.checkpoint", ["fit", "--checkpoint-every", "5"], tmp_path)
     assert "pip install 'jax-gsplat-depth[checkpoint]'" in message

@@ -283,6 +283,7 @@ def test_opacity_reset():
     same_bits(after.params["means"][:N], before.params["means"][:N], "means")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, capacity", [(0, 4), (1, 1), (2, 1_0), (N, N)])
 def test_any_fill(n, capacity):
     """No Gaussian, capacity 1, capacity reached: bounded, and finite."""

@@ -59,6 +59,7 @@ def sources_of(before, after):
     return equal.argmax(axis=1)
 
 
+@pytest.mark.slow
 def test_bookkeeping():
     before = population_with_dead()
     opt_state = used_adam(before.params)

@@ -80,6 +80,7 @@ def test_invariant_to_scale_and_shift_of_the_rendering(x64, name):
     assert loss(depth, target, mask) > 0.01 > 1e-12 > abs(loss(depth, depth, mask))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scale_shift_invariant", "pearson", "pearson_patches"])
 def test_a_flat_rendering_is_no_way_out(x64, name):
     """What a loss with the target aligned would reward."""
@@ -142,6 +143,7 @@ def test_jit_and_vmap(name):
     np.testing.assert_allclose(mapped, [loss(*map(jnp.asarray, p)) for p in pairs], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sparse_points(x64):
     depth = jnp.asarray(np.arange(1.0, 13.0).reshape(3, 4))
     points = jnp.asarray([[0.5, 0.5], [3.9, 2.1], [1.0, 1.0], [-0.1, 1.0], [4.0, 0.0], [np.nan, 1]])
@@ -289,6 +291,7 @@ def test_each_map_of_a_batch_is_aligned_on_its_own(x64):
         np.testing.assert_allclose([scale[i], shift[i]], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_normals_of_a_batch(x64):
     depth, _, _ = batch()
     K = np.stack([np.diag([f, f, 1.0]) for f in (10.0, 12, 14)])

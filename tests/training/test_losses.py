@@ -110,6 +110,7 @@ def test_photometric_mixes_l1_and_ssim():
     np.testing.assert_allclose(losses.photometric(image, target, 0.0), l1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images_have_finite_gradients(value):
     target, _ = image_pair((20, 20, 3))

@@ -66,6 +66,7 @@ def test_priors_are_the_depth_up_to_a_line_and_noise(capture):
     assert 0.008 < 1.4826 * np.median(np.abs(differences)) < 0.015
 
 
+@pytest.mark.slow
 def test_priors_depend_on_the_seed_and_respect_holes(capture):
     holes = capture.depths.copy()
     holes[:, :5] = 0
