@@ -10,6 +10,8 @@ import heapq
 
 import numpy as np
 
+from jax_gsplat_depth.io._record import parts
+
 CODES = 256
 """Most values of a codebook: what a byte can name."""
 
@@ -110,7 +112,8 @@ class _Cells:
         offsets = self.vectors[members]
         sums = np.add.reduceat(offsets, starts, axis=0, dtype=np.float64)
         self.means[cells] = sums / counts[:, None]
-        offsets -= self.means[own]
+        for part in parts(len(own)):  # The vectors are most of the memory that writing takes.
+            offsets[part] -= self.means[own[part]]
         offsets *= offsets
         errors = np.add.reduceat(offsets, starts, axis=0)
         self.axes[cells] = errors.argmax(axis=1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_gsplat_depth._common.regular_file import read_regular
 from jax_gsplat_depth._types import Gaussians
-from jax_gsplat_depth.io._record import N_BASES, SH_C0, Record, to_file
+from jax_gsplat_depth.io._record import N_BASES, SH_C0, Record, aligned, parts, to_file
 from jax_gsplat_depth.io._tags import Tags
 
 _HEADER = struct.Struct("<BBxxIIIIHxx3fff")
@@ -96,14 +96,24 @@ class _Section(NamedTuple):
     Attributes:
         rows: ``(N,)`` the Gaussians as they are stored.
         degree: That of their spherical harmonics.
-        zeros: ``(N, 3)`` position of the code 0, in the world.
+        zeros: ``(B, 3)`` position of the code 0 of each bucket, in the world; None at level 0.
+        ends: ``(B,)`` number of Gaussians up to the end of each bucket.
         step: World units of a step of the codes.
     """
 
     rows: np.ndarray
     degree: int
-    zeros: np.ndarray | float
+    zeros: np.ndarray | None
+    ends: np.ndarray | None
     step: float
+
+    def means(self, part: slice) -> np.ndarray:
+        """Return the positions of some Gaussians."""
+        codes = self.rows["means"][part]
+        if self.zeros is None or self.ends is None:
+            return codes
+        places = np.arange(part.start, part.stop, dtype=np.uint64)
+        return codes * self.step + self.zeros[np.searchsorted(self.ends, places, side="right")]
 
 
 def _section(path: Path, data: bytes, header: int, start: int, level: int) -> tuple[_Section, int]:
@@ -127,7 +137,7 @@ def _section(path: Path, data: bytes, header: int, start: int, level: int) -> tu
         )
     rows = np.frombuffer(data, layout, n, first)
     if level == 0 or n == 0:
-        return _Section(rows, degree, 0.0, 1.0), end
+        return _Section(rows, degree, None, None, 1.0), end
     if bucket_bytes != _BUCKET_BYTES or n_full + n_partial > n_buckets:
         raise ValueError(
             f"{path} has {n_buckets} buckets of {bucket_bytes} bytes: expected "
@@ -135,43 +145,51 @@ def _section(path: Path, data: bytes, header: int, start: int, level: int) -> tu
         )
     lengths = np.full(n_full + n_partial, bucket_size, np.uint64)
     lengths[n_full:] = np.frombuffer(data, "<u4", n_partial, start)
-    bucket = np.searchsorted(np.cumsum(lengths), np.arange(n, dtype=np.uint64), side="right")
-    if bucket[-1] == len(lengths):
+    ends = np.cumsum(lengths)
+    if len(ends) == 0 or ends[-1] < n:
         raise ValueError(f"{path} has buckets for {int(lengths.sum())} of {n} Gaussians")
     steps = steps or _STEPS
     step = edge / 2 / steps
     with np.errstate(invalid="ignore", over="ignore"):
         middles = np.frombuffer(data, "<f4", 3 * n_buckets, centers).astype(np.float64)
-        zeros = middles.reshape(-1, 3)[bucket] - steps * step
-    return _Section(rows, degree, zeros, step), end
+        zeros = middles.reshape(-1, 3) - steps * step
+    return _Section(rows, degree, zeros, ends, step), end
 
 
 def _merged(sections: list[_Section], n: int, degree: int, sh_range: tuple[float, float]) -> Record:
     """Return all sections together, with zeros for the degrees that one of them lacks."""
     record = Record(
-        means=np.empty((n, 3), np.float32),
-        quats=np.empty((n, 4), np.float32),
-        scales=np.empty((n, 3), np.float32),
-        opacities=np.empty(n, np.float32),
-        sh=np.zeros((n, N_BASES[degree], 3), np.float32),
+        means=aligned((n, 3)),
+        quats=aligned((n, 4)),
+        scales=aligned((n, 3)),
+        opacities=aligned((n,)),
+        sh=aligned((n, N_BASES[degree], 3)),
     )
+    record.sh[:] = 0
     start = 0
-    for rows, own_degree, zeros, step in sections:
-        part = record[start : start + len(rows)]
-        part.means[:] = rows["means"] * step + zeros
-        part.quats[:] = rows["quats"]
-        part.scales[:] = rows["scales"]
-        part.opacities[:] = rows["rgba"][:, 3] / 255
-        part.sh[:, 0] = (rows["rgba"][:, :3] / 255 - 0.5) / SH_C0
-        column = 0
-        for band in range(1, own_degree + 1):
-            # Band by band, and in each one colour after the other.
-            bases, width = slice(band**2, N_BASES[band]), 2 * band + 1
-            codes = rows["sh"][:, column : column + 3 * width].reshape(-1, 3, width)
-            part.sh[:, bases] = _coefficients(codes, sh_range).swapaxes(1, 2)
-            column += 3 * width
-        start += len(rows)
+    for section in sections:
+        own = record[start : start + len(section.rows)]
+        for part in parts(len(section.rows)):
+            _fill(own[part], section, part, sh_range)
+        start += len(section.rows)
     return record
+
+
+def _fill(block: Record, section: _Section, part: slice, sh_range: tuple[float, float]) -> None:
+    """Write a part of the section into a block of the result, a view."""
+    rows = section.rows[part]
+    block.means[:] = section.means(part)
+    block.quats[:] = rows["quats"]
+    block.scales[:] = rows["scales"]
+    block.opacities[:] = rows["rgba"][:, 3] / 255
+    block.sh[:, 0] = (rows["rgba"][:, :3] / 255 - 0.5) / SH_C0
+    column = 0
+    for band in range(1, section.degree + 1):
+        # Band by band, and in each one colour after the other.
+        bases, width = slice(band**2, N_BASES[band]), 2 * band + 1
+        codes = rows["sh"][:, column : column + 3 * width].reshape(-1, 3, width)
+        block.sh[:, bases] = _coefficients(codes, sh_range).swapaxes(1, 2)
+        column += 3 * width
 
 
 def _coefficients(codes: np.ndarray, sh_range: tuple[float, float]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Writes SOG of version 2, as a ``.sog`` file or as a folder; ``_sog`` reads it."""
 
+import dataclasses
 import json
 import math
 import warnings
@@ -67,7 +68,7 @@ def write_sog(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) 
     """
     path, tags = Path(path), tags or Tags()
     record, dropped = from_gaussians(gaussians)
-    record = in_world(path, require_some(record, path).as_float64(), tags, _median_step)
+    record = in_world(path, _precise(require_some(record, path)), tags, _median_step)
     if len(record.means) > _width(MAX_SIDE**2) * MAX_SIDE:
         raise ValueError(f"{path} cannot hold {len(record.means)} Gaussians: choose .ply")
     record = with_unit_quats(record)[morton_order(record.means)]
@@ -80,11 +81,17 @@ def write_sog(path: str | Path, gaussians: Gaussians, tags: Tags | None = None) 
     return Saved(len(record.means), dropped, min(record.sh_degree, _MAX_SH_DEGREE))
 
 
+def _precise(record: Record) -> Record:
+    """Return the Gaussians in float64, but for the coefficients, which are most of them."""
+    fields = {name: array for name, array in record.fields().items() if name != "sh"}
+    return dataclasses.replace(record, **{k: v.astype(np.float64) for k, v in fields.items()})
+
+
 def _content(path: Path, record: Record, tags: Tags) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what ``meta.json`` says, and the pictures by name."""
     means, low, high = _mean_codes(path, record)
     scales, scale_codes = codebook(np.clip(np.log(record.scales), *_SCALE_LOGS))
-    colors, color_codes = codebook(record.sh[:, 0])
+    colors, color_codes = codebook(record.sh[:, 0].astype(np.float64))
     opacities = quantise(255 * record.opacities, 255).astype(np.uint8)
     codes = {
         "means_l": (means & 255).astype(np.uint8),

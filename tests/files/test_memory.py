@@ -1,11 +1,13 @@
 """Tests that reading and writing large files takes little more memory than their Gaussians."""
 
+import struct
 import subprocess
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import ksplat
 from helpers.splats import random_gaussians
 
 import jax_gsplat_depth as jgd
@@ -46,6 +48,17 @@ def test_peaks(tmp_path, gaussians, suffix):
     assert used < 1.75 * decoded
     assert peak(io.describe, path)[0] < 1.75 * decoded
     assert len(loaded.means) == N
+
+
+@pytest.mark.slow
+def test_peak_of_ksplat(tmp_path):
+    path, level = tmp_path / "a.ksplat", 1
+    content = ksplat.header(N, level)
+    content += ksplat.section_header(N, level, 0, full=1, partial=0, bucket_size=N)
+    content += struct.pack("<3f", *ksplat.CENTERS[0]) + N * ksplat.gaussian(0, level, 0)[0]
+    path.write_bytes(content)
+    used, loaded = peak(io.load, path)
+    assert used < 1.75 * 4 * 14 * len(loaded.means)
 
 
 IN_A_CHILD = """

@@ -110,6 +110,7 @@ def test_gradient_is_right_and_zero_where_nothing_counts(x64, name):
     check_grads(of_counted, (jnp.asarray(depth[valid]),), order=1, modes=["rev"], eps=1e-6)
 
 
+@pytest.mark.quick(what=["no mask pixel", "NaN target"])
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 @pytest.mark.parametrize("what", ["no mask pixel", "empty rendering", "empty target", "NaN target"])
 def test_nothing_counts(name, what):
