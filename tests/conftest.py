@@ -34,12 +34,13 @@ def pytest_configure(config):
     """Choose how programs are compiled; keep them for all processes of this run, and later runs.
 
     The quick selection and what it leaves out compile without optimisation, unless ``XLA_FLAGS``
-    says otherwise: the programs are small, and run once. The key of a program that is kept holds
+    has a level of it: the programs are small, and run once. The key of a program that is kept holds
     its operations, the options and the version of XLA. Of our own code it has the names of the
     targets only, which are looked up when it runs.
     """
-    if config.option.markexpr in ("not slow", "slow"):
-        os.environ["XLA_FLAGS"] = compilation.as_flags() + " " + os.environ["XLA_FLAGS"]
+    chosen = "xla_backend_optimization_level" in os.environ["XLA_FLAGS"]
+    if config.option.markexpr in ("not slow", "slow") and not chosen:
+        os.environ["XLA_FLAGS"] += " " + compilation.as_flags()
     folder = _cache_folder(config)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))

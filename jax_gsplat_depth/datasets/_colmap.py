@@ -14,18 +14,23 @@ from jax_gsplat_depth.datasets._paths import find_file, find_photo, is_there, te
 from jax_gsplat_depth.datasets._resized import as_stored
 from jax_gsplat_depth.datasets._views import PosedPhoto
 
-_PINHOLE_PARAMS: dict[str, tuple[tuple[int, ...], int]] = {
-    "SIMPLE_PINHOLE": ((0, 0, 1, 2), 0),
-    "PINHOLE": ((0, 1, 2, 3), 0),
-    "SIMPLE_RADIAL": ((0, 0, 1, 2), 1),
-    "RADIAL": ((0, 0, 1, 2), 2),
-    "OPENCV": ((0, 1, 2, 3), 4),
-    "FULL_OPENCV": ((0, 1, 2, 3), 8),
-    "FOV": ((0, 1, 2, 3), 1),
+_PINHOLE_PARAMS: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "SIMPLE_PINHOLE": ((0, 0, 1, 2), 0, 0),
+    "PINHOLE": ((0, 1, 2, 3), 0, 0),
+    "SIMPLE_RADIAL": ((0, 0, 1, 2), 1, 0),
+    "RADIAL": ((0, 0, 1, 2), 2, 0),
+    "OPENCV": ((0, 1, 2, 3), 4, 0),
+    "FULL_OPENCV": ((0, 1, 2, 3), 8, 0),
+    "FOV": ((0, 1, 2, 3), 1, 0),
+    "SIMPLE_DIVISION": ((0, 0, 1, 2), 1, 0),
+    "DIVISION": ((0, 1, 2, 3), 1, 0),
+    "EUCM": ((0, 1, 2, 3), 1, 1),
 }
-"""Parameters that are fx, fy, cx and cy, and number of lens terms after them, by camera model.
+"""Parameters that are fx, fy, cx and cy, number of lens terms after them, and of parameters after
+these that mean nothing where the terms are 0, by camera model.
 
 These are the models that are a pinhole camera where all terms are 0, which fisheye models are not.
+The term of EUCM is alpha; its beta only counts with it.
 """
 
 
@@ -98,13 +103,14 @@ class Model:
                 f"{where} is {camera.model}, which is not a pinhole model (PINHOLE or "
                 "SIMPLE_PINHOLE), so the photos must be undistorted first"
             )
-        names, n_terms = _PINHOLE_PARAMS[camera.model]
-        n_params = max(names) + 1 + n_terms
+        names, n_terms, n_more = _PINHOLE_PARAMS[camera.model]
+        n_pinhole = max(names) + 1
+        n_params = n_pinhole + n_terms + n_more
         if len(camera.params) != n_params:
             raise CaptureError(
                 f"{where} has {len(camera.params)} parameters: {camera.model} has {n_params}"
             )
-        if any(camera.params[n_params - n_terms :]):
+        if any(camera.params[n_pinhole : n_pinhole + n_terms]):
             raise CaptureError(
                 f"{where} is {camera.model} with lens terms that are not 0, so the photos must be "
                 "undistorted first"

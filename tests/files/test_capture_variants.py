@@ -1,6 +1,7 @@
 """Checks captures as other programs and systems leave them: models, names, encodings."""
 
 import json
+import struct
 import warnings
 
 import numpy as np
@@ -33,6 +34,8 @@ LENSES = {
     "OPENCV": ((FX, FY, CX, CY), 4),
     "FULL_OPENCV": ((FX, FY, CX, CY), 8),
     "FOV": ((FX, FY, CX, CY), 1),
+    "SIMPLE_DIVISION": ((FX, CX, CY), 1),
+    "DIVISION": ((FX, FY, CX, CY), 1),
 }
 
 
@@ -54,8 +57,43 @@ def test_lens_models_whose_terms_are_all_zero_are_pinholes(tmp_path, scene):
         write_camera(tmp_path, model, params)
         assert f"{model} has {len(params) + n_terms}" in refusal(tmp_path)
     # Without terms a fisheye is not a pinhole camera.
-    write_camera(tmp_path, "OPENCV_FISHEYE", [FX, FY, CX, CY, 0, 0, 0, 0])
-    assert "OPENCV_FISHEYE, which is not a pinhole model" in refusal(tmp_path)
+    for model, n_terms in ("OPENCV_FISHEYE", 4), ("FISHEYE", 0):
+        write_camera(tmp_path, model, [FX, FY, CX, CY, *[0] * n_terms])
+        assert f"{model}, which is not a pinhole model" in refusal(tmp_path)
+
+
+def test_of_the_two_terms_of_eucm_the_first_decides(tmp_path, scene):
+    write_photos(tmp_path / "images", scene)
+    write_colmap(tmp_path / "sparse" / "0", scene, text=True)
+    for beta in (0, 1.1):
+        write_camera(tmp_path, "EUCM", [FX, FY, CX, CY, 0, beta])
+        np.testing.assert_allclose(load(tmp_path).Ks[0], [[FX, 0, CX], [0, FY, CY], [0, 0, 1]])
+    write_camera(tmp_path, "EUCM", [FX, FY, CX, CY, 1e-9, 1])
+    assert "EUCM with lens terms that are not 0, so the photos" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "number, model, params",
+    [
+        (3, "RADIAL", (FX, CX, CY, 0, 0)),
+        (12, "SIMPLE_DIVISION", (FX, CX, CY, 0)),
+        (13, "DIVISION", (FX, FX, CX, CY, 0)),
+        (16, "EUCM", (FX, FX, CX, CY, 0, 1)),
+    ],
+)
+def test_numbers_of_lens_models(tmp_path, scene, number, model, params):
+    write_photos(tmp_path / "images", scene)
+    write_colmap(tmp_path / "sparse" / "0", scene, text=False)
+
+    def write(params):
+        data = struct.pack("<QIiQQ", 1, 7, number, WIDTH, HEIGHT)
+        data += struct.pack(f"<{len(params)}d", *params)
+        (tmp_path / "sparse" / "0" / "cameras.bin").write_bytes(data)
+
+    write(params)
+    np.testing.assert_allclose(load(tmp_path).Ks[0], [[FX, 0, CX], [0, FX, CY], [0, 0, 1]])
+    write([0.1 if value == 0 else value for value in params])
+    assert f"{model} with lens terms" in refusal(tmp_path)
 
 
 def part_of(scene, n):
